@@ -1,0 +1,208 @@
+"""ImageSet: names, targets and pixels by index. The one interface every reader gives and the loader takes."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from vit.errors import UserError, nearest, shown
+from vit.image import MAX_PIXELS, decode
+
+# Decoding a 28 x 28 PNG takes longer than augmenting it; below this, decoded pixels are kept in memory.
+CACHE_BYTES = 64 * 2**20
+
+
+class ImageSet(ABC):
+    """Labelled images. `targets` is int64 [n], or multi-hot float32 [n, K] for multi-label data."""
+
+    def __init__(self, classes: Sequence[str], targets: np.ndarray) -> None:
+        self.classes = tuple(classes)
+        self.targets = targets
+        self._cache: dict[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def multilabel(self) -> bool:
+        return self.targets.ndim == 2
+
+    @abstractmethod
+    def name(self, i: int) -> str:
+        """What to call image i in a message: its path, or a made-up one such as digits/test/17."""
+
+    @abstractmethod
+    def read(self, i: int) -> np.ndarray:
+        """Decode image i: uint8 [H, W, 3]. UserError when that is not possible."""
+
+    @abstractmethod
+    def select(self, indices: np.ndarray) -> ImageSet:
+        """The set of these images, in this order."""
+
+    def image(self, i: int) -> np.ndarray:
+        """Image i: uint8 [H, W, 3], not to be written to. UserError when it cannot be decoded."""
+        if self._cache is not None and i in self._cache:
+            return self._cache[i]
+        return self.read(i)
+
+    def cache(self, limit: int = CACHE_BYTES) -> bool:
+        """Keep all decoded images in memory if they take at most `limit` bytes; say whether they do."""
+        if self._cache is not None:
+            return True
+        kept: dict[int, np.ndarray] = {}
+        used = 0
+        n = len(self)
+        # A few from all over the set first, so that a large one is given up after a few decodes.
+        probe = np.unique(np.linspace(0, n - 1, min(n, 8)).astype(np.int64)).tolist()
+        for i in [*probe, *range(n)]:
+            if i in kept:
+                continue
+            try:
+                kept[i] = self.read(i)
+            except UserError:
+                continue  # read again, and reported, when a batch asks for it
+            used += kept[i].nbytes
+            if used > limit or used / len(kept) * n > 2 * limit:
+                return False
+        self._cache = kept
+        return True
+
+    def counts(self) -> np.ndarray:
+        """Images per class: int64 [K]."""
+        if self.multilabel:
+            return self.targets.sum(axis=0).astype(np.int64)
+        return np.bincount(self.targets, minlength=len(self.classes))
+
+    def relabel(self, classes: Sequence[str]) -> None:
+        """Number the targets by `classes`, a model's own list, which may be longer or in another order.
+
+        Raises UserError when a class that has images here is not in `classes`.
+        """
+        position = {name: k for k, name in enumerate(classes)}
+        occurring = [name for name, count in zip(self.classes, self.counts(), strict=True) if count]
+        unknown = [name for name in occurring if name not in position]
+        if unknown:
+            raise UserError(
+                f"The model has no class {shown(unknown)}.{nearest(unknown[0], classes)} "
+                f"Its classes: {shown(classes)}."
+            )
+        if self.multilabel:
+            targets = np.zeros((len(self), len(classes)), np.float32)
+            for k, name in enumerate(self.classes):
+                if name in position:
+                    targets[:, position[name]] = self.targets[:, k]
+        else:
+            table = np.array([position.get(name, -1) for name in self.classes], np.int64)
+            targets = table[self.targets]
+        self.classes, self.targets = tuple(classes), targets
+
+
+class ArraySet(ImageSet):
+    """Images that are in memory: uint8 [n, H, W] or [n, H, W, 3]."""
+
+    def __init__(self, classes: Sequence[str], targets: np.ndarray, images: np.ndarray, prefix: str) -> None:
+        super().__init__(classes, targets)
+        self.images = images
+        self.prefix = prefix
+
+    def name(self, i: int) -> str:
+        return f"{self.prefix}/{i}"
+
+    def read(self, i: int) -> np.ndarray:
+        return decode(self.images[i])
+
+    def select(self, indices: np.ndarray) -> ArraySet:
+        return ArraySet(self.classes, self.targets[indices], self.images[indices], self.prefix)
+
+
+class FileSet(ImageSet):
+    """Image files under a root folder.
+
+    The names are one block of bytes and one array of offsets: a million Python strings would take
+    100 MB, and be copied into every worker as their reference counts change.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        targets: np.ndarray,
+        root: str,
+        names: NameTable,
+        *,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        super().__init__(classes, targets)
+        self.root = root
+        self.names = names
+        self.max_pixels = max_pixels
+
+    def name(self, i: int) -> str:
+        return os.path.join(self.root, self.names[i])
+
+    def read(self, i: int) -> np.ndarray:
+        return decode(self.name(i), max_pixels=self.max_pixels)
+
+    def select(self, indices: np.ndarray) -> FileSet:
+        return FileSet(
+            self.classes, self.targets[indices], self.root, self.names.select(indices), max_pixels=self.max_pixels
+        )
+
+
+class NameTable:
+    """Strings in two arrays: the bytes of all of them, uint8, and where each ends, int64 [n]."""
+
+    def __init__(self, blob: np.ndarray, ends: np.ndarray) -> None:
+        self.blob = blob
+        self.ends = ends
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> NameTable:
+        # fsencode keeps names that are not valid Unicode.
+        parts = [os.fsencode(name) for name in names]
+        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
+
+    @classmethod
+    def joined(cls, tables: Sequence[NameTable]) -> NameTable:
+        offsets = np.cumsum([0, *(len(table.blob) for table in tables)])
+        ends = [table.ends + offset for table, offset in zip(tables, offsets, strict=False)]
+        blobs = [table.blob for table in tables]
+        return cls(np.concatenate(blobs), np.concatenate(ends)) if tables else cls.of([])
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, i: int) -> str:
+        start = self.ends[i - 1] if i > 0 else 0
+        return os.fsdecode(self.blob[start : self.ends[i]].tobytes())
+
+    def select(self, indices: np.ndarray) -> NameTable:
+        return NameTable.of([self[i] for i in indices.tolist()])
+
+
+@dataclass
+class Data:
+    """A data set as training sees it.
+
+    notes: what the user should read, a line or a small table each.
+    record: plain values that go into the run folder: with them, `reopen` gives the same splits.
+    """
+
+    train: ImageSet
+    val: ImageSet | None
+    test: ImageSet | None
+    classes: tuple[str, ...]
+    multilabel: bool
+    source: str
+    notes: list[str] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def splits(self) -> dict[str, ImageSet]:
+        """The splits that exist, by name."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: images for name, images in named.items() if images is not None}

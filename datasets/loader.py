@@ -1,0 +1,231 @@
+"""From an ImageSet to batches on the device. Workers ship uint8; normalising is done once per whole batch."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.imageset import ImageSet
+from datasets.sampling import Draw, TrainBatches, balanced_weights, derive_seed
+from datasets.transforms import Pipeline
+from vit.errors import UserError, shown
+from vit.image import Preprocess
+
+# A training set with more unreadable files than this share is not trained on (but one file is always forgiven).
+BAD_SHARE = 0.01
+
+Mix = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
+
+
+class Batch(NamedTuple):
+    """images float32 [B, 3, H, W], normalised; targets int64 [B] or float32 [B, K]; index int64 [B], on the CPU."""
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    index: torch.Tensor
+
+
+class Bad(NamedTuple):
+    """A file that could not be decoded, and why."""
+
+    name: str
+    reason: str
+
+
+class _Pixels(NamedTuple):
+    """What a worker ships: pixels uint8 [b, h, w, 3], index int64 [b], and the indices that failed."""
+
+    pixels: torch.Tensor
+    index: torch.Tensor
+    bad: list[tuple[int, str]]
+
+
+class _Reader(Dataset[_Pixels]):
+    """Turns the list of draws of one batch into pixels. Runs in the workers."""
+
+    def __init__(self, images: ImageSet, preprocess: Preprocess, pipeline: Pipeline | None, seed: int) -> None:
+        self.images = images
+        self.preprocess = preprocess
+        self.pipeline = pipeline
+        self.seed = seed
+
+    def __getitem__(self, draws: Sequence[Draw]) -> _Pixels:
+        pixels: list[np.ndarray] = []
+        index: list[int] = []
+        bad: list[tuple[int, str]] = []
+        for draw in draws:
+            self._read(draw, pixels, index, bad)
+        if not pixels and self.pipeline is not None:
+            # A training step needs at least one image: the next readable ones of the set take the place.
+            for offset in range(1, min(100, len(self.images))):
+                following = (draws[0].index + offset) % len(self.images)
+                self._read(draws[0]._replace(index=following), pixels, index, bad)
+                if pixels:
+                    break
+        height, width = self.preprocess.size
+        stacked = np.stack(pixels) if pixels else np.empty((0, height, width, 3), np.uint8)
+        return _Pixels(torch.from_numpy(stacked), torch.tensor(index, dtype=torch.int64), bad)
+
+    def _read(self, draw: Draw, pixels: list[np.ndarray], index: list[int], bad: list[tuple[int, str]]) -> None:
+        try:
+            image = self.images.image(draw.index)
+        except UserError as error:
+            bad.append((draw.index, str(error)))
+            return
+        if self.pipeline is None:
+            pixels.append(self.preprocess.pixels(image))
+        else:
+            pixels.append(self.pipeline(image, derive_seed(self.seed, *draw)))
+        index.append(draw.index)
+
+
+class Loader:
+    """Iterates over `Batch`. `bad` lists the files met so far that could not be decoded."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        reader: _Reader,
+        batches: Sequence[list[Draw]] | TrainBatches,
+        *,
+        workers: int,
+        device: torch.device,
+        start_step: int = 0,
+        mix: Mix | None = None,
+        mix_seed: tuple[int, ...] = (),
+        bad_limit: float = float("inf"),
+    ) -> None:
+        self.bad: list[Bad] = []
+        self._images = images
+        self._reader = reader
+        self._batches = batches
+        self._workers = workers
+        self._device = device
+        self._start_step = start_step
+        self._mix = mix
+        self._mix_seed = mix_seed
+        self._bad_limit = bad_limit
+        self._bad_indices: set[int] = set()
+        self._targets = torch.from_numpy(images.targets)
+        images.cache()
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step, raw in enumerate(self._raw(), self._start_step):
+            self._collect(raw.bad)
+            if len(raw.index) == 0:
+                continue
+            # Normalising after the copy: the bus carries a quarter of the bytes.
+            pixels = raw.pixels.to(self._device, non_blocking=True)
+            images = self._reader.preprocess.tensor(pixels)
+            targets = self._targets[raw.index].to(self._device, non_blocking=True)
+            if self._mix is not None:
+                images, targets = self._mix(images, targets, derive_seed(*self._mix_seed, step))
+            yield Batch(images, targets, raw.index)
+
+    def _raw(self) -> Iterator[_Pixels]:
+        if self._workers == 0:
+            return map(self._reader.__getitem__, self._batches)
+        loader = DataLoader(
+            self._reader,
+            # Each item of the "sampler" is a whole batch: one message per batch, and one DataLoader for the run.
+            batch_size=None,
+            sampler=self._batches,
+            collate_fn=_as_it_is,
+            num_workers=self._workers,
+            pin_memory=self._device.type == "cuda",
+            worker_init_fn=_start_worker,
+        )
+        return iter(loader)
+
+    def _collect(self, bad: list[tuple[int, str]]) -> None:
+        for index, reason in bad:
+            if index not in self._bad_indices:
+                self._bad_indices.add(index)
+                self.bad.append(Bad(self._images.name(index), reason))
+        if len(self.bad) > self._bad_limit:
+            raise UserError(
+                f"{len(self.bad)} of {len(self._images)} training images cannot be decoded, more than "
+                f"{BAD_SHARE:.0%}: {shown([item.name for item in self.bad])}. First reason: {self.bad[0].reason} "
+                "Replace or remove the files."
+            )
+
+
+def _as_it_is(batch: _Pixels) -> _Pixels:
+    return batch
+
+
+def _start_worker(worker: int) -> None:
+    # Ctrl-C reaches the whole process group. The parent finishes its step and saves, so workers go on until
+    # it closes them (or they notice that it has died).
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def train_loader(
+    images: ImageSet,
+    pipeline: Pipeline,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int = 0,
+    start_step: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    balanced: bool = False,
+    mix: Mix | None = None,
+    device: str | torch.device = "cpu",
+) -> Loader:
+    """All batches of a run from `start_step` on; `len()` is the number of steps that remain.
+
+    batch_size: of all ranks together. Samples are a pure function of (seed, epoch, index), whatever the number
+    of workers and ranks. Images that cannot be decoded are left out of their batch and listed in `.bad`.
+
+    Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be decoded.
+    """
+    weights = balanced_weights(images.targets, len(images.classes)) if balanced else None
+    batches = TrainBatches(
+        len(images), batch_size, epochs, seed=seed, start_step=start_step, rank=rank, world=world, weights=weights
+    )
+    return Loader(
+        images,
+        _Reader(images, preprocess, pipeline, seed),
+        batches,
+        workers=workers,
+        device=torch.device(device),
+        start_step=start_step,
+        mix=mix,
+        mix_seed=(seed, rank),
+        bad_limit=max(1, BAD_SHARE * len(images)),
+    )
+
+
+def eval_loader(
+    images: ImageSet,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    device: str | torch.device = "cpu",
+) -> Loader:
+    """Every image once, in order; rank r takes every `world`-th from r, without padding.
+
+    Images that cannot be decoded are left out, never replaced, and listed in `.bad`: the number evaluated
+    plus `len(bad)` is the size of the set.
+    """
+    mine = range(rank, len(images), world)
+    batches = [[Draw(0, i) for i in mine[first : first + batch_size]] for first in range(0, len(mine), batch_size)]
+    reader = _Reader(images, preprocess, None, seed=0)
+    return Loader(images, reader, batches, workers=workers, device=torch.device(device))

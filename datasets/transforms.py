@@ -1,0 +1,175 @@
+"""Augmentation of one image, as a pure function of (image, seed). The only file that imports albumentations."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import random
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from vit.errors import UserError, nearest
+from vit.image import Preprocess
+
+Range = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """How far training images may be changed. Every operation is off at its default.
+
+    degrees, shear: degrees, each way. translate: share of the side, each way. scale: range of zoom factors.
+    crop: range of the share of the area that a random resized crop keeps; ratio: of its width / height.
+    flip: probability of a left-right flip.
+    brightness, contrast, saturation: relative, each way; hue: share of the colour circle, each way.
+    three: probability of one of grayscale, solarize, blur (DeiT III, arXiv:2204.07118).
+    operations, magnitude: RandAugment's N and M, M in 0..10 (arXiv:1909.13719).
+    erase: probability of erasing one rectangle, filled with noise (arXiv:1708.04896).
+    """
+
+    degrees: float = 0.0
+    translate: float = 0.0
+    scale: Range = (1.0, 1.0)
+    shear: float = 0.0
+    crop: Range | None = None
+    ratio: Range = (3 / 4, 4 / 3)
+    flip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    three: float = 0.0
+    operations: int = 0
+    magnitude: float = 9.0
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "three", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"augment.{name} is a probability in 0..1, not {getattr(self, name)}.")
+        if self.crop is not None and not 0 < self.crop[0] <= self.crop[1] <= 1:
+            raise UserError(f"augment.crop is a range of shares of the area within 0..1, not {self.crop}.")
+        if not 0 <= self.magnitude <= 10:
+            raise UserError(f"augment.magnitude is in 0..10, not {self.magnitude}.")
+
+    @property
+    def affine(self) -> bool:
+        return bool(self.degrees or self.translate or self.shear or self.scale != (1.0, 1.0))
+
+    @property
+    def color(self) -> bool:
+        return bool(self.brightness or self.contrast or self.saturation or self.hue)
+
+
+AUGMENTS = {
+    "none": Augment(),
+    # Digits, letters, line art: strokes move and lean, but never flip and keep their colours.
+    "glyph": Augment(degrees=10, translate=0.08, scale=(0.9, 1.1), shear=8),
+    "light": Augment(crop=(0.35, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2),
+    # "How to train your ViT?", arXiv:2106.10270, at its medium setting.
+    "augreg": Augment(crop=(0.08, 1.0), flip=0.5, operations=2, magnitude=10),
+    "deit3": Augment(crop=(0.08, 1.0), flip=0.5, brightness=0.3, contrast=0.3, saturation=0.3, three=1.0),
+}
+
+
+def named_augment(name: str) -> Augment:
+    """The entry of AUGMENTS; UserError with the nearest name."""
+    if name not in AUGMENTS:
+        raise UserError(f'No augmentation "{name}"; there are {", ".join(AUGMENTS)}.{nearest(name, AUGMENTS)}')
+    return AUGMENTS[name]
+
+
+class Pipeline:
+    """(image uint8 [H, W, 3], seed) -> uint8 [h, w, 3] of the model's input size.
+
+    The same image and seed give the same pixels in any process and after any other calls. albumentations
+    repeats one random stream in every worker, and reseeding it in the documented way builds two generators for
+    each operation; here all operations share two generators, whose state is set per image (some 10 us).
+    """
+
+    def __init__(self, augment: Augment, preprocess: Preprocess) -> None:
+        self.augment = augment
+        self.preprocess = preprocess
+        self._generator = np.random.Generator(np.random.PCG64(0))
+        self._random = random.Random(0)
+        self._compose: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Workers that are not forked build their own: operations hold generators and do not need to travel.
+        return {"augment": self.augment, "preprocess": self.preprocess}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        if self.augment == AUGMENTS["none"]:
+            return self.preprocess.pixels(image)
+        if self._compose is None:
+            self._compose = build(self.augment, self.preprocess)
+            self._compose.set_random_state(self._generator, self._random)
+        self._reseed(seed)
+        if self.augment.crop is None:
+            image = self.preprocess.pixels(image)
+        return self._compose(image=image)["image"]
+
+    def _reseed(self, seed: int) -> None:
+        digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=40).digest()
+        state, increment, other = (int.from_bytes(digest[a:b], "little") for a, b in ((0, 16), (16, 32), (32, 40)))
+        self._random.seed(other)
+        # PCG64's increment is odd by definition.
+        pcg = {"state": state, "inc": increment | 1}
+        self._generator.bit_generator.state = {"bit_generator": "PCG64", "state": pcg, "has_uint32": 0, "uinteger": 0}
+
+
+def _albumentations() -> ModuleType:
+    # Without this, importing it asks the network for a newer version.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    try:
+        import albumentations
+        import cv2
+    except ImportError as error:
+        raise UserError(
+            f"Augmentation needs albumentations and OpenCV ({error}): pip install albumentations==2.0.8 "
+            '"opencv-python-headless<6", or train with the augmentation "none".'
+        ) from None
+    # One image is one core's work, and OpenCV's threads hang in forked workers.
+    cv2.setNumThreads(0)
+    return albumentations
+
+
+def build(augment: Augment, preprocess: Preprocess) -> Any:
+    """The albumentations Compose of `augment`, in the order of Augment's fields."""
+    A = _albumentations()
+    import cv2
+
+    steps: list[Any] = []
+    if augment.crop is not None:
+        steps.append(
+            A.RandomResizedCrop(
+                size=preprocess.size,
+                scale=augment.crop,
+                ratio=augment.ratio,
+                interpolation=cv2.INTER_LINEAR,
+                # INTER_LINEAR alone samples 2 x 2 pixels and aliases on large photographs.
+                area_for_downscale="image",
+            )
+        )
+    if augment.affine:
+        steps.append(
+            A.Affine(
+                rotate=(-augment.degrees, augment.degrees),
+                translate_percent=(-augment.translate, augment.translate),
+                scale=augment.scale,
+                shear=(-augment.shear, augment.shear),
+                interpolation=cv2.INTER_LINEAR,
+                # A constant would draw a black frame on white paper; the edge's own colour fits both.
+                border_mode=cv2.BORDER_REPLICATE,
+                p=1.0,
+            )
+        )
+    if augment.flip:
+        steps.append(A.HorizontalFlip(p=augment.flip))
+    return A.Compose(steps)

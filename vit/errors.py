@@ -1,0 +1,28 @@
+"""The one exception for a user's mistake, and the phrases its messages are built from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(ValueError):
+    """A mistake the user can put right. The message says what is wrong, where, and the remedy.
+
+    Commands print the message alone and exit with code 2; anything else that is raised is our bug
+    and keeps its traceback.
+    """
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """The hint ' Did you mean "x"?' for the option most like `name`, or '' when none is close."""
+    by_lower = {option.lower(): option for option in options}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f' Did you mean "{by_lower[close[0]]}"?' if close else ""
+
+
+def shown(names: Sequence[object], limit: int = 10) -> str:
+    """The first `limit` names joined by commas, then how many more there are: "a, b, c and 7 more"."""
+    text = ", ".join(str(name) for name in names[:limit])
+    more = len(names) - limit
+    return f"{text} and {more} more" if more > 0 else text
