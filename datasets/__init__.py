@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datasets.imageset import Data, ImageSet
 from datasets.loader import Batch, eval_loader, train_loader
-from datasets.open import open_data
-from datasets.transforms import AUGMENTS, Augment, Pipeline
+from datasets.mixing import Mix
+from datasets.open import open_data, reopen
+from datasets.transforms import AUGMENTS, Augment, Pipeline, named_augment
 
 __all__ = [
     "AUGMENTS",
@@ -13,8 +14,11 @@ __all__ = [
     "Batch",
     "Data",
     "ImageSet",
+    "Mix",
     "Pipeline",
     "eval_loader",
+    "named_augment",
     "open_data",
+    "reopen",
     "train_loader",
 ]

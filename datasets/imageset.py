@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from datasets.names import NameTable
 from vit.errors import UserError, nearest, shown
 from vit.image import MAX_PIXELS, decode
 
@@ -35,6 +37,10 @@ class ImageSet(ABC):
     @abstractmethod
     def name(self, i: int) -> str:
         """What to call image i in a message: its path, or a made-up one such as digits/test/17."""
+
+    def key(self, i: int) -> bytes:
+        """The name within the set, the same wherever the set lies."""
+        return os.fsencode(self.name(i))
 
     @abstractmethod
     def read(self, i: int) -> np.ndarray:
@@ -78,6 +84,13 @@ class ImageSet(ABC):
             return self.targets.sum(axis=0).astype(np.int64)
         return np.bincount(self.targets, minlength=len(self.classes))
 
+    def fingerprint(self) -> str:
+        """A hash of all names in order: it differs when files were added, removed or renamed."""
+        digest = hashlib.blake2b(digest_size=8)
+        for i in range(len(self)):
+            digest.update(self.key(i) + b"\0")
+        return digest.hexdigest()
+
     def relabel(self, classes: Sequence[str]) -> None:
         """Number the targets by `classes`, a model's own list, which may be longer or in another order.
 
@@ -98,7 +111,7 @@ class ImageSet(ABC):
                     targets[:, position[name]] = self.targets[:, k]
         else:
             table = np.array([position.get(name, -1) for name in self.classes], np.int64)
-            targets = table[self.targets]
+            targets = table[self.targets.astype(np.int64)]
         self.classes, self.targets = tuple(classes), targets
 
 
@@ -144,45 +157,20 @@ class FileSet(ImageSet):
     def name(self, i: int) -> str:
         return os.path.join(self.root, self.names[i])
 
+    def key(self, i: int) -> bytes:
+        return os.fsencode(self.names[i])
+
     def read(self, i: int) -> np.ndarray:
         return decode(self.name(i), max_pixels=self.max_pixels)
 
     def select(self, indices: np.ndarray) -> FileSet:
         return FileSet(
-            self.classes, self.targets[indices], self.root, self.names.select(indices), max_pixels=self.max_pixels
+            self.classes,
+            self.targets[indices],
+            self.root,
+            self.names.select(indices),
+            max_pixels=self.max_pixels,
         )
-
-
-class NameTable:
-    """Strings in two arrays: the bytes of all of them, uint8, and where each ends, int64 [n]."""
-
-    def __init__(self, blob: np.ndarray, ends: np.ndarray) -> None:
-        self.blob = blob
-        self.ends = ends
-
-    @classmethod
-    def of(cls, names: Sequence[str]) -> NameTable:
-        # fsencode keeps names that are not valid Unicode.
-        parts = [os.fsencode(name) for name in names]
-        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
-
-    @classmethod
-    def joined(cls, tables: Sequence[NameTable]) -> NameTable:
-        offsets = np.cumsum([0, *(len(table.blob) for table in tables)])
-        ends = [table.ends + offset for table, offset in zip(tables, offsets, strict=False)]
-        blobs = [table.blob for table in tables]
-        return cls(np.concatenate(blobs), np.concatenate(ends)) if tables else cls.of([])
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, i: int) -> str:
-        start = self.ends[i - 1] if i > 0 else 0
-        return os.fsdecode(self.blob[start : self.ends[i]].tobytes())
-
-    def select(self, indices: np.ndarray) -> NameTable:
-        return NameTable.of([self[i] for i in indices.tolist()])
 
 
 @dataclass
@@ -202,7 +190,20 @@ class Data:
     notes: list[str] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, sets: Mapping[str, ImageSet], source: str, *, notes: list[str], seed: int, rule: str) -> Data:
+        """From the splits that a reader found; all have the same classes."""
+        some = next(iter(sets.values()))
+        place = source if source == "digits" else os.path.abspath(source)
+        splits = {
+            name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()
+        }
+        record = {"source": place, "seed": seed, "rule": rule, "splits": splits}
+        train = sets["train"] if "train" in sets else some.select(np.empty(0, np.int64))
+        val, test = sets.get("val"), sets.get("test")
+        return cls(train, val, test, some.classes, some.multilabel, source, notes, record)
+
     def splits(self) -> dict[str, ImageSet]:
-        """The splits that exist, by name."""
+        """The splits that have images, by name."""
         named = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: images for name, images in named.items() if images is not None}
+        return {name: images for name, images in named.items() if images}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +16,17 @@ from datasets.transforms import Pipeline
 from vit.errors import UserError, shown
 from vit.image import Preprocess
 
-# A training set with more unreadable files than this share is not trained on (but one file is always forgiven).
+# A training set with a larger share of unreadable files is not trained on (but one file is always forgiven).
 BAD_SHARE = 0.01
 
 Mix = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Batch(NamedTuple):
-    """images float32 [B, 3, H, W], normalised; targets int64 [B] or float32 [B, K]; index int64 [B], on the CPU."""
+    """images float32 [B, 3, H, W], normalised; targets int64 [B] or float32 [B, K]; index int64 [B].
+
+    `index` are the rows in the ImageSet, on the CPU; the others are on the device.
+    """
 
     images: torch.Tensor
     targets: torch.Tensor
@@ -48,7 +51,9 @@ class _Pixels(NamedTuple):
 class _Reader(Dataset[_Pixels]):
     """Turns the list of draws of one batch into pixels. Runs in the workers."""
 
-    def __init__(self, images: ImageSet, preprocess: Preprocess, pipeline: Pipeline | None, seed: int) -> None:
+    def __init__(
+        self, images: ImageSet, preprocess: Preprocess, pipeline: Pipeline | None, seed: int
+    ) -> None:
         self.images = images
         self.preprocess = preprocess
         self.pipeline = pipeline
@@ -71,7 +76,9 @@ class _Reader(Dataset[_Pixels]):
         stacked = np.stack(pixels) if pixels else np.empty((0, height, width, 3), np.uint8)
         return _Pixels(torch.from_numpy(stacked), torch.tensor(index, dtype=torch.int64), bad)
 
-    def _read(self, draw: Draw, pixels: list[np.ndarray], index: list[int], bad: list[tuple[int, str]]) -> None:
+    def _read(
+        self, draw: Draw, pixels: list[np.ndarray], index: list[int], bad: list[tuple[int, str]]
+    ) -> None:
         try:
             image = self.images.image(draw.index)
         except UserError as error:
@@ -135,7 +142,7 @@ class Loader:
             return map(self._reader.__getitem__, self._batches)
         loader = DataLoader(
             self._reader,
-            # Each item of the "sampler" is a whole batch: one message per batch, and one DataLoader for the run.
+            # Each item of the "sampler" is a whole batch: one message a batch, one DataLoader for the run.
             batch_size=None,
             sampler=self._batches,
             collate_fn=_as_it_is,
@@ -153,12 +160,12 @@ class Loader:
         if len(self.bad) > self._bad_limit:
             raise UserError(
                 f"{len(self.bad)} of {len(self._images)} training images cannot be decoded, more than "
-                f"{BAD_SHARE:.0%}: {shown([item.name for item in self.bad])}. First reason: {self.bad[0].reason} "
-                "Replace or remove the files."
+                f"{BAD_SHARE:.0%}: {shown([item.name for item in self.bad])}. Replace or remove them. "
+                f"The first: {self.bad[0].reason}"
             )
 
 
-def _as_it_is(batch: _Pixels) -> _Pixels:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
@@ -188,14 +195,22 @@ def train_loader(
 ) -> Loader:
     """All batches of a run from `start_step` on; `len()` is the number of steps that remain.
 
-    batch_size: of all ranks together. Samples are a pure function of (seed, epoch, index), whatever the number
-    of workers and ranks. Images that cannot be decoded are left out of their batch and listed in `.bad`.
+    batch_size: of all ranks together. Samples are a pure function of (seed, epoch, index), whatever the
+    number of workers and ranks. Images that cannot be decoded are left out of their batch and listed in
+    `.bad`.
 
     Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be decoded.
     """
     weights = balanced_weights(images.targets, len(images.classes)) if balanced else None
     batches = TrainBatches(
-        len(images), batch_size, epochs, seed=seed, start_step=start_step, rank=rank, world=world, weights=weights
+        len(images),
+        batch_size,
+        epochs,
+        seed=seed,
+        start_step=start_step,
+        rank=rank,
+        world=world,
+        weights=weights,
     )
     return Loader(
         images,
@@ -226,6 +241,8 @@ def eval_loader(
     plus `len(bad)` is the size of the set.
     """
     mine = range(rank, len(images), world)
-    batches = [[Draw(0, i) for i in mine[first : first + batch_size]] for first in range(0, len(mine), batch_size)]
+    batches = [
+        [Draw(0, i) for i in mine[first : first + batch_size]] for first in range(0, len(mine), batch_size)
+    ]
     reader = _Reader(images, preprocess, None, seed=0)
     return Loader(images, reader, batches, workers=workers, device=torch.device(device))

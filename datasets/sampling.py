@@ -50,7 +50,7 @@ def epoch_order(n: int, seed: int, epoch: int, weights: np.ndarray | None = None
 def balanced_weights(targets: np.ndarray, classes: int) -> np.ndarray:
     """Weights float64 [n] under which every class that occurs is drawn equally often.
 
-    targets: int64 [n], or multi-hot float32 [n, classes], where an image takes the weight of its rarest label.
+    targets: int64 [n], or multi-hot float32 [n, classes], where an image has the weight of its rarest label.
     """
     if targets.ndim == 2:
         inverse = 1 / np.maximum(targets.sum(axis=0), 1)
@@ -64,9 +64,9 @@ def balanced_weights(targets: np.ndarray, classes: int) -> np.ndarray:
 class TrainBatches(Sampler[list[Draw]]):
     """The batches of a whole run, from `start_step` on, for one rank.
 
-    The global batch is a consecutive slice of the epoch's order and rank r takes every `world`-th of it from
-    r, so that the global order does not depend on the number of ranks. `batch_size` is the global one. A last,
-    short batch of an epoch is left out; a set smaller than the batch is one batch per epoch.
+    The global batch is a consecutive slice of the epoch's order and rank r takes every `world`-th of it
+    from r, so that the global order does not depend on the number of ranks. `batch_size` is the global one.
+    A last, short batch of an epoch is left out; a set smaller than the batch is one batch per epoch.
     """
 
     def __init__(
@@ -110,7 +110,9 @@ class TrainBatches(Sampler[list[Draw]]):
                 repeats = _repeats(order) if self.weights is not None else np.zeros(self.n, np.int64)
             first = (step % self.steps_per_epoch) * self.batch_size
             mine = slice(first + self.rank, first + self.batch_size, self.world)
-            yield [Draw(epoch, i, k) for i, k in zip(order[mine].tolist(), repeats[mine].tolist(), strict=True)]
+            yield [
+                Draw(epoch, i, k) for i, k in zip(order[mine].tolist(), repeats[mine].tolist(), strict=True)
+            ]
 
 
 def _repeats(order: np.ndarray) -> np.ndarray:

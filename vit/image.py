@@ -101,7 +101,9 @@ def _open(source: object, name: str) -> Image.Image:
         try:
             return Image.open(cast(Any, source), formats=FORMATS)
         except Image.UnidentifiedImageError:
-            raise UserError(f"{name}: not an image in one of the formats read here ({', '.join(FORMATS)}).") from None
+            raise UserError(
+                f"{name}: not an image in one of the formats read here ({', '.join(FORMATS)})."
+            ) from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -110,10 +112,11 @@ def _tell_animation(image: Image.Image, name: str) -> None:
     global _animation_told
     # Multi-page TIFF and JPEG's MPO are not animations in the same sense, but lose frames in the same way;
     # MPO is left out, as every phone writes a preview there.
-    if not _animation_told and image.format in ("GIF", "WEBP", "PNG", "TIFF"):
-        if getattr(image, "is_animated", False):
-            _animation_told = True
-            _log.warning("%s has several frames: the first is used (said once, for all files).", name)
+    if _animation_told or image.format not in ("GIF", "WEBP", "PNG", "TIFF"):
+        return
+    if getattr(image, "is_animated", False):
+        _animation_told = True
+        _log.warning("%s has several frames: the first is used (said once, for all files).", name)
 
 
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -145,11 +148,11 @@ def _from_16_bit(values: np.ndarray) -> np.ndarray:
 
 
 def _from_int32(values: np.ndarray, name: str) -> np.ndarray:
-    # Pillow gives 32-bit integers for 16-bit PGM and some TIFF; nothing in the file says which range is meant.
+    # Pillow gives 32-bit integers for 16-bit PGM and some TIFF; nothing says which range is meant.
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise UserError(
-            f"{name}: 32-bit values from {low} to {high} have no defined brightness. Save it with 8 or 16 bits."
+            f"{name}: 32-bit values from {low} to {high} have no set brightness. Save it with 8 or 16 bits."
         )
     return values.astype(np.uint8) if high <= 255 else _from_16_bit(values.astype(np.uint16))
 
@@ -171,13 +174,17 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise UserError(f"{name}: an image array is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], channels last.")
+        raise UserError(
+            f"{name}: an image array is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], channels last."
+        )
     if array.dtype == np.uint16:
         array = _from_16_bit(array)
     elif np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):
-            raise UserError(f"{name}: floating-point arrays are read as 0..1, this one has {low:g}..{high:g}.")
+            raise UserError(
+                f"{name}: floating-point arrays are read as 0..1, this one has {low:g}..{high:g}."
+            )
         array = np.rint(array * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise UserError(f"{name}: the element type must be uint8, uint16 or floating point in 0..1.")
@@ -203,7 +210,7 @@ class Preprocess:
     """The evaluation transform: what a checkpoint stores so that it alone is enough to predict.
 
     size: (H, W) of the model's input, pixels.
-    resize: "crop" scales until the image covers size / crop and takes the centre (timm's evaluation transform);
+    resize: "crop" scales until the image covers size / crop and takes the centre, as timm does in evaluation;
         "squash" scales each side by itself; "letterbox" fits the whole image in and fills with the mean.
     crop: for "crop" only, the share of the scaled image's shorter side that is kept.
     mean, std: per channel, of pixels in 0..1.
@@ -227,12 +234,12 @@ class Preprocess:
             raise UserError(f"preprocess.crop is a share above 0 and up to 1, not {self.crop}.")
         if self.interpolation not in INTERPOLATIONS:
             hint = nearest(self.interpolation, INTERPOLATIONS)
-            raise UserError(f'preprocess.interpolation is one of {", ".join(INTERPOLATIONS)}.{hint}')
+            raise UserError(f"preprocess.interpolation is one of {', '.join(INTERPOLATIONS)}.{hint}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise UserError("preprocess.mean and preprocess.std have three values each, std above 0.")
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] of any size -> uint8 [h, w, 3] of `self.size`. May return the array it was given."""
+        """uint8 [H, W, 3] of any size -> uint8 [h, w, 3] of `self.size`; may be the array it was given."""
         height, width = self.size
         if image.shape[:2] == self.size and (self.resize != "crop" or self.crop == 1):
             return image
@@ -265,7 +272,8 @@ class Preprocess:
         canvas = np.empty((height, width, 3), np.uint8)
         canvas[:] = np.rint(np.array(self.mean) * 255)
         top, left = (height - new_h) // 2, (width - new_w) // 2
-        canvas[top : top + new_h, left : left + new_w] = Image.fromarray(image).resize((new_w, new_h), resample)
+        resized = Image.fromarray(image).resize((new_w, new_h), resample)
+        canvas[top : top + new_h, left : left + new_w] = np.asarray(resized)
         return canvas
 
     def tensor(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
