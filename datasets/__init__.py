@@ -6,6 +6,7 @@ from datasets.imageset import Data, ImageSet
 from datasets.loader import Batch, eval_loader, train_loader
 from datasets.mixing import Mix
 from datasets.open import open_data, reopen
+from datasets.survey import Survey, survey
 from datasets.transforms import AUGMENTS, Augment, Pipeline, named_augment
 
 __all__ = [
@@ -16,9 +17,11 @@ __all__ = [
     "ImageSet",
     "Mix",
     "Pipeline",
+    "Survey",
     "eval_loader",
     "named_augment",
     "open_data",
     "reopen",
+    "survey",
     "train_loader",
 ]

@@ -1,0 +1,192 @@
+"""Train an image classifier: recipe -> data -> model -> fit -> report.
+
+    python train.py                                        real handwritten digits, minutes on a CPU
+    python train.py folder --data photos                   from scratch on class folders of your own
+    python train.py finetune --data photos --weights RUN   from a checkpoint, with a new head
+    python train.py probe --data photos --weights RUN      the head only
+    python train.py RECIPE --help                          every option
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from vit.command import run
+from vit.errors import UserError, nearest, shown
+from vit.recipes import RECIPES, Facts, Recipe, settle
+
+if TYPE_CHECKING:
+    from datasets import Data, Pipeline
+    from vit.image import Preprocess
+
+
+def train(recipe: Recipe) -> dict[str, Any]:
+    """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
+    from datasets import Mix, eval_loader, open_data, survey, train_loader
+
+    # The data first: a misspelt path is told before a model is built.
+    if recipe.data is None:
+        raise UserError("say what to train on: --data DIR (class folders), a .csv manifest, or digits.")
+    data = open_data(recipe.data, seed=recipe.seed)
+    facts = Facts(len(data.train), len(data.classes), *survey(data.train))
+    recipe, chosen = settle(recipe, facts)
+    tell(*data.notes, *chosen)
+
+    import torch
+
+    from vit import build
+    from vit.checkpoint import save_checkpoint
+    from vit.engine import fit
+    from vit.optim import Ema
+    from vit.predict import pick_device
+    from vit.runlog import RunLog
+    from vit.runs import open_run, write_recipe
+
+    folder, resume = open_run(recipe)
+    device = pick_device(recipe.device)
+    torch.manual_seed(recipe.seed)
+    model, preprocess, notes = build.build_model(recipe, data.classes, facts)
+    model.to(device)
+    tell(*notes)
+    counts = torch.from_numpy(data.train.counts())
+    task = build.build_task(recipe, model, data.classes, counts, data.multilabel)
+    optimizers = build.build_optimizers(recipe, model)
+    pipeline = build_pipeline(recipe, facts, preprocess)
+    start = resume["progress"]["step"] if resume else 0
+    batches = train_loader(
+        data.train,
+        pipeline,
+        preprocess,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        start_step=start,
+        workers=recipe.workers,
+        balanced=recipe.balanced,
+        mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
+        device=device,
+    )
+    loop = build.build_loop(recipe, start + len(batches), device)
+    if recipe.dry_run:
+        return dry_run(task, batches, optimizers, loop)
+
+    held_out = data.val or data.test
+
+    def validation():
+        return eval_loader(held_out, preprocess, batch_size=256, workers=recipe.workers, device=device)
+
+    config = build.checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
+
+    def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
+        save_checkpoint(folder / "checkpoints" / name, weights, {**config, "metrics": numbers}, state or None)
+
+    write_recipe(folder, replace(recipe, resume=False))
+    if recipe.compile:
+        model.compile()
+    ema = Ema(model, recipe.ema) if recipe.ema else None
+    with RunLog(folder, steps=loop.steps, start=start) as log:
+        log.say(f"{recipe.model or recipe.weights}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}")
+        fit(task, batches, validation if held_out else None, optimizers, loop, log, save, ema=ema, resume=resume)
+    return report(folder, data, recipe, batches.bad)
+
+
+def build_pipeline(recipe: Recipe, facts: Facts, preprocess: Preprocess) -> Pipeline:
+    """The augmentation of the recipe, for this model's input size."""
+    from datasets import Pipeline, named_augment
+
+    augment = named_augment(recipe.augment)
+    if recipe.flip == "no" or (recipe.flip == "auto" and facts.gray):
+        if augment.flip:
+            tell("images are not mirrored, since none has color (--flip yes mirrors them)")
+        augment = replace(augment, flip=0.0)
+    elif recipe.flip == "yes":
+        augment = replace(augment, flip=0.5)
+    return Pipeline(replace(augment, erase=recipe.erase or augment.erase), preprocess)
+
+
+def report(folder: Path, data: Data, recipe: Recipe, bad: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
+
+    The temperature is fitted on validation and kept in the checkpoint, so that predictions come calibrated.
+    """
+    from datasets import eval_loader
+    from vit.checkpoint import find_checkpoint, set_config
+    from vit.evaluate import collect, summarise, temperature_of
+    from vit.predict import load
+    from vit.report import print_report, write_curves, write_report
+
+    best = find_checkpoint(folder)
+    predictor = load(best, recipe.device)
+    splits = data.splits()
+    name = next(split for split in ("test", "val", "train") if split in splits)
+
+    def outputs_of(split: str):
+        loader = eval_loader(
+            splits[split], predictor.preprocess, batch_size=256, workers=recipe.workers or 0, device=predictor.device
+        )
+        return collect(predictor.logits, loader), loader.bad
+
+    temperature = temperature_of(outputs_of("val")[0]) if "val" in splits else None
+    set_config(best, temperature=temperature)
+    outputs, unreadable = outputs_of(name)
+    result: dict[str, Any] = {"task": "classification", "split": name, "data": data.source}
+    result |= summarise(outputs, data.classes, multilabel=data.multilabel, temperature=temperature)
+    result["unreadable"] = [item._asdict() for item in unreadable]
+    images = splits[name]
+    write_report(folder, result, outputs, data.classes, image=images.image, name=images.name)
+    write_curves(folder)
+    print_report(result)
+    if bad:
+        write_bad_files(folder / "bad_files.csv", bad)
+        tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
+    tell(f"everything is in {folder}: python eval.py {folder}, vitral predict {folder} IMAGE")
+    return result
+
+
+def dry_run(task: Any, batches: Any, optimizers: list[Any], loop: Any) -> dict[str, Any]:
+    """One batch forward and backward, a few times for the clock; nothing is written."""
+    from vit.cost import measure
+    from vit.engine import train_step
+
+    batch = next(iter(batches))
+    cost = measure(task.model, tuple(batch.images.shape[1:]), lambda: train_step(task, batch, optimizers, loop))
+    tell(*cost.lines(loop.steps), "dry run: nothing was written")
+    return asdict(cost)
+
+
+def write_bad_files(file: Path, bad: Sequence[tuple[str, str]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("path", "reason"), *bad])
+
+
+def tell(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def parse(arguments: Sequence[str]) -> Recipe:
+    """`RECIPE [--options]`; the recipe is digits if left out. A misspelt option exits with 2 and names the nearest."""
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments = ["digits", *arguments]
+    if arguments[0] not in (*RECIPES, "-h", "--help"):
+        raise UserError(
+            f"there is no recipe {arguments[0]!r}.{nearest(arguments[0], RECIPES)} Recipes: {shown(list(RECIPES))}."
+        )
+    return tyro.extras.overridable_config_cli(
+        {name: (told, recipe) for name, (told, recipe) in RECIPES.items()},
+        prog="train.py",
+        description=__doc__,
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+if __name__ == "__main__":
+    run(lambda: train(parse(sys.argv[1:])) and None)

@@ -1,0 +1,126 @@
+"""From a settled recipe to the parts of a run: model, preprocessing, task, optimizers, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from vit.classifier import Classifier, create
+from vit.config import ClassifierConfig
+from vit.engine import Loop
+from vit.errors import UserError
+from vit.image import Preprocess
+from vit.losses import ClassificationLoss, inverse_frequency
+from vit.optim import make_optimizers
+from vit.recipes import Facts, Recipe
+from vit.tasks import Classification
+from vit.transfer import start_from
+
+DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def build_model(recipe: Recipe, classes: Sequence[str], facts: Facts) -> tuple[Classifier, Preprocess, list[str]]:
+    """A new model, or one that starts from `recipe.weights`; how its images are prepared; and what to tell the user."""
+    regularizers: dict[str, Any] = {
+        "dropout": recipe.dropout,
+        "attention_dropout": recipe.attention_dropout,
+        "drop_path": recipe.drop_path,
+    }
+    side = recipe.image_size
+    if recipe.weights is None:
+        if recipe.recipe in ("finetune", "probe"):
+            raise UserError(f"{recipe.recipe} starts from a checkpoint: add --weights RUN.")
+        model = create(
+            recipe.model, num_classes=len(classes), image_size=side, layer_scale=recipe.layer_scale or None, **regularizers
+        )
+        return model, fresh_preprocess(recipe, facts), []
+    size = (side, side) if side is not None else None
+    model, config, notes = start_from(recipe.weights, tuple(classes), image_size=size, **regularizers)
+    preprocess = Preprocess.from_dict(config["preprocess"])
+    preprocess = replace(preprocess, size=model.config.encoder.image_size, resize=recipe.resize or preprocess.resize)
+    if recipe.freeze:
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+        notes.append("the encoder is frozen: only the head is trained")
+    return model, preprocess, notes
+
+
+def fresh_preprocess(recipe: Recipe, facts: Facts) -> Preprocess:
+    """Normalisation by the training set's own statistics; photographs are cropped by an eighth, as is usual."""
+    assert recipe.image_size is not None and recipe.resize is not None
+    return Preprocess(
+        size=(recipe.image_size, recipe.image_size),
+        resize=recipe.resize,
+        crop=0.875 if recipe.resize == "crop" and recipe.image_size >= 128 else 1.0,
+        mean=facts.mean,
+        std=facts.std,
+    )
+
+
+def build_task(recipe: Recipe, model: Classifier, classes: Sequence[str], counts: torch.Tensor, multilabel: bool):
+    """counts: training images of each class, int64 [K]."""
+    loss = ClassificationLoss(
+        len(classes),
+        multilabel=multilabel,
+        label_smoothing=recipe.label_smoothing,
+        class_weights=inverse_frequency(counts) if recipe.class_weights else None,
+        l1=recipe.l1,
+    )
+    return Classification(model, classes, loss.to(next(model.parameters()).device))
+
+
+def build_optimizers(recipe: Recipe, model: Classifier) -> list[torch.optim.Optimizer]:
+    assert recipe.optimizer is not None and recipe.lr is not None
+    return make_optimizers(
+        model,
+        name=recipe.optimizer,
+        lr=recipe.lr,
+        muon_lr=recipe.muon_lr,
+        weight_decay=recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
+    )
+
+
+def build_loop(recipe: Recipe, steps: int, device: torch.device) -> Loop:
+    """steps: of the whole run."""
+    assert recipe.epochs and recipe.warmup is not None and recipe.eval_every
+    per_epoch = steps // recipe.epochs
+    amp = recipe.amp
+    if amp == "auto":
+        amp = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "none"
+    return Loop(
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        warmup=round(recipe.warmup * per_epoch),
+        final_lr=recipe.final_lr,
+        accumulate=recipe.accumulate,
+        clip=recipe.clip,
+        amp=DTYPES[amp],
+        seed=recipe.seed,
+        eval_every=recipe.eval_every,
+        patience=recipe.patience,
+    )
+
+
+def checkpoint_config(
+    task: Classification, preprocess: Preprocess, data: dict[str, Any], flip: float
+) -> dict[str, Any]:
+    """What config.json holds besides the weights: everything to rebuild the model and to prepare an image."""
+    import vit
+
+    model: Any = task.model
+    config: ClassifierConfig = model.config
+    return {
+        "vitral": vit.__version__,
+        "task": "classification",
+        "model": config.to_dict(),
+        "classes": list(task.classes),
+        "multilabel": task.loss.multilabel,
+        "preprocess": preprocess.to_dict(),
+        "temperature": None,
+        "data": data,
+        "augment": {"flip": flip},
+    }

@@ -1,0 +1,181 @@
+"""Checkpoint folders: model.safetensors, config.json and, for resuming, trainer.pt.
+
+A folder is written under a temporary name, flushed to the disk and renamed: at every moment either the previous
+or the new checkpoint is whole. No pickle is trusted: `trainer.pt` holds tensors and plain containers only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vit.classifier import Classifier
+from vit.config import ClassifierConfig
+from vit.errors import UserError, nearest, shown
+
+FORMAT = 1
+WEIGHTS, CONFIG, TRAINER = "model.safetensors", "config.json", "trainer.pt"
+
+
+def save_checkpoint(
+    folder: Path, weights: dict[str, Tensor], config: dict[str, Any], trainer: dict[str, Any] | None = None
+) -> None:
+    """Write a checkpoint folder so that a crash at any moment leaves this one or the previous one whole.
+
+    Raises UserError when the disk refuses; the previous checkpoint and no temporary file are left.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, new / WEIGHTS)
+        (new / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=1, ensure_ascii=False))
+        if trainer is not None:
+            torch.save(trainer, new / TRAINER)
+        for file in (*new.iterdir(), new):
+            _flush(file)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(new, folder)
+        _flush(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise UserError(f"{folder}: the checkpoint could not be written ({error}). The previous one is kept.") from None
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint folder that `path` means: itself, or a run's `checkpoints/best` or `last`.
+
+    Raises UserError where there is none.
+    """
+    path = Path(path).expanduser()
+    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+        # A crash between two renames leaves the previous checkpoint under its ".old" name.
+        for candidate in (folder, folder.with_name(folder.name + ".old")):
+            if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
+                return candidate
+    if not path.exists():
+        near = nearest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+        raise UserError(f"checkpoint {path} does not exist (current folder: {Path.cwd()}).{near}")
+    if path.is_file():
+        raise UserError(f"{path} is a file; a checkpoint is a folder with {WEIGHTS} and {CONFIG}, or a run folder.")
+    raise UserError(f"{path} holds no checkpoint: {WEIGHTS} and {CONFIG} are missing. Give a run folder or a checkpoint.")
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint folder. Raises UserError where there is none or it is damaged."""
+    file = folder / CONFIG
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as JSON: {error}.") from None
+    if not isinstance(config, dict) or "model" not in config:
+        raise UserError(f"{file} does not describe a model.")
+    if config.get("format") != FORMAT:
+        raise UserError(f"{file} has format {config.get('format')}; this version of vitral reads format {FORMAT}.")
+    return config
+
+
+def set_config(folder: Path, **values: Any) -> None:
+    """Change entries of a checkpoint's config.json, whole or not at all."""
+    new = folder / (CONFIG + ".new")
+    new.write_text(json.dumps({**load_config(folder), **values}, indent=1, ensure_ascii=False))
+    _flush(new)
+    os.replace(new, folder / CONFIG)
+
+
+def load_model(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
+    """A checkpoint or run folder -> the model in evaluation mode, and its config.
+
+    Raises UserError, naming the file, when something is missing, damaged or does not fit.
+    """
+    folder = find_checkpoint(path)
+    config = load_config(folder)
+    with torch.device("meta"):  # no time spent on initial values that are overwritten
+        model = Classifier(ClassifierConfig.from_dict(config["model"]))
+    tensors = load_tensors(folder / WEIGHTS)
+    fit_tensors(model, tensors, str(folder / WEIGHTS))
+    model.load_state_dict(tensors, assign=True)
+    return model.eval(), config
+
+
+def fit_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Raises UserError that lists the missing, unexpected and wrongly shaped tensors, if there are any."""
+    expected = model.state_dict()
+    missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, the model has {list(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
+    ]
+    problems = [
+        f"{what} {shown(sorted(names))}"
+        for what, names in (("missing:", missing), ("not in the model:", extra), ("wrong shape:", wrong))
+        if names
+    ]
+    if problems:
+        raise UserError(f"{source} does not fit the model. " + "; ".join(problems) + ".")
+
+
+def load_tensors(file: str | Path, *, trust_pickle: bool = False) -> dict[str, Tensor]:
+    """All tensors of a .safetensors file, or of a .pth/.pt/.bin file read without running its code.
+
+    Raises UserError on a damaged file and, unless `trust_pickle`, on a pickle that wants to run code.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise UserError(f"{file} does not exist (current folder: {Path.cwd()}).")
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as f:
+                return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file} is not a whole safetensors file: {error}. Fetch or save it again.") from None
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=not trust_pickle)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{file} is a pickle that wants to run code; it was refused and nothing ran. Convert it to safetensors, "
+            "or, if you trust whoever made it, pass --trust-pickle."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{file} is not a whole PyTorch file: {first_line}. Fetch or save it again.") from None
+    for key in ("model", "state_dict", "model_state_dict", "model_ema"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{file} does not hold a dictionary of tensors.")
+    return content
+
+
+def load_trainer(folder: Path) -> dict[str, Any]:
+    """What `fit` needs to go on: optimizers, step, EMA, best score. Raises UserError when it is not there or whole."""
+    file = folder / TRAINER
+    if not file.is_file():
+        raise UserError(f"{folder} holds no {TRAINER}: it can be used as --weights, but not resumed.")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise UserError(f"{file} cannot be read: {error}. Resume from another checkpoint.") from None
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,170 @@
+"""What a model is: frozen dataclasses, one table of sizes, named presets.
+
+Every default of a model lives here and nowhere else; a checkpoint's `config.json` holds these fields.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, NamedTuple
+
+from vit.errors import UserError, nearest
+
+Norm = Literal["layernorm", "rmsnorm"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
+
+
+def _check(ok: bool, message: str) -> None:
+    if not ok:
+        raise UserError(f"model config: {message}.")
+
+
+class Size(NamedTuple):
+    width: int
+    depth: int
+    heads: int
+    mlp: int
+    """Hidden width of the feed-forward part."""
+
+
+# Ti, S, B, L, H: Dosovitskiy et al. 2021 and Touvron et al. 2021; so400m: Alabdulmohsin et al. 2023; g: Zhai et al. 2022.
+SIZES = {
+    "nano": Size(128, 4, 4, 512),
+    "ti": Size(192, 12, 3, 768),
+    "s": Size(384, 12, 6, 1536),
+    "m": Size(512, 12, 8, 2048),
+    "b": Size(768, 12, 12, 3072),
+    "l": Size(1024, 24, 16, 4096),
+    "so400m": Size(1152, 27, 16, 4304),
+    "h": Size(1280, 32, 16, 5120),
+    "g": Size(1408, 40, 16, 6144),
+}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """One plain ViT encoder: images [B, C, H, W] -> tokens of width D."""
+
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp: int = 1536
+    patch_size: int = 16
+    image_size: tuple[int, int] = (224, 224)
+    """(H, W) in pixels of the learned positions; other sizes are resized to at run time."""
+    in_chans: int = 3
+    stem: Literal["linear", "conv"] = "linear"
+    positions: Literal["learned", "sincos", "none"] = "learned"
+    rope: bool = False
+    rope_base: float = 100.0
+    class_token: bool = True
+    registers: int = 0
+    feed_forward: Literal["mlp", "swiglu"] = "mlp"
+    activation: Activation = "gelu"
+    norm: Norm = "layernorm"
+    eps: float = 1e-6
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    layer_scale: float | None = None
+    """Initial value of LayerScale (Touvron et al. 2021, CaiT); None leaves it out."""
+    final_norm: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+    """Rate of the last block; the rates grow linearly from 0 with depth."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+        _check(self.width % self.heads == 0, f"width {self.width} is not a multiple of heads {self.heads}")
+        _check(self.depth >= 1 and self.patch_size >= 1, "depth and patch_size must be at least 1")
+        for side in self.image_size:
+            _check(
+                side > 0 and side % self.patch_size == 0,
+                f"image size {self.image_size[0]}x{self.image_size[1]} is not a multiple of the patch "
+                f"size {self.patch_size}",
+            )
+        for name in ("dropout", "attention_dropout", "drop_path"):
+            _check(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.stem == "conv":
+            p = self.patch_size
+            _check(p >= 2 and p & (p - 1) == 0, f"a convolutional stem needs a power of two as patch, got {p}")
+        if self.positions == "sincos" or self.rope:
+            _check(self.width % (4 * (self.heads if self.rope else 1)) == 0, "2-D positions need width % 4 == 0")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w): patches along each side at the native size."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before the patches: class token, then registers."""
+        return int(self.class_token) + self.registers
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """An encoder, the way its tokens are pooled, and a linear layer."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    num_classes: int = 1000
+    pool: Literal["class", "mean", "attention"] = "class"
+    pool_norm: bool = False
+    """A norm after pooling (timm's `fc_norm`)."""
+    head_dropout: float = 0.0
+
+    def __post_init__(self):
+        _check(self.num_classes >= 0, f"num_classes must not be negative, got {self.num_classes}")
+        if self.pool == "class":
+            _check(self.encoder.class_token, "pooling by class token needs class_token=True")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ClassifierConfig:
+        """Raises UserError on a field that this version does not know."""
+        values = dict(values)
+        encoder = _build(EncoderConfig, values.pop("encoder", {}))
+        return _build(cls, {**values, "encoder": encoder})
+
+
+def preset(name: str) -> ClassifierConfig:
+    """`vit_SIZE+PATCH[_conv][_rope]` -> its config, for example `vit_s16`, `vit_nano4_conv`.
+
+    `_conv` asks for a convolutional stem, `_rope` for rotary instead of learned positions, `_mean` for mean
+    pooling without a class token. Raises UserError, naming the nearest size, on any other name.
+    """
+    match = re.fullmatch(r"vit_([a-z]+|so400m)(\d+)((?:_(?:conv|rope|mean))*)", name)
+    if not match or match[1] not in SIZES:
+        known = [f"vit_{size}16" for size in SIZES]
+        raise UserError(
+            f"no model is called {name!r}.{nearest(name, known)} Names are vit_SIZE+PATCH with SIZE one of "
+            f"{', '.join(SIZES)} and optional _conv, _rope, _mean: vit_s16, vit_nano4_conv."
+        )
+    size, patch, flags = SIZES[match[1]], int(match[2]), match[3].split("_")
+    mean = "mean" in flags
+    encoder = EncoderConfig(
+        *size,
+        patch_size=patch,
+        image_size=(224 // patch * patch,) * 2,
+        stem="conv" if "conv" in flags else "linear",
+        positions="none" if "rope" in flags else "learned",
+        rope="rope" in flags,
+        class_token=not mean,
+    )
+    return ClassifierConfig(encoder, pool="mean" if mean else "class")
+
+
+def changed(config: EncoderConfig, values: dict[str, Any]) -> EncoderConfig:
+    """The config with other values; UserError with the nearest name on a field that does not exist."""
+    return _build(EncoderConfig, {**asdict(config), **values})
+
+
+def _build(cls: type, values: dict[str, Any]):
+    known = [f.name for f in fields(cls)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{cls.__name__} has no field {key!r}.{nearest(key, known)} Is the file newer than vitral?")
+    return cls(**values)

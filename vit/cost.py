@@ -1,0 +1,72 @@
+"""What a model costs before a run is started: parameters, FLOPs, memory, time."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    parameters: int
+    trainable: int
+    flops: int
+    """Floating-point operations of one image forward (a multiply-add counts as two)."""
+    memory: int
+    """Bytes: the peak of the GPU's allocator, or of this process where there is no GPU."""
+    step_seconds: float
+
+    def lines(self, steps: int) -> list[str]:
+        minutes = self.step_seconds * steps / 60
+        total = f"{minutes:.1f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+        return [
+            f"parameters   {self.parameters:,} ({self.trainable:,} trainable)",
+            f"FLOPs        {self.flops / 1e9:.3g} G an image, forward",
+            f"memory       {self.memory / 2**30:.2f} GiB at the peak of a training step",
+            f"time         {self.step_seconds * 1e3:.0f} ms a step, {steps:,} steps: about {total} on this machine, now",
+        ]
+
+
+def measure(model: nn.Module, image_shape: tuple[int, int, int], step: Callable[[], object]) -> Cost:
+    """Cost of `step`, one training step of `model` on images [C, H, W]: run once to warm up, then timed."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *image_shape, device=device))
+    model.train(was_training)
+    step()
+    _wait(device)
+    begun, times = time.perf_counter(), 0
+    while times < 10 and (times < 2 or time.perf_counter() - begun < 2):
+        step()
+        times += 1
+    _wait(device)
+    seconds = (time.perf_counter() - begun) / times
+    parameters = list(model.parameters())
+    return Cost(
+        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters if p.requires_grad),
+        counter.get_total_flops(),
+        _peak_memory(device),
+        seconds,
+    )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts KiB

@@ -1,0 +1,278 @@
+"""The training loop and the evaluation loop, for any Task.
+
+Nothing here knows a model. Randomness in a step is a pure function of (seed, step), the order of samples one of
+(seed, epoch): a resumed run goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sized
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from vit.errors import UserError
+from vit.metrics import is_better
+from vit.optim import Ema, set_lr, warmup_cosine
+from vit.runlog import RunLog
+from vit.tasks import Metrics, Task
+
+
+class Batches(Iterable[Any], Sized, Protocol):
+    """Batches with `.images` float32 [B, 3, H, W] and `.targets`; `len` is the number still to come."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How long and how to train. One step is one batch, taken in `accumulate` parts one after another."""
+
+    steps: int
+    steps_per_epoch: int
+    warmup: int = 0
+    final_lr: float = 0.0
+    accumulate: int = 1
+    clip: float | None = None
+    amp: torch.dtype | None = None
+    seed: int = 0
+    eval_every: int = 1
+    """Epochs between evaluations; the last step is always followed by one."""
+    patience: int | None = None
+    """Evaluations without a new best after which training stops."""
+    log_every: int = 10
+
+
+@dataclass
+class Progress:
+    """Where a run stands; with the optimizers and the EMA all that resuming needs."""
+
+    step: int = 0
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    """Evaluations since the best one."""
+
+
+Save = Callable[[str, dict[str, Tensor], dict[str, Any], dict[str, Any]], None]
+"""Called with "last" or "best", the weights to keep, the validation numbers, and what resuming needs."""
+
+
+def fit(
+    task: Task,
+    batches: Batches,
+    validation: Callable[[], Iterable[Any]] | None,
+    optimizers: list[Optimizer],
+    loop: Loop,
+    log: RunLog,
+    save: Save,
+    *,
+    ema: Ema | None = None,
+    resume: dict[str, Any] | None = None,
+) -> Progress:
+    """Train until `loop.steps` or until validation stands still.
+
+    `resume` is what `save` was last given; `batches` then begin at the step it stopped at.
+    Raises UserError when the loss is no longer finite.
+    """
+    model, at = task.model, Progress()
+    scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=loop.amp == torch.float16)
+    run = _Resumable(model, optimizers, scaler, ema, at)
+    if resume is not None:
+        run.load(resume)
+    meter = _Meter(loop)
+    model.train()
+    feed = iter(batches)
+    while at.step < loop.steps:
+        torch.manual_seed(_step_seed(loop.seed, at.step))
+        set_lr(optimizers, warmup_cosine(at.step, loop.steps, loop.warmup, loop.final_lr))
+        batch = next(feed)
+        meter.add(train_step(task, batch, optimizers, loop, scaler), len(batch.images))
+        if ema is not None:
+            ema.update(model)
+        at.step += 1
+        last = at.step == loop.steps
+        if last or at.step % loop.log_every == 0:
+            log.train(meter.row(at.step, optimizers), steps_done=meter.steps)
+        if not (last or at.step % (loop.eval_every * loop.steps_per_epoch) == 0):
+            continue
+        meter.pause()
+        weights = ema.state if ema is not None else model.state_dict()
+        numbers = _validate(task, validation, weights, loop.amp) if validation is not None else {}
+        score = numbers.get(task.score)
+        better = is_better(score, at.best)
+        at.best, at.best_step = (score, at.step) if better else (at.best, at.best_step)
+        at.stale = 0 if better else at.stale + 1
+        if numbers:
+            epoch = at.step / loop.steps_per_epoch
+            log.val({"step": at.step, "epoch": epoch, **numbers}, _val_line(at, loop, numbers, meter, task.score, better))
+        save("last", weights, numbers, run.state())
+        if better or validation is None:
+            save("best", weights, numbers, {})
+        if loop.patience is not None and at.stale >= loop.patience:
+            log.say(f"early stop: {task.score} has not improved for {at.stale} evaluations")
+            break
+        meter.resume()
+    return at
+
+
+def train_step(
+    task: Task, batch: Any, optimizers: list[Optimizer], loop: Loop, scaler: torch.amp.GradScaler | None = None
+) -> Tensor:
+    """One update of the weights; the loss, still on the device."""
+    device, total = batch.images.device, torch.zeros((), device=batch.images.device)
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+    parts = zip(_parts(batch.images, loop.accumulate), _parts(batch.targets, loop.accumulate), strict=True)
+    for images, targets in parts:
+        with _autocast(device, loop.amp):
+            terms = task.losses(images, targets)
+        loss = torch.stack(list(terms.values())).sum() * (len(images) / len(batch.images))
+        scaler.scale(loss).backward()
+        total += loss.detach()
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    if loop.clip is not None:
+        clip_grad_norm_([p for p in task.model.parameters() if p.requires_grad], loop.clip)
+    for optimizer in optimizers:
+        scaler.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)
+    scaler.update()
+    return total
+
+
+@torch.inference_mode()
+def evaluate(task: Task, batches: Iterable[Any], amp: torch.dtype | None = None) -> Metrics:
+    """Metrics of the model over all batches. The model is in its former mode afterwards."""
+    metrics, was_training = task.metrics(), task.model.training
+    device = next(task.model.parameters()).device
+    task.model.eval()
+    with _autocast(device, amp):
+        for batch in batches:
+            metrics.update(task.predict(batch.images), batch.targets)
+    task.model.train(was_training)
+    return metrics
+
+
+def _validate(
+    task: Task, validation: Callable[[], Iterable[Any]], weights: dict[str, Tensor], amp: torch.dtype | None
+) -> dict[str, Any]:
+    """Numbers of `weights` on the validation data; the model's own weights are back in place afterwards."""
+    model = task.model
+    own = {name: tensor for name, tensor in model.state_dict().items()}
+    if weights[next(iter(own))] is not own[next(iter(own))]:
+        kept = {name: tensor.clone() for name, tensor in own.items()}
+        model.load_state_dict(weights)
+    else:
+        kept = None
+    try:
+        numbers = evaluate(task, validation(), amp).scalars()
+    finally:
+        if kept is not None:
+            model.load_state_dict(kept)
+    return {k: v for k, v in numbers.items() if v is None or isinstance(v, int | float)}
+
+
+@dataclass
+class _Resumable:
+    """Everything that changes while training, as plain containers of tensors."""
+
+    model: nn.Module
+    optimizers: list[Optimizer]
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    progress: Progress
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "progress": asdict(self.progress),
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else {"updates": self.ema.updates, "state": self.ema.state},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        for key, value in state["progress"].items():
+            setattr(self.progress, key, value)
+        self.model.load_state_dict(state["model"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None and state["ema"] is not None:
+            self.ema.updates = state["ema"]["updates"]
+            for name, average in state["ema"]["state"].items():
+                self.ema.state[name].copy_(average)
+
+
+class _Meter:
+    """Mean loss and rate since the last row. The loss stays on the device until a row is due."""
+
+    def __init__(self, loop: Loop):
+        self.loop, self.steps = loop, 0
+        self.loss = float("nan")
+        self._clear()
+        self.resume()
+
+    def add(self, loss: Tensor, images: int) -> None:
+        self._losses.append(loss)
+        self._images += images
+        self.steps += 1
+
+    def row(self, step: int, optimizers: list[Optimizer]) -> dict[str, Any]:
+        """Raises UserError when the loss is not finite."""
+        self.loss = float(torch.stack(self._losses).mean())
+        if not math.isfinite(self.loss):
+            raise UserError(
+                f"the loss is {self.loss} at step {step}. A lower --lr, a longer --warmup or --clip 1 usually helps; "
+                "the last whole checkpoint is in checkpoints/last."
+            )
+        self._seconds += time.perf_counter() - self._since
+        row = {
+            "step": step,
+            "epoch": step / self.loop.steps_per_epoch,
+            "loss": self.loss,
+            "lr": max(group["lr"] for optimizer in optimizers[:1] for group in optimizer.param_groups),
+            "images_per_second": self._images / self._seconds,
+        }
+        self._clear()
+        self.resume()
+        return row
+
+    def pause(self) -> None:
+        self._seconds += time.perf_counter() - self._since
+
+    def resume(self) -> None:
+        self._since = time.perf_counter()
+
+    def _clear(self) -> None:
+        self._losses: list[Tensor] = []
+        self._images, self._seconds = 0, 0.0
+
+
+def _val_line(
+    at: Progress, loop: Loop, numbers: dict[str, Any], meter: _Meter, score: str, better: bool
+) -> str:
+    epoch, epochs = at.step / loop.steps_per_epoch, loop.steps / loop.steps_per_epoch
+    value = numbers.get(score)
+    shown = "undefined" if value is None else f"{value:.2%}"
+    return f"epoch {epoch:>4.0f}/{epochs:.0f}  loss {meter.loss:.4f}  val {score} {shown}{' *' if better else '  '}"
+
+
+def _parts(values: Any, n: int) -> list[Any]:
+    """A batch (a tensor, or a list of one target an image) in at most n parts of like size."""
+    size = math.ceil(len(values) / n)
+    return [values[first : first + size] for first in range(0, len(values), size)]
+
+
+def _autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextManager:
+    return torch.autocast(device.type, dtype=amp) if amp is not None else nullcontext()
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """One stream of random numbers a step (dropout, drop path), so that nothing must be restored on resume."""
+    return (seed * 1_000_003 + step) & 0x7FFF_FFFF_FFFF_FFFF

@@ -1,0 +1,131 @@
+"""What a run says while it trains: rows in metrics.jsonl and metrics.csv, TensorBoard, and lines on the screen.
+
+A row is {"step", "epoch", "phase": "train" | "val", ...numbers}.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class RunLog:
+    """Use as a context manager; `start` is the step that a resumed run goes on from (later rows are cut)."""
+
+    def __init__(self, folder: Path, *, steps: int, start: int = 0, console: Console | None = None):
+        self.folder, self.steps = folder, steps
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._jsonl = folder / "metrics.jsonl"
+        self.rows = [row for row in read_rows(self._jsonl) if row["step"] <= start] if start else []
+        _replace(self._jsonl, "".join(_json_line(row) for row in self.rows))
+        self._bar = Progress(
+            TextColumn("{task.fields[epoch]}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}% {task.fields[rate]} loss {task.fields[loss]} lr {task.fields[lr]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._line = self._bar.add_task("train", total=steps, completed=start, epoch="", rate="", loss="-", lr="-")
+        self._board = _tensorboard(folder, start)
+
+    def __enter__(self) -> RunLog:
+        self._bar.start()
+        self._begun, self._done = time.perf_counter(), 0
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+        self.write_csv()
+        if self._board is not None:
+            self._board.close()
+
+    def train(self, row: dict[str, Any], *, steps_done: int) -> None:
+        """A row of training numbers: moves the bar."""
+        self._add({"phase": "train", **row})
+        self._done = steps_done
+        self._bar.update(
+            self._line,
+            completed=row["step"],
+            epoch=f"epoch {row['epoch']:.1f}",
+            rate=f"{row['images_per_second']:.0f} img/s",
+            loss=f"{row['loss']:.3f}",
+            lr=f"{row['lr']:.1e}",
+        )
+
+    def val(self, row: dict[str, Any], line: str) -> None:
+        """A row of validation numbers: prints `line` with the time that is left."""
+        self._add({"phase": "val", **row})
+        elapsed = time.perf_counter() - self._begun
+        left = elapsed / max(1, self._done) * (self.steps - row["step"])
+        self.say(f"{line}  {_clock(elapsed)}, {_clock(left)} left")
+        self.write_csv()
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False)
+
+    def write_csv(self) -> None:
+        """The same rows as metrics.jsonl, one column a name."""
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        temporary = self.folder / "metrics.csv.new"
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.folder / "metrics.csv")
+
+    def _add(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        with self._jsonl.open("a", encoding="utf-8") as file:
+            file.write(_json_line(row))
+        if self._board is not None:
+            for key, value in row.items():
+                if isinstance(value, int | float) and key not in ("step", "epoch"):
+                    self._board.add_scalar(f"{row['phase']}/{key}", value, row["step"])
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; a last line cut short by a crash is left out."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _json_line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _replace(file: Path, text: str) -> None:
+    temporary = file.with_name(file.name + ".new")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, file)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _tensorboard(folder: Path, start: int) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)

@@ -1,0 +1,73 @@
+"""Run folders: where a run lives, what it was started with, and whether it can go on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vit.checkpoint import TRAINER, load_trainer
+from vit.errors import UserError, shown
+from vit.recipes import Recipe, differences
+
+ROOT = Path("runs")
+
+
+def open_run(recipe: Recipe) -> tuple[Path, dict[str, Any] | None]:
+    """The folder of a run, and what `engine.fit` resumes from (None for a new run).
+
+    Raises UserError when a new run would overwrite another, when there is nothing to resume, or when the
+    recipe differs from the one the run was started with.
+    """
+    if not recipe.resume:
+        folder = Path(recipe.out) if recipe.out else _free(ROOT / recipe.recipe)
+        if (folder / "config.yaml").exists():
+            raise UserError(f"{folder} already holds a run. Add --resume to go on with it, or choose another --out.")
+        return folder, None
+    folder = Path(recipe.out) if recipe.out else _newest(recipe.recipe)
+    last = folder / "checkpoints" / "last"
+    if not (last / TRAINER).is_file():
+        last = last.with_name("last.old")
+    if not (last / TRAINER).is_file():
+        raise UserError(f"{folder} holds no checkpoint to go on from. Leave out --resume to start it.")
+    changed = differences(read_recipe(folder), recipe)
+    if changed:
+        raise UserError(
+            f"{folder} was started with other options ({shown(changed)}). Repeat them, or start a new run with "
+            "--weights to keep what was learned."
+        )
+    return folder, load_trainer(last)
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe a run was started with, every field settled. Raises UserError where it cannot be read."""
+    file = folder / "config.yaml"
+    try:
+        return Recipe(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        raise UserError(f"{file} is not the recipe of a run: {error}.") from None
+
+
+def _free(base: Path) -> Path:
+    """base, or base-2, base-3 ... : the first that is not taken."""
+    number, folder = 1, base
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+def _newest(name: str) -> Path:
+    """The run of this recipe with the newest checkpoint."""
+    found = [f for f in (*ROOT.glob(name), *ROOT.glob(f"{name}-*")) if (f / "checkpoints").is_dir()]
+    if not found:
+        raise UserError(f"{ROOT.absolute()} holds no run of {name!r} to go on with. Name it by --out.")
+    return max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime)

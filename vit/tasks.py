@@ -1,0 +1,56 @@
+"""A Task is what the engine knows of a model: how to get losses, outputs and metrics. Nothing else differs
+between classification and detection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from vit.losses import ClassificationLoss
+from vit.metrics import ClassificationMetrics
+
+
+class Metrics(Protocol):
+    def update(self, outputs: Any, targets: Any) -> Any: ...
+    def scalars(self) -> dict[str, Any]:
+        """Numbers by name, None where undefined; cheap enough for every epoch."""
+        ...
+
+    def compute(self) -> dict[str, Any]:
+        """Everything: per class, confusion, intervals."""
+        ...
+
+
+class Task(Protocol):
+    model: nn.Module
+    score: str
+    """The metric that chooses the best checkpoint; higher is better."""
+
+    def losses(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        """Named, already weighted terms for one batch."""
+        ...
+
+    def predict(self, images: Tensor) -> Any:
+        """What `Metrics.update` takes; runs in eval mode without gradients."""
+        ...
+
+    def metrics(self) -> Metrics: ...
+
+
+class Classification:
+    """Classification of images [B, 3, H, W] into K classes, or, with multilabel, any number of them."""
+
+    def __init__(self, model: nn.Module, classes: Sequence[str], loss: ClassificationLoss):
+        self.model, self.classes, self.loss = model, classes, loss
+        self.score = "map" if loss.multilabel else "top1"
+
+    def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return self.loss(self.model(images), targets, self.model)
+
+    def predict(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def metrics(self) -> Metrics:
+        return ClassificationMetrics(self.classes, self.loss.multilabel)
