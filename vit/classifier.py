@@ -36,12 +36,12 @@ class AttentionPool(nn.Module):
     """Multi-head attention pooling (MAP; Zhai et al. 2022, section 3.2): one learned query looks at every
     token, [B, N, D] -> [B, D]."""
 
-    def __init__(self, c: EncoderConfig):
+    def __init__(self, c: EncoderConfig, heads: int, mlp: int):
         super().__init__()
         self.probe = nn.Parameter(torch.empty(1, 1, c.width))
-        self.attn = Attention(c.width, c.heads)
+        self.attn = Attention(c.width, heads)
         self.norm = make_norm(c.norm, c.width, c.eps)
-        self.mlp = Mlp(c.width, c.mlp, c.activation)
+        self.mlp = Mlp(c.width, mlp, c.activation)
         init_weights(self)
         nn.init.trunc_normal_(self.probe, std=0.02)
 
@@ -51,6 +51,20 @@ class AttentionPool(nn.Module):
         return (y + self.mlp(self.norm(y)))[:, 0]
 
 
+class TwoHeads(nn.Module):
+    """Class and distillation token [B, 2D] -> the mean of the logits of a linear layer each (DeiT, Touvron et al.
+    2021, section 4)."""
+
+    def __init__(self, width: int, num_classes: int, *, bias: bool = True):
+        super().__init__()
+        self.cls = nn.Linear(width, num_classes, bias=bias)
+        self.dist = nn.Linear(width, num_classes, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        by_class, by_distillation = x.chunk(2, dim=-1)
+        return (self.cls(by_class) + self.dist(by_distillation)) / 2
+
+
 class Classifier(nn.Module):
     """images [B, C, H, W] -> logits [B, K]. With num_classes = 0 the pooled features [B, D] come out."""
 
@@ -58,12 +72,13 @@ class Classifier(nn.Module):
         super().__init__()
         c = self.config = config
         self.encoder = Encoder(c.encoder)
-        self.attn_pool = AttentionPool(c.encoder) if c.pool == "attention" else None
         e = c.encoder
+        self.attn_pool = None
+        if c.pool == "attention":
+            self.attn_pool = AttentionPool(e, c.pool_heads or e.heads, c.pool_mlp or e.mlp)
         self.pool_norm = make_norm(e.norm, e.width, e.eps) if c.pool_norm else nn.Identity()
         self.head_drop = nn.Dropout(c.head_dropout)
-        self.head = nn.Linear(e.width, c.num_classes) if c.num_classes else nn.Identity()
-        init_weights(self.head)
+        self.head = make_head(c)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.head_drop(self.pool(self.encoder(images))))
@@ -73,11 +88,28 @@ class Classifier(nn.Module):
         return self.encoder(images)
 
     def pool(self, tokens: Tokens) -> Tensor:
-        """Tokens -> one vector an image [B, D], as the head sees it."""
+        """Tokens -> one vector an image, as the head sees it: [B, D], or [B, 2D] where two are put side by side."""
         if self.attn_pool is not None:
             x = self.attn_pool(torch.cat([tokens.prefix, tokens.patches], dim=1))
         elif self.config.pool == "class":
             x = tokens.prefix[:, 0]
-        else:
+        elif self.config.pool == "mean":
             x = tokens.patches.mean(dim=1)
+        elif self.config.pool == "class_mean":
+            x = torch.cat([tokens.prefix[:, 0], tokens.patches.mean(dim=1)], dim=1)
+        else:
+            x = tokens.prefix[:, :2].flatten(1)
         return self.pool_norm(x)
+
+
+def make_head(config: ClassifierConfig) -> nn.Module:
+    """A new head: pooled features -> logits [B, K]; the identity where num_classes is 0."""
+    c = config
+    if not c.num_classes:
+        return nn.Identity()
+    if c.pool == "class_distill":
+        head = TwoHeads(c.encoder.width, c.num_classes, bias=c.head_bias)
+    else:
+        head = nn.Linear(c.features, c.num_classes, bias=c.head_bias)
+    init_weights(head)
+    return head

@@ -13,6 +13,7 @@ from vit.errors import UserError, nearest
 
 Norm = Literal["layernorm", "rmsnorm"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
+Resize = Literal["antialias", "plain", "offset", "bilinear", "aligned", "zoom"]
 
 
 def _check(ok: bool, message: str) -> None:
@@ -55,17 +56,46 @@ class EncoderConfig:
     """(H, W) in pixels of the learned positions; other sizes are resized to at run time."""
     in_chans: int = 3
     stem: Literal["linear", "conv"] = "linear"
+    patch_bias: bool = True
+    patch_norm: bool = False
+    """A norm on the patch embeddings, before positions (AIMv2)."""
     positions: Literal["learned", "sincos", "none"] = "learned"
+    prefix_positions: int = 0
+    """So many of the first prefix tokens have a learned position too (the class token of most public ViTs)."""
+    position_resize: Resize = "antialias"
+    """How learned positions are brought to another grid (see vit.position): it goes with a checkpoint."""
+    relative_positions: bool = False
+    """BEiT's table of a bias for every offset and head, in every block."""
     rope: bool = False
     rope_base: float = 100.0
+    rope_places: Literal["centered", "grid"] = "centered"
+    """Where patches lie: -1..1 along each side (DINOv3), or row and column numbers."""
+    rope_offset: float = 0.0
+    """Added to row and column numbers."""
+    rope_reference: tuple[int, int] | None = None
+    """Row and column numbers are scaled to this grid, whatever the image's (EVA02)."""
+    rope_mixed: bool = False
+    """Learned frequencies over row and column for each block and head (Heo et al. 2024)."""
+    rope_bf16: bool = False
+    """Periods rounded to bfloat16, as DINOv3's original files hold them."""
     class_token: bool = True
+    distill_token: bool = False
     registers: int = 0
+    pre_norm: bool = False
+    """A norm between the embedding and the blocks (CLIP)."""
     feed_forward: Literal["mlp", "swiglu"] = "mlp"
+    feed_forward_norm: bool = False
+    """A norm before the last layer of the feed-forward part (EVA02's ffn_ln)."""
     activation: Activation = "gelu"
     norm: Norm = "layernorm"
     eps: float = 1e-6
-    qkv_bias: bool = True
+    bias: bool = True
+    """Biases of the attention's last layer and of the feed-forward part."""
+    qkv_bias: bool | Literal["qv"] = True
+    """"qv": queries and values have a bias, keys have none (BEiT, EVA02, DINOv3)."""
     qk_norm: bool = False
+    attention_norm: bool = False
+    """A norm before the attention's last layer (EVA02's inner_attn_ln)."""
     layer_scale: float | None = None
     """Initial value of LayerScale (Touvron et al. 2021, CaiT); None leaves it out."""
     final_norm: bool = True
@@ -76,6 +106,8 @@ class EncoderConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "image_size", tuple(self.image_size))
+        if self.rope_reference is not None:
+            object.__setattr__(self, "rope_reference", tuple(self.rope_reference))
         _check(self.width % self.heads == 0, f"width {self.width} is not a multiple of heads {self.heads}")
         _check(self.depth >= 1 and self.patch_size >= 1, "depth and patch_size must be at least 1")
         for side in self.image_size:
@@ -91,6 +123,14 @@ class EncoderConfig:
             _check(p >= 2 and p & (p - 1) == 0, f"a convolutional stem needs a power of two as patch, got {p}")
         if self.positions == "sincos" or self.rope:
             _check(self.width % (4 * (self.heads if self.rope else 1)) == 0, "2-D positions need width % 4 == 0")
+        _check(
+            0 <= self.prefix_positions <= self.prefix,
+            f"prefix_positions is {self.prefix_positions}, but there are {self.prefix} prefix tokens",
+        )
+        if self.distill_token:
+            _check(self.class_token, "a distillation token needs a class token before it")
+        if self.relative_positions:
+            _check(self.prefix == 1 and self.class_token, "relative positions know one prefix token, the class token")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -99,8 +139,8 @@ class EncoderConfig:
 
     @property
     def prefix(self) -> int:
-        """Tokens before the patches: class token, then registers."""
-        return int(self.class_token) + self.registers
+        """Tokens before the patches: class token, distillation token, registers."""
+        return int(self.class_token) + int(self.distill_token) + self.registers
 
 
 @dataclass(frozen=True)
@@ -109,15 +149,31 @@ class ClassifierConfig:
 
     encoder: EncoderConfig = EncoderConfig()
     num_classes: int = 1000
-    pool: Literal["class", "mean", "attention"] = "class"
+    pool: Literal["class", "mean", "attention", "class_mean", "class_distill"] = "class"
+    """class_mean: class token and mean of the patches side by side (DINOv2's linear heads);
+    class_distill: class and distillation token, a head for each, their logits averaged (DeiT)."""
     pool_norm: bool = False
     """A norm after pooling (timm's `fc_norm`)."""
+    pool_heads: int | None = None
+    """Heads of the attention pooling; the encoder's if None."""
+    pool_mlp: int | None = None
+    """Hidden width of the attention pooling's feed-forward part; the encoder's if None."""
+    head_bias: bool = True
     head_dropout: float = 0.0
 
     def __post_init__(self):
         _check(self.num_classes >= 0, f"num_classes must not be negative, got {self.num_classes}")
-        if self.pool == "class":
+        if self.pool in ("class", "class_mean", "class_distill"):
             _check(self.encoder.class_token, "pooling by class token needs class_token=True")
+        if self.pool == "class_distill":
+            _check(self.encoder.distill_token, "pool=class_distill needs distill_token=True")
+        if self.pool_norm:
+            _check(self.pool in ("class", "mean", "attention"), f"pool_norm does not go with pool={self.pool}")
+
+    @property
+    def features(self) -> int:
+        """Width of the pooled features."""
+        return self.encoder.width * (2 if self.pool in ("class_mean", "class_distill") else 1)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

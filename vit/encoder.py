@@ -10,12 +10,21 @@ from torch import Tensor, nn
 from vit.config import EncoderConfig
 from vit.errors import UserError
 from vit.layers import Block, ConvPatches, LinearPatches, make_norm
-from vit.position import axial_rope, resize_grid, sincos_grid
+from vit.position import (
+    RelativePositions,
+    Rope,
+    axial_rope,
+    mixed_rope,
+    places,
+    relative_index,
+    resize_grid,
+    sincos_grid,
+)
 
 
 class Tokens(NamedTuple):
     prefix: Tensor
-    """[B, R, D]: the class token, if there is one, then the registers."""
+    """[B, R, D]: the class token and the distillation token, if there are any, then the registers."""
     patches: Tensor
     """[B, P, D], row by row."""
     grid: tuple[int, int]
@@ -29,29 +38,38 @@ class Encoder(nn.Module):
         super().__init__()
         c = self.config = config
         stem = ConvPatches if c.stem == "conv" else LinearPatches
-        self.patch_embed = stem(c.in_chans, c.patch_size, c.width)
+        self.patch_embed = stem(c.in_chans, c.patch_size, c.width, bias=c.patch_bias)
+        self.patch_norm = make_norm(c.norm, c.width, c.eps) if c.patch_norm else nn.Identity()
         self.cls_token = nn.Parameter(torch.empty(1, 1, c.width)) if c.class_token else None
+        self.dist_token = nn.Parameter(torch.empty(1, 1, c.width)) if c.distill_token else None
         self.reg_token = nn.Parameter(torch.empty(1, c.registers, c.width)) if c.registers else None
         h, w = c.grid
         learned = c.positions == "learned"
-        self.pos_embed = nn.Parameter(torch.empty(1, h * w, c.width)) if learned else None
+        self.pos_embed = nn.Parameter(torch.empty(1, c.prefix_positions + h * w, c.width)) if learned else None
         rates = [c.drop_path * i / max(1, c.depth - 1) for i in range(c.depth)]
         self.drop = nn.Dropout(c.dropout)
+        self.norm_pre = make_norm(c.norm, c.width, c.eps) if c.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(c, drop_path=rate) for rate in rates)
+        self.relative = None
+        if c.relative_positions:
+            self.relative = nn.ModuleList(RelativePositions(c.grid, c.heads, c.position_resize) for _ in rates)
+        mixed = c.rope and c.rope_mixed
+        self.rope_freqs = nn.Parameter(torch.empty(2, c.depth, c.heads, c.width // c.heads // 2)) if mixed else None
         self.norm = make_norm(c.norm, c.width, c.eps) if c.final_norm else nn.Identity()
-        self._tables: dict[tuple, tuple[Tensor, Tensor] | Tensor] = {}
+        self._tables: dict[tuple, Rope | Tensor] = {}
         init_weights(self)
 
     def forward(self, images: Tensor) -> Tokens:
         """images [B, C, H, W] float, normalised -> tokens after the last norm."""
-        x, grid, rope = self.embed(images)
-        for block in self.blocks:
-            x = block(x, rope=rope)
+        x, grid = self.embed(images)
+        ropes, masks = self._ropes(grid, x.device), self._masks(grid, x.device)
+        for block, rope, mask in zip(self.blocks, ropes, masks, strict=True):
+            x = block(x, mask=mask, rope=rope)
         x = self.norm(x)
         return Tokens(x[:, : self.config.prefix], x[:, self.config.prefix :], grid)
 
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int], tuple[Tensor, Tensor] | None]:
-        """-> tokens [B, R + P, D] as the first block sees them, their grid, and the rotary angles if any."""
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """-> tokens [B, R + P, D] as the first block sees them, and their grid."""
         c = self.config
         height, width = images.shape[-2:]
         if height % c.patch_size or width % c.patch_size:
@@ -60,17 +78,22 @@ class Encoder(nn.Module):
                 f"resize them to multiples of {c.patch_size}."
             )
         grid = (height // c.patch_size, width // c.patch_size)
-        x = self.patch_embed(images)
+        x = self.patch_norm(self.patch_embed(images))
+        tokens = [t for t in (self.cls_token, self.dist_token, self.reg_token) if t is not None]
+        prefix = torch.cat(tokens, dim=1) if tokens else None  # [1, R, D]
         positions = self._positions(grid, x)
         if positions is not None:
-            x = x + positions
-        prefix = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
-        x = torch.cat([*prefix, x], dim=1) if prefix else x
-        return self.drop(x), grid, self._rope(grid, x.device)
+            placed = c.prefix_positions
+            x = x + positions[:, placed:]
+            if placed and prefix is not None:
+                prefix = torch.cat([prefix[:, :placed] + positions[:, :placed], prefix[:, placed:]], dim=1)
+        x = torch.cat([prefix.expand(len(x), -1, -1), x], dim=1) if prefix is not None else x
+        return self.norm_pre(self.drop(x)), grid
 
     def _positions(self, grid: tuple[int, int], like: Tensor) -> Tensor | None:
         if self.pos_embed is not None:
-            return resize_grid(self.pos_embed, self.config.grid, grid)
+            c = self.config
+            return resize_grid(self.pos_embed, c.grid, grid, rule=c.position_resize, prefix=c.prefix_positions)
         if self.config.positions == "none":
             return None
         key = ("sincos", grid, like.device)
@@ -78,14 +101,37 @@ class Encoder(nn.Module):
             self._tables[key] = sincos_grid(grid, self.config.width).to(like.device)
         return self._tables[key]  # pyright: ignore[reportReturnType]
 
-    def _rope(self, grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor] | None:
+    def _ropes(self, grid: tuple[int, int], device: torch.device) -> list[Rope] | list[None]:
+        """Rotary angles of each block, or None for each."""
         c = self.config
         if not c.rope:
-            return None
-        key = ("rope", grid, device)
+            return [None] * c.depth
+        centered, key = c.rope_places == "centered", ("rope", grid, device)
+        if self.rope_freqs is not None:
+            place = places(grid, device, centered=centered, offset=c.rope_offset, reference=c.rope_reference)
+            return [mixed_rope(place, frequencies, c.prefix) for frequencies in self.rope_freqs.unbind(1)]
         if key not in self._tables:
-            self._tables[key] = axial_rope(grid, c.width // c.heads, c.prefix, c.rope_base, device)
-        return self._tables[key]  # pyright: ignore[reportReturnType]
+            self._tables[key] = axial_rope(
+                grid,
+                c.width // c.heads,
+                c.prefix,
+                c.rope_base,
+                device,
+                centered=centered,
+                offset=c.rope_offset,
+                reference=c.rope_reference,
+                bf16=c.rope_bf16,
+            )
+        return [self._tables[key]] * c.depth  # pyright: ignore[reportReturnType]
+
+    def _masks(self, grid: tuple[int, int], device: torch.device) -> list[Tensor] | list[None]:
+        """What each block adds to its scores, [1, heads, N, N], or None for each."""
+        if self.relative is None:
+            return [None] * self.config.depth
+        key = ("relative", grid, device)
+        if key not in self._tables:
+            self._tables[key] = relative_index(grid, device)
+        return [table(self._tables[key], grid) for table in self.relative]
 
 
 def init_weights(module: nn.Module) -> None:
@@ -95,8 +141,9 @@ def init_weights(module: nn.Module) -> None:
     |---------------------------------|----------------------------------------------------|
     | linear layers                   | truncated normal, std .02; bias 0                  |
     | convolutions of the stem        | Kaiming normal, fan out                            |
-    | learned positions, registers    | truncated normal, std .02                          |
+    | learned positions, registers, distillation token | truncated normal, std .02         |
     | class token                     | normal, std 1e-6, so that it starts as its position |
+    | mixed rotary frequencies        | base^(-4i/d), turned by a random angle for each head |
     | norms, LayerScale               | as constructed (1 and 0; the configured value)     |
     """
     for part in module.modules():
@@ -107,8 +154,22 @@ def init_weights(module: nn.Module) -> None:
         elif isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
     if isinstance(module, Encoder):
-        for tokens, std in ((module.pos_embed, 0.02), (module.reg_token, 0.02)):
+        for tokens in (module.pos_embed, module.dist_token, module.reg_token):
             if tokens is not None:
-                nn.init.trunc_normal_(tokens, std=std)
+                nn.init.trunc_normal_(tokens, std=0.02)
         if module.cls_token is not None:
             nn.init.normal_(module.cls_token, std=1e-6)
+        if module.rope_freqs is not None:
+            with torch.no_grad():
+                module.rope_freqs.copy_(_turned(module.rope_freqs.shape, module.config.rope_base))
+
+
+def _turned(shape: torch.Size, base: float) -> Tensor:
+    """Frequencies [2, depth, H, d/2] of row and column in two orthogonal directions, turned at random (Heo et al.
+    2024, section 3.2)."""
+    _, depth, heads, pairs = shape
+    length = base ** -(torch.arange(pairs // 2) * (2.0 / pairs))  # [d/4]
+    angle = torch.rand(depth, heads, 1) * 2 * torch.pi
+    rows = torch.cat([length * angle.sin(), length * angle.cos()], dim=-1)
+    columns = torch.cat([length * angle.cos(), -length * angle.sin()], dim=-1)
+    return torch.stack([rows, columns])

@@ -6,6 +6,8 @@ C image channels, p patch side.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,10 +31,10 @@ class LinearPatches(nn.Module):
     """Images [B, C, H, W] -> patches [B, P, D] by one matrix product: a convolution with stride p, without
     the convolution's overhead. H and W are multiples of p."""
 
-    def __init__(self, in_chans: int, patch_size: int, width: int):
+    def __init__(self, in_chans: int, patch_size: int, width: int, *, bias: bool = True):
         super().__init__()
         self.patch_size = patch_size
-        self.proj = nn.Linear(in_chans * patch_size**2, width)
+        self.proj = nn.Linear(in_chans * patch_size**2, width, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         p = self.patch_size
@@ -47,7 +49,7 @@ class ConvPatches(nn.Module):
     Local detail and overlap that a linear patch must learn from data are built in: what small data needs.
     """
 
-    def __init__(self, in_chans: int, patch_size: int, width: int):
+    def __init__(self, in_chans: int, patch_size: int, width: int, *, bias: bool = True):
         super().__init__()
         halvings = patch_size.bit_length() - 1
         widths = [max(16, width >> (halvings - i)) for i in range(halvings + 1)]
@@ -59,7 +61,7 @@ class ConvPatches(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         self.convs = nn.Sequential(*layers)
-        self.proj = nn.Linear(widths[-1], width)
+        self.proj = nn.Linear(widths[-1], width, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.convs(images.contiguous(memory_format=torch.channels_last))  # [B, D', h, w]
@@ -78,18 +80,23 @@ class Attention(nn.Module):
         width: int,
         heads: int,
         *,
-        qkv_bias: bool = True,
+        qkv_bias: bool | Literal["qv"] = True,
+        bias: bool = True,
         qk_norm: bool = False,
+        inner_norm: bool = False,
         norm: Norm = "layernorm",
         eps: float = 1e-6,
         dropout: float = 0.0,
     ):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias is True)
+        self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
+        self.v_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
         self.q_norm = make_norm(norm, width // heads, eps) if qk_norm else nn.Identity()
         self.k_norm = make_norm(norm, width // heads, eps) if qk_norm else nn.Identity()
-        self.proj = nn.Linear(width, width)
+        self.inner_norm = make_norm(norm, width, eps) if inner_norm else nn.Identity()
+        self.proj = nn.Linear(width, width, bias=bias)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, rope: Rope | None = None
@@ -97,7 +104,7 @@ class Attention(nn.Module):
         """q [B, N, D], k and v [B, M, D] -> [B, N, D].
 
         mask: broadcast to [B, heads, N, M]; bool (True takes part) or float (added to the scores).
-        rope: cos and sin [N, d] turned into q and k, which then have the same number of tokens.
+        rope: cos and sin [N, d] or [heads, N, d] turned into q and k, which then have the same number of tokens.
         """
         q, k, v = self._project(q, k, v)
         q, k = self.q_norm(q), self.k_norm(k)
@@ -105,15 +112,18 @@ class Attention(nn.Module):
             q, k = rotate(q, rope), rotate(k, rope)
         dropout = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.proj(x.transpose(1, 2).flatten(2))
+        return self.proj(self.inner_norm(x.transpose(1, 2).flatten(2)))
 
     def _project(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> q [B, heads, N, d], k and v [B, heads, M, d]."""
         if q is k and k is v:
-            parts = self.qkv(q).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            x = self.qkv(q)
+            if self.q_bias is not None:
+                x = x + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+            parts = x.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
             return parts[0], parts[1], parts[2]
         weights = self.qkv.weight.chunk(3)
-        biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (None, None, None)
+        biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (self.q_bias, None, self.v_bias)
         return tuple(  # pyright: ignore[reportReturnType]
             F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x, weight, bias in zip((q, k, v), weights, biases, strict=True)
@@ -123,29 +133,42 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with an activation between them, [..., D] -> [..., D]."""
 
-    def __init__(self, width: int, hidden: int, activation: Activation, dropout: float = 0.0):
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        activation: Activation,
+        dropout: float = 0.0,
+        *,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+    ):
         super().__init__()
         self.activation = ACTIVATIONS[activation]
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = nn.Linear(width, hidden, bias=bias)
+        self.norm = norm or nn.Identity()
+        self.fc2 = nn.Linear(hidden, width, bias=bias)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.activation(self.fc1(x)))))
+        return self.drop(self.fc2(self.norm(self.drop(self.activation(self.fc1(x))))))
 
 
 class SwiGLU(nn.Module):
     """w3(silu(w1 x) * w2 x) (Shazeer 2020, eq. 6), with w1 and w2 in one matrix, [..., D] -> [..., D]."""
 
-    def __init__(self, width: int, hidden: int, dropout: float = 0.0):
+    def __init__(
+        self, width: int, hidden: int, dropout: float = 0.0, *, bias: bool = True, norm: nn.Module | None = None
+    ):
         super().__init__()
-        self.w12 = nn.Linear(width, 2 * hidden)
-        self.w3 = nn.Linear(hidden, width)
+        self.w12 = nn.Linear(width, 2 * hidden, bias=bias)
+        self.norm = norm or nn.Identity()
+        self.w3 = nn.Linear(hidden, width, bias=bias)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.w12(x).chunk(2, dim=-1)
-        return self.drop(self.w3(self.drop(F.silu(gate) * value)))
+        return self.drop(self.w3(self.norm(self.drop(F.silu(gate) * value))))
 
 
 class LayerScale(nn.Module):
@@ -188,10 +211,11 @@ class Block(nn.Module):
             self.cross_norm = make_norm(c.norm, c.width, c.eps)
             self.cross_ls = _layer_scale(c)
         self.norm2 = make_norm(c.norm, c.width, c.eps)
+        inner = make_norm(c.norm, c.mlp, c.eps) if c.feed_forward_norm else None
         if c.feed_forward == "swiglu":
-            self.mlp = SwiGLU(c.width, c.mlp, c.dropout)
+            self.mlp = SwiGLU(c.width, c.mlp, c.dropout, bias=c.bias, norm=inner)
         else:
-            self.mlp = Mlp(c.width, c.mlp, c.activation, c.dropout)
+            self.mlp = Mlp(c.width, c.mlp, c.activation, c.dropout, bias=c.bias, norm=inner)
         self.ls2 = _layer_scale(c)
         self.drop_path = DropPath(drop_path)
         self.drop = nn.Dropout(c.dropout)
@@ -219,7 +243,9 @@ def _attention(c: EncoderConfig) -> Attention:
         c.width,
         c.heads,
         qkv_bias=c.qkv_bias,
+        bias=c.bias,
         qk_norm=c.qk_norm,
+        inner_norm=c.attention_norm,
         norm=c.norm,
         eps=c.eps,
         dropout=c.attention_dropout,

@@ -1,28 +1,49 @@
-"""Where a patch lies: learned grids and their resizing, sin-cos tables, 2-D rotary embedding.
+"""Where a patch lies: learned grids and their resizing, sin-cos tables, 2-D rotary embedding, relative positions.
 
-Shape letters: P patches, D width, d head width, (h, w) grid, R prefix tokens.
+Shape letters: P patches, D width, d head width, H heads, (h, w) grid, R prefix tokens, N = R + P.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from vit.config import Resize
 
 Rope = tuple[Tensor, Tensor]
-"""cos and sin, each [N, d], for `rotate`."""
+"""cos and sin, each [N, d] or [H, N, d], for `rotate`."""
+
+RESIZE: dict[Resize, dict[str, Any]] = {
+    "antialias": {"mode": "bicubic", "antialias": True},  # timm; DINOv2 with registers; OpenCLIP
+    "plain": {"mode": "bicubic"},  # Hugging Face; DeiT, MAE
+    "offset": {"mode": "bicubic"},  # DINO, DINOv2: the scale is (h + .1) / h0, and stays so in the coordinates
+    "bilinear": {"mode": "bilinear", "antialias": True},  # SigLIP 2 NaFlex
+    "aligned": {"mode": "bicubic", "align_corners": True},  # torchvision
+    "zoom": {"mode": "bilinear", "align_corners": True},  # vit_jax and big_vision: scipy's zoom of order 1
+}
+"""How each public code base brings learned positions to another grid."""
 
 
-def resize_grid(positions: Tensor, old: tuple[int, int], new: tuple[int, int], *, antialias: bool = True) -> Tensor:
-    """Learned positions [1, h*w, D] on grid `old` -> [1, h'*w', D] on grid `new`, bicubic in fp32.
+def resize_grid(
+    positions: Tensor, old: tuple[int, int], new: tuple[int, int], *, rule: Resize = "antialias", prefix: int = 0
+) -> Tensor:
+    """Learned positions [1, R + h*w, D] on grid `old` -> [1, R + h'*w', D] on grid `new`, in fp32.
 
-    Antialiasing on is timm's rule. Returns the input itself where the grids agree.
+    The first `prefix` positions (R) are kept. Returns the input itself where the grids agree.
     """
     if old == new:
         return positions
-    grid = positions.float().reshape(1, *old, -1).permute(0, 3, 1, 2)  # [1, D, h, w]
-    grid = F.interpolate(grid, size=new, mode="bicubic", antialias=antialias, align_corners=False)
-    return grid.flatten(2).transpose(1, 2).to(positions.dtype)
+    grid = positions[:, prefix:].float().unflatten(1, old).permute(0, 3, 1, 2)  # [1, D, h, w]
+    if rule == "offset":
+        scale = tuple((n + 0.1) / o for n, o in zip(new, old, strict=True))
+        grid = F.interpolate(grid, scale_factor=scale, **RESIZE[rule])
+    else:
+        grid = F.interpolate(grid, size=new, **RESIZE[rule])
+    patches = grid.flatten(2).transpose(1, 2).to(positions.dtype)
+    return torch.cat([positions[:, :prefix], patches], dim=1) if prefix else patches
 
 
 def sincos_grid(grid: tuple[int, int], width: int, base: float = 10_000.0) -> Tensor:
@@ -38,20 +59,67 @@ def sincos_grid(grid: tuple[int, int], width: int, base: float = 10_000.0) -> Te
     return torch.cat(halves, dim=1).float()[None]
 
 
-def axial_rope(grid: tuple[int, int], head_width: int, prefix: int, base: float, device: torch.device) -> Rope:
-    """2-D rotary angles over coordinates normalised to [-1, 1] (DINOv3, Siméoni et al. 2025, section 3.2).
+def places(
+    grid: tuple[int, int],
+    device: torch.device,
+    *,
+    centered: bool = True,
+    offset: float = 0.0,
+    reference: tuple[int, int] | None = None,
+) -> Tensor:
+    """(row, column) of every patch, float32 [P, 2].
 
-    Half of the channel pairs turn with the row, half with the column, with periods base^(4i/d). The `prefix`
-    tokens have no place in the picture: their rotation is the identity.
-    Returns cos and sin [prefix + h*w, d].
+    centered: patch centers on -1..1 (DINOv3); otherwise numbers from `offset` on, scaled to `reference` if given.
     """
-    h, w = grid
+    axes = []
+    for i, n in enumerate(grid):
+        numbers = torch.arange(n, device=device).float()
+        if centered:
+            axis = (numbers + 0.5) / n * 2 - 1
+        else:
+            axis = numbers + offset
+            axis = axis if reference is None else axis / n * reference[i]
+        axes.append(axis)
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def axial_rope(
+    grid: tuple[int, int],
+    head_width: int,
+    prefix: int,
+    base: float,
+    device: torch.device,
+    *,
+    centered: bool = True,
+    offset: float = 0.0,
+    reference: tuple[int, int] | None = None,
+    bf16: bool = False,
+) -> Rope:
+    """2-D rotary angles: by default over coordinates in -1..1 (DINOv3, Siméoni et al. 2025, section 3.2).
+
+    Half of the channel pairs turn with the row, half with the column, with periods base^(4i/d): full turns where
+    coordinates are centered, radians where they are numbers. The `prefix` tokens have no place in the picture:
+    their rotation is the identity. Returns cos and sin [prefix + h*w, d].
+    """
     periods = base ** (torch.arange(head_width // 4, device=device) * (4.0 / head_width))  # [d/4]
-    rows = (torch.arange(h, device=device) + 0.5) / h * 2 - 1
-    columns = (torch.arange(w, device=device) + 0.5) / w * 2 - 1
-    place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)  # [P, 2]
-    angles = (2 * torch.pi * place[:, :, None] / periods).flatten(1).tile(2)  # [P, d]
-    angles = F.pad(angles, (0, 0, prefix, 0))
+    periods = periods.bfloat16().float() if bf16 else periods
+    place = places(grid, device, centered=centered, offset=offset, reference=reference)  # [P, 2]
+    place = 2 * torch.pi * place if centered else place
+    return _cos_sin((place[:, :, None] / periods).flatten(1), prefix)
+
+
+def mixed_rope(place: Tensor, frequencies: Tensor, prefix: int) -> Rope:
+    """Rotary angles of one block from learned frequencies over row and column (RoPE-Mixed, Heo et al. 2024, eq. 14).
+
+    place [P, 2], frequencies [2, H, d/2] -> cos and sin [H, prefix + P, d].
+    """
+    row, column = frequencies[:, :, None].float()  # each [H, 1, d/2]
+    return _cos_sin(place[:, :1] * row + place[:, 1:] * column, prefix)
+
+
+def _cos_sin(angles: Tensor, prefix: int) -> Rope:
+    """angles [..., P, d/2] -> cos and sin [..., prefix + P, d]."""
+    angles = F.pad(torch.cat([angles, angles], dim=-1), (0, 0, prefix, 0))
     return angles.cos(), angles.sin()
 
 
@@ -61,3 +129,74 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     cos, sin = rope
     first, second = x.chunk(2, dim=-1)
     return x * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
+
+
+class RelativePositions(nn.Module):
+    """A learned bias for every offset between two patches and every head (BEiT, Bao et al. 2022, section 2.3 of
+    its code): table [(2h-1)(2w-1) + 3, H]. The last three rows are class to patch, patch to class, class to class.
+    """
+
+    def __init__(self, grid: tuple[int, int], heads: int, rule: Resize):
+        super().__init__()
+        self.grid, self.rule = grid, rule
+        self.table = nn.Parameter(torch.zeros((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, heads))
+
+    def forward(self, index: Tensor, grid: tuple[int, int]) -> Tensor:
+        """`index` from `relative_index(grid)` -> what is added to the scores, [1, H, N, N]."""
+        table = resize_relative(self.table, self.grid, grid, self.rule)
+        return table[index].permute(2, 0, 1)[None]
+
+
+def relative_index(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """Row of the table for each pair of query and key, class token first: int64 [1 + P, 1 + P]."""
+    h, w = grid
+    place = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"), -1).flatten(0, 1)
+    offset = place[:, None] - place[None]  # [P, P, 2]
+    index = F.pad((offset[..., 0] + h - 1) * (2 * w - 1) + offset[..., 1] + w - 1, (1, 0, 1, 0))
+    last = (2 * h - 1) * (2 * w - 1)
+    index[0, :], index[:, 0], index[0, 0] = last, last + 1, last + 2
+    return index.to(device)
+
+
+def resize_relative(table: Tensor, old: tuple[int, int], new: tuple[int, int], rule: Resize) -> Tensor:
+    """A table of relative positions for another grid; the three rows of the class token are kept.
+
+    "antialias" is timm's (and BEiT's) rule: linear between points that lie in a geometric progression, so that
+    small offsets keep their values. Any other is Hugging Face's: plain bilinear.
+    """
+    if old == new:
+        return table
+    sides, new_sides = [[2 * n - 1 for n in grid] for grid in (old, new)]
+    grid = table[:-3].float().T.unflatten(1, sides)  # [H, 2h-1, 2w-1]
+    if rule == "antialias":
+        rows, columns = (_geometric(o, n).to(grid) for o, n in zip(sides, new_sides, strict=True))
+        grid = rows @ grid @ columns.T
+    else:
+        grid = F.interpolate(grid[None], size=new_sides, mode="bilinear")[0]
+    return torch.cat([grid.flatten(1).T.to(table.dtype), table[-3:]])
+
+
+def _geometric(old: int, new: int) -> Tensor:
+    """Linear interpolation from `old` points, whose distances from the middle grow by a constant factor and end
+    where the `new` evenly spaced points end: a matrix [new, old]."""
+    if old == 1:
+        return torch.ones(new, 1, dtype=torch.float64)
+    low, high, factor = 1.01, 1.5, 1.0
+    while high - low > 1e-6:
+        factor = (low + high) / 2
+        if (1 - factor ** (old // 2)) / (1 - factor) > new // 2:
+            high = factor
+        else:
+            low = factor
+    steps = [0.0]
+    for i in range(old // 2):
+        steps.append(steps[-1] + factor**i)
+    points = torch.tensor([-s for s in reversed(steps[1:])] + steps, dtype=torch.float64)
+    targets = torch.arange(new, dtype=torch.float64) - new // 2
+    right = torch.searchsorted(points, targets).clamp(1, old - 1)
+    share = ((targets - points[right - 1]) / (points[right] - points[right - 1])).clamp(0, 1)
+    matrix = torch.zeros(new, old, dtype=torch.float64)
+    rows = torch.arange(new)
+    matrix[rows, right - 1] = 1 - share
+    matrix[rows, right] += share
+    return matrix

@@ -31,7 +31,13 @@ def start_from(
     model = Classifier(ClassifierConfig(changed, len(classes), old.config.pool, old.config.pool_norm))
     if size != old_size and changed.positions == "learned":
         name = "encoder.pos_embed"
-        tensors[name] = resize_grid(tensors[name], old.config.encoder.grid, changed.grid)
+        tensors[name] = resize_grid(
+            tensors[name],
+            old.config.encoder.grid,
+            changed.grid,
+            rule=changed.position_resize,
+            prefix=changed.prefix_positions,
+        )
         notes.append(f"positions resized from {old_size[0]}x{old_size[1]} to {size[0]}x{size[1]} pixels")
     if tuple(config["classes"]) != tuple(classes):
         for name in ("head.weight", "head.bias"):
