@@ -75,7 +75,8 @@ class Encoder(nn.Module):
             return None
         key = ("sincos", grid, like.device)
         if key not in self._tables:
-            self._tables[key] = sincos_grid(grid, self.config.width).to(like.device)
+            with torch.inference_mode(False):  # made while evaluating, it serves training too
+                self._tables[key] = sincos_grid(grid, self.config.width).to(like.device)
         return self._tables[key]  # pyright: ignore[reportReturnType]
 
     def _rope(self, grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor] | None:
@@ -84,7 +85,8 @@ class Encoder(nn.Module):
             return None
         key = ("rope", grid, device)
         if key not in self._tables:
-            self._tables[key] = axial_rope(grid, c.width // c.heads, c.prefix, c.rope_base, device)
+            with torch.inference_mode(False):  # made while evaluating, it serves training too
+                self._tables[key] = axial_rope(grid, c.width // c.heads, c.prefix, c.rope_base, device)
         return self._tables[key]  # pyright: ignore[reportReturnType]
 
 

@@ -91,9 +91,7 @@ class Attention(nn.Module):
         self.k_norm = make_norm(norm, width // heads, eps) if qk_norm else nn.Identity()
         self.proj = nn.Linear(width, width)
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, rope: Rope | None = None
-    ) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, rope: Rope | None = None) -> Tensor:
         """q [B, N, D], k and v [B, M, D] -> [B, N, D].
 
         mask: broadcast to [B, heads, N, M]; bool (True takes part) or float (added to the scores).
