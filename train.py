@@ -1,17 +1,17 @@
 """Train an image classifier: recipe -> data -> model -> fit -> report.
 
-    python train.py                                        real handwritten digits, minutes on a CPU
-    python train.py folder --data photos                   from scratch on class folders of your own
-    python train.py finetune --data photos --weights RUN   from a checkpoint, with a new head
-    python train.py probe --data photos --weights RUN      the head only
-    python train.py RECIPE --help                          every option
+python train.py                                        real handwritten digits, minutes on a CPU
+python train.py folder --data photos                   from scratch on class folders of your own
+python train.py finetune --data photos --weights RUN   from a checkpoint, with a new head
+python train.py probe --data photos --weights RUN      the head only
+python train.py RECIPE --help                          every option
 """
 
 from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from vit.recipes import RECIPES, Facts, Recipe, settle
 if TYPE_CHECKING:
     from datasets import Data, Pipeline
     from vit.image import Preprocess
+    from vit.recipes import Settled
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
@@ -77,10 +78,9 @@ def train(recipe: Recipe) -> dict[str, Any]:
     if recipe.dry_run:
         return dry_run(task, batches, optimizers, loop)
 
-    held_out = data.val or data.test
-
-    def validation():
-        return eval_loader(held_out, preprocess, batch_size=256, workers=recipe.workers, device=device)
+    def validation() -> Iterable[Any]:
+        assert data.val is not None
+        return eval_loader(data.val, preprocess, batch_size=256, workers=recipe.workers, device=device)
 
     config = build.checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
 
@@ -92,12 +92,14 @@ def train(recipe: Recipe) -> dict[str, Any]:
         model.compile()
     ema = Ema(model, recipe.ema) if recipe.ema else None
     with RunLog(folder, steps=loop.steps, start=start) as log:
-        log.say(f"{recipe.model or recipe.weights}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}")
-        fit(task, batches, validation if held_out else None, optimizers, loop, log, save, ema=ema, resume=resume)
+        log.say(
+            f"{recipe.model or recipe.weights}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}"
+        )
+        fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
     return report(folder, data, recipe, batches.bad)
 
 
-def build_pipeline(recipe: Recipe, facts: Facts, preprocess: Preprocess) -> Pipeline:
+def build_pipeline(recipe: Settled, facts: Facts, preprocess: Preprocess) -> Pipeline:
     """The augmentation of the recipe, for this model's input size."""
     from datasets import Pipeline, named_augment
 
@@ -111,7 +113,7 @@ def build_pipeline(recipe: Recipe, facts: Facts, preprocess: Preprocess) -> Pipe
     return Pipeline(replace(augment, erase=recipe.erase or augment.erase), preprocess)
 
 
-def report(folder: Path, data: Data, recipe: Recipe, bad: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def report(folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
 
     The temperature is fitted on validation and kept in the checkpoint, so that predictions come calibrated.
@@ -129,7 +131,7 @@ def report(folder: Path, data: Data, recipe: Recipe, bad: Sequence[tuple[str, st
 
     def outputs_of(split: str):
         loader = eval_loader(
-            splits[split], predictor.preprocess, batch_size=256, workers=recipe.workers or 0, device=predictor.device
+            splits[split], predictor.preprocess, batch_size=256, workers=recipe.workers, device=predictor.device
         )
         return collect(predictor.logits, loader), loader.bad
 
@@ -171,6 +173,10 @@ def tell(*lines: str) -> None:
         print(line, flush=True)
 
 
+def main(arguments: Sequence[str]) -> None:
+    train(parse(arguments))
+
+
 def parse(arguments: Sequence[str]) -> Recipe:
     """`RECIPE [--options]`; the recipe is digits if left out. A misspelt option exits with 2 and names the nearest."""
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
@@ -189,4 +195,4 @@ def parse(arguments: Sequence[str]) -> Recipe:
 
 
 if __name__ == "__main__":
-    run(lambda: train(parse(sys.argv[1:])) and None)
+    run(lambda: main(sys.argv[1:]))

@@ -42,8 +42,8 @@ def reopen(record: dict[str, Any], source: str | None = None, *, seed: int = 0) 
     """The data to evaluate a checkpoint on: with the splits of its training run, or another source.
 
     record: `Data.record` as the checkpoint keeps it. When `source` is None or names the same place, the
-    splits are those of training, so that no training image is evaluated as test; a note says when files have come
-    or gone. Any other source is opened for evaluation.
+    splits are those of training, so that no training image is evaluated as test; a note says when files have
+    come or gone. Any other source is opened for evaluation.
     """
     if source is not None and _place(source) != record["source"]:
         return open_data(source, seed=seed, evaluation=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,14 +15,17 @@ from vit.errors import UserError
 from vit.image import Preprocess
 from vit.losses import ClassificationLoss, inverse_frequency
 from vit.optim import make_optimizers
-from vit.recipes import Facts, Recipe
+from vit.recipes import Facts
 from vit.tasks import Classification
 from vit.transfer import start_from
+
+if TYPE_CHECKING:
+    from vit.recipes import Settled
 
 DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def build_model(recipe: Recipe, classes: Sequence[str], facts: Facts) -> tuple[Classifier, Preprocess, list[str]]:
+def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[Classifier, Preprocess, list[str]]:
     """A new model, or one that starts from `recipe.weights`; how its images are prepared; and what to tell the user."""
     regularizers: dict[str, Any] = {
         "dropout": recipe.dropout,
@@ -31,12 +34,17 @@ def build_model(recipe: Recipe, classes: Sequence[str], facts: Facts) -> tuple[C
     }
     side = recipe.image_size
     if recipe.weights is None:
+        assert recipe.model is not None and side is not None
         if recipe.recipe in ("finetune", "probe"):
             raise UserError(f"{recipe.recipe} starts from a checkpoint: add --weights RUN.")
         model = create(
-            recipe.model, num_classes=len(classes), image_size=side, layer_scale=recipe.layer_scale or None, **regularizers
+            recipe.model,
+            num_classes=len(classes),
+            image_size=side,
+            layer_scale=recipe.layer_scale or None,
+            **regularizers,
         )
-        return model, fresh_preprocess(recipe, facts), []
+        return model, fresh_preprocess(recipe, facts, side), []
     size = (side, side) if side is not None else None
     model, config, notes = start_from(recipe.weights, tuple(classes), image_size=size, **regularizers)
     preprocess = Preprocess.from_dict(config["preprocess"])
@@ -48,19 +56,18 @@ def build_model(recipe: Recipe, classes: Sequence[str], facts: Facts) -> tuple[C
     return model, preprocess, notes
 
 
-def fresh_preprocess(recipe: Recipe, facts: Facts) -> Preprocess:
+def fresh_preprocess(recipe: Settled, facts: Facts, side: int) -> Preprocess:
     """Normalisation by the training set's own statistics; photographs are cropped by an eighth, as is usual."""
-    assert recipe.image_size is not None and recipe.resize is not None
     return Preprocess(
-        size=(recipe.image_size, recipe.image_size),
+        size=(side, side),
         resize=recipe.resize,
-        crop=0.875 if recipe.resize == "crop" and recipe.image_size >= 128 else 1.0,
+        crop=0.875 if recipe.resize == "crop" and side >= 128 else 1.0,
         mean=facts.mean,
         std=facts.std,
     )
 
 
-def build_task(recipe: Recipe, model: Classifier, classes: Sequence[str], counts: torch.Tensor, multilabel: bool):
+def build_task(recipe: Settled, model: Classifier, classes: Sequence[str], counts: torch.Tensor, multilabel: bool):
     """counts: training images of each class, int64 [K]."""
     loss = ClassificationLoss(
         len(classes),
@@ -72,8 +79,7 @@ def build_task(recipe: Recipe, model: Classifier, classes: Sequence[str], counts
     return Classification(model, classes, loss.to(next(model.parameters()).device))
 
 
-def build_optimizers(recipe: Recipe, model: Classifier) -> list[torch.optim.Optimizer]:
-    assert recipe.optimizer is not None and recipe.lr is not None
+def build_optimizers(recipe: Settled, model: Classifier) -> list[torch.optim.Optimizer]:
     return make_optimizers(
         model,
         name=recipe.optimizer,
@@ -84,9 +90,8 @@ def build_optimizers(recipe: Recipe, model: Classifier) -> list[torch.optim.Opti
     )
 
 
-def build_loop(recipe: Recipe, steps: int, device: torch.device) -> Loop:
+def build_loop(recipe: Settled, steps: int, device: torch.device) -> Loop:
     """steps: of the whole run."""
-    assert recipe.epochs and recipe.warmup is not None and recipe.eval_every
     per_epoch = steps // recipe.epochs
     amp = recipe.amp
     if amp == "auto":

@@ -71,7 +71,9 @@ def find_checkpoint(path: str | Path) -> Path:
         raise UserError(f"checkpoint {path} does not exist (current folder: {Path.cwd()}).{near}")
     if path.is_file():
         raise UserError(f"{path} is a file; a checkpoint is a folder with {WEIGHTS} and {CONFIG}, or a run folder.")
-    raise UserError(f"{path} holds no checkpoint: {WEIGHTS} and {CONFIG} are missing. Give a run folder or a checkpoint.")
+    raise UserError(
+        f"{path} holds no checkpoint: {WEIGHTS} and {CONFIG} are missing. Give a run folder or a checkpoint."
+    )
 
 
 def load_config(folder: Path) -> dict[str, Any]:

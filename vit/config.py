@@ -6,7 +6,7 @@ Every default of a model lives here and nowhere else; a checkpoint's `config.jso
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 from vit.errors import UserError, nearest
@@ -29,7 +29,7 @@ class Size(NamedTuple):
     """Hidden width of the feed-forward part."""
 
 
-# Ti, S, B, L, H: Dosovitskiy et al. 2021 and Touvron et al. 2021; so400m: Alabdulmohsin et al. 2023; g: Zhai et al. 2022.
+# ti, s, b, l, h: Touvron et al. 2021, Dosovitskiy et al. 2021; so400m: Alabdulmohsin et al. 2023; g: Zhai et al. 2022.
 SIZES = {
     "nano": Size(128, 4, 4, 512),
     "ti": Size(192, 12, 3, 768),
@@ -204,7 +204,7 @@ def preset(name: str) -> ClassifierConfig:
     encoder = EncoderConfig(
         *size,
         patch_size=patch,
-        image_size=(224 // patch * patch,) * 2,
+        image_size=(224 // patch * patch, 224 // patch * patch),
         stem="conv" if "conv" in flags else "linear",
         positions="none" if "rope" in flags else "learned",
         rope="rope" in flags,

@@ -30,7 +30,7 @@ class Cost:
             f"parameters   {self.parameters:,} ({self.trainable:,} trainable)",
             f"FLOPs        {self.flops / 1e9:.3g} G an image, forward",
             f"memory       {self.memory / 2**30:.2f} GiB at the peak of a training step",
-            f"time         {self.step_seconds * 1e3:.0f} ms a step, {steps:,} steps: about {total} on this machine, now",
+            f"time         {self.step_seconds * 1e3:.0f} ms a step, {steps:,} steps: about {total} at this speed",
         ]
 
 

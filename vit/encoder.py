@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class Encoder(nn.Module):
         mixed = c.rope and c.rope_mixed
         self.rope_freqs = nn.Parameter(torch.empty(2, c.depth, c.heads, c.width // c.heads // 2)) if mixed else None
         self.norm = make_norm(c.norm, c.width, c.eps) if c.final_norm else nn.Identity()
-        self._tables: dict[tuple, Rope | Tensor] = {}
+        self._tables: dict[tuple, Any] = {}
         init_weights(self)
 
     def forward(self, images: Tensor) -> Tokens:
@@ -79,7 +80,7 @@ class Encoder(nn.Module):
             )
         grid = (height // c.patch_size, width // c.patch_size)
         x = self.patch_norm(self.patch_embed(images))
-        tokens = [t for t in (self.cls_token, self.dist_token, self.reg_token) if t is not None]
+        tokens: list[Tensor] = [t for t in (self.cls_token, self.dist_token, self.reg_token) if t is not None]
         prefix = torch.cat(tokens, dim=1) if tokens else None  # [1, R, D]
         positions = self._positions(grid, x)
         if positions is not None:
@@ -96,42 +97,40 @@ class Encoder(nn.Module):
             return resize_grid(self.pos_embed, c.grid, grid, rule=c.position_resize, prefix=c.prefix_positions)
         if self.config.positions == "none":
             return None
-        key = ("sincos", grid, like.device)
-        if key not in self._tables:
-            self._tables[key] = sincos_grid(grid, self.config.width).to(like.device)
-        return self._tables[key]  # pyright: ignore[reportReturnType]
+        return self._table("sincos", grid, like.device, lambda: sincos_grid(grid, self.config.width))
 
     def _ropes(self, grid: tuple[int, int], device: torch.device) -> list[Rope] | list[None]:
         """Rotary angles of each block, or None for each."""
         c = self.config
         if not c.rope:
             return [None] * c.depth
-        centered, key = c.rope_places == "centered", ("rope", grid, device)
+        where: dict[str, Any] = {
+            "centered": c.rope_places == "centered",
+            "offset": c.rope_offset,
+            "reference": c.rope_reference,
+        }
         if self.rope_freqs is not None:
-            place = places(grid, device, centered=centered, offset=c.rope_offset, reference=c.rope_reference)
+            place = self._table("places", grid, device, lambda: places(grid, device, **where))
             return [mixed_rope(place, frequencies, c.prefix) for frequencies in self.rope_freqs.unbind(1)]
-        if key not in self._tables:
-            self._tables[key] = axial_rope(
-                grid,
-                c.width // c.heads,
-                c.prefix,
-                c.rope_base,
-                device,
-                centered=centered,
-                offset=c.rope_offset,
-                reference=c.rope_reference,
-                bf16=c.rope_bf16,
-            )
-        return [self._tables[key]] * c.depth  # pyright: ignore[reportReturnType]
+        where["bf16"] = c.rope_bf16
+        width = c.width // c.heads
+        rope = self._table("rope", grid, device, lambda: axial_rope(grid, width, c.prefix, c.rope_base, device, **where))
+        return [rope] * c.depth
 
     def _masks(self, grid: tuple[int, int], device: torch.device) -> list[Tensor] | list[None]:
         """What each block adds to its scores, [1, heads, N, N], or None for each."""
         if self.relative is None:
             return [None] * self.config.depth
-        key = ("relative", grid, device)
+        index = self._table("relative", grid, device, lambda: relative_index(grid))
+        return [table(index, grid) for table in self.relative]
+
+    def _table(self, what: str, grid: tuple[int, int], device: torch.device, make: Callable[[], Any]) -> Any:
+        key = (what, grid, device)
         if key not in self._tables:
-            self._tables[key] = relative_index(grid, device)
-        return [table(self._tables[key], grid) for table in self.relative]
+            with torch.inference_mode(False):  # made while evaluating, it serves training too
+                table = make()
+                self._tables[key] = table.to(device) if isinstance(table, Tensor) else table
+        return self._tables[key]
 
 
 def init_weights(module: nn.Module) -> None:

@@ -54,6 +54,7 @@ class Progress:
 
     step: int = 0
     best: float | None = None
+    best_loss: float | None = None
     best_step: int = 0
     stale: int = 0
     """Evaluations since the best one."""
@@ -104,13 +105,16 @@ def fit(
         meter.pause()
         weights = ema.state if ema is not None else model.state_dict()
         numbers = _validate(task, validation, weights, loop.amp) if validation is not None else {}
-        score = numbers.get(task.score)
-        better = is_better(score, at.best)
-        at.best, at.best_step = (score, at.step) if better else (at.best, at.best_step)
-        at.stale = 0 if better else at.stale + 1
+        better = _is_better(numbers, task.score, at)
+        if better:
+            at.best, at.best_loss, at.best_step, at.stale = numbers[task.score], numbers.get("loss"), at.step, 0
+        else:
+            at.stale += 1
         if numbers:
             epoch = at.step / loop.steps_per_epoch
-            log.val({"step": at.step, "epoch": epoch, **numbers}, _val_line(at, loop, numbers, meter, task.score, better))
+            log.val(
+                {"step": at.step, "epoch": epoch, **numbers}, _val_line(at, loop, numbers, meter, task.score, better)
+            )
         save("last", weights, numbers, run.state())
         if better or validation is None:
             save("best", weights, numbers, {})
@@ -163,17 +167,12 @@ def _validate(
 ) -> dict[str, Any]:
     """Numbers of `weights` on the validation data; the model's own weights are back in place afterwards."""
     model = task.model
-    own = {name: tensor for name, tensor in model.state_dict().items()}
-    if weights[next(iter(own))] is not own[next(iter(own))]:
-        kept = {name: tensor.clone() for name, tensor in own.items()}
-        model.load_state_dict(weights)
-    else:
-        kept = None
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(weights)
     try:
         numbers = evaluate(task, validation(), amp).scalars()
     finally:
-        if kept is not None:
-            model.load_state_dict(kept)
+        model.load_state_dict(own)
     return {k: v for k, v in numbers.items() if v is None or isinstance(v, int | float)}
 
 
@@ -214,7 +213,7 @@ class _Meter:
 
     def __init__(self, loop: Loop):
         self.loop, self.steps = loop, 0
-        self.loss = float("nan")
+        self.loss = self.lr = self.rate = float("nan")
         self._clear()
         self.resume()
 
@@ -232,12 +231,14 @@ class _Meter:
                 "the last whole checkpoint is in checkpoints/last."
             )
         self._seconds += time.perf_counter() - self._since
+        self.lr = max(group["lr"] for optimizer in optimizers[:1] for group in optimizer.param_groups)
+        self.rate = self._images / self._seconds
         row = {
             "step": step,
             "epoch": step / self.loop.steps_per_epoch,
             "loss": self.loss,
-            "lr": max(group["lr"] for optimizer in optimizers[:1] for group in optimizer.param_groups),
-            "images_per_second": self._images / self._seconds,
+            "lr": self.lr,
+            "images_per_second": self.rate,
         }
         self._clear()
         self.resume()
@@ -254,13 +255,21 @@ class _Meter:
         self._images, self._seconds = 0, 0.0
 
 
-def _val_line(
-    at: Progress, loop: Loop, numbers: dict[str, Any], meter: _Meter, score: str, better: bool
-) -> str:
+def _is_better(numbers: dict[str, Any], score: str, at: Progress) -> bool:
+    """A higher score, or, since small validation sets give many equal ones, the same at a lower loss."""
+    value, loss = numbers.get(score), numbers.get("loss")
+    tied = value is not None and value == at.best
+    return is_better(value, at.best) or (tied and is_better(loss, at.best_loss, lower=True))
+
+
+def _val_line(at: Progress, loop: Loop, numbers: dict[str, Any], meter: _Meter, score: str, better: bool) -> str:
     epoch, epochs = at.step / loop.steps_per_epoch, loop.steps / loop.steps_per_epoch
     value = numbers.get(score)
     shown = "undefined" if value is None else f"{value:.2%}"
-    return f"epoch {epoch:>4.0f}/{epochs:.0f}  loss {meter.loss:.4f}  val {score} {shown}{' *' if better else '  '}"
+    return (
+        f"epoch {epoch:>4.0f}/{epochs:.0f}  loss {meter.loss:.4f}  lr {meter.lr:.1e}  {meter.rate:>6.0f} img/s  "
+        f"val {score} {shown}{' *' if better else '  '}"
+    )
 
 
 def _parts(values: Any, n: int) -> list[Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from vit.errors import UserError, nearest
 
@@ -49,18 +50,10 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return _from_array(source, name)
     try:
-        image = source if isinstance(source, Image.Image) else _open(source, name)
-        if image.width * image.height > max_pixels:
-            raise UserError(
-                f"{name}: {image.width} x {image.height} pixels are more than the limit of {max_pixels:,}. "
-                "Make the image smaller, or raise max_pixels if you trust the file."
-            )
-        _tell_animation(image, name)
-        # A full load, not verify(): only decoding to the end finds a truncated file.
-        image.load()
-        if image.getexif().get(0x0112, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        return _to_rgb(image, name)
+        if isinstance(source, Image.Image):
+            return _pixels(source, name, max_pixels)
+        with _open(source, name) as image:
+            return _pixels(image, name, max_pixels)
     except UserError:
         raise
     except FileNotFoundError:
@@ -72,6 +65,20 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         # IndexError, ...): all of them mean that the file is no whole image.
         reason = str(error) or type(error).__name__
         raise UserError(f"{name}: cannot be decoded ({reason}). Replace or remove the file.") from error
+
+
+def _pixels(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+    if image.width * image.height > max_pixels:
+        raise UserError(
+            f"{name}: {image.width} x {image.height} pixels are more than the limit of {max_pixels:,}. "
+            "Make the image smaller, or raise max_pixels if you trust the file."
+        )
+    _tell_animation(image, name)
+    # A full load, not verify(): only decoding to the end finds a truncated file.
+    image.load()
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return _to_rgb(image, name)
 
 
 def _name(source: object) -> str:
@@ -86,8 +93,6 @@ def _name(source: object) -> str:
 
 def _open(source: object, name: str) -> Image.Image:
     if isinstance(source, bytes):
-        import io
-
         source = io.BytesIO(source)
     elif isinstance(source, str | os.PathLike):
         source = Path(source)
@@ -123,17 +128,19 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     mode = image.mode
     if mode == "RGB":
         return np.array(image)
+    if mode.startswith("I;16"):
+        return _gray(_from_16_bit(np.asarray(image).astype(np.uint16)))
+    if mode == "I":
+        # Pillow stretches a PGM of more than 8 bits to 16; other files do not say which range is meant.
+        values = np.asarray(image)
+        return _gray(_from_16_bit(values) if image.format == "PPM" else _from_int32(values, name))
+    if mode == "F":
+        return _gray(_from_float_file(np.asarray(image), name))
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         # convert("RGB") would uncover whatever colour hides under transparent pixels.
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return np.array(Image.alpha_composite(white, layer).convert("RGB"))
-    if mode.startswith("I;16"):
-        return _gray(_from_16_bit(np.asarray(image).astype(np.uint16)))
-    if mode == "I":
-        return _gray(_from_int32(np.asarray(image), name))
-    if mode == "F":
-        return _gray(_from_float_file(np.asarray(image), name))
     return np.array(image.convert("RGB"))
 
 
@@ -148,13 +155,12 @@ def _from_16_bit(values: np.ndarray) -> np.ndarray:
 
 
 def _from_int32(values: np.ndarray, name: str) -> np.ndarray:
-    # Pillow gives 32-bit integers for 16-bit PGM and some TIFF; nothing says which range is meant.
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise UserError(
             f"{name}: 32-bit values from {low} to {high} have no set brightness. Save it with 8 or 16 bits."
         )
-    return values.astype(np.uint8) if high <= 255 else _from_16_bit(values.astype(np.uint16))
+    return values.astype(np.uint8) if high <= 255 else _from_16_bit(values)
 
 
 def _from_float_file(values: np.ndarray, name: str) -> np.ndarray:
@@ -262,7 +268,7 @@ class Preprocess:
         new_w = target_w if target_w / w == scale else max(target_w, int(w * scale))
         resized = np.asarray(Image.fromarray(image).resize((new_w, new_h), resample))
         top, left = round((new_h - height) / 2), round((new_w - width) / 2)
-        return np.ascontiguousarray(resized[top : top + height, left : left + width])
+        return np.array(resized[top : top + height, left : left + width])
 
     def _letterbox(self, image: np.ndarray, resample: Image.Resampling) -> np.ndarray:
         height, width = self.size
@@ -280,7 +286,11 @@ class Preprocess:
         """uint8 [B, h, w, 3] -> normalised float32 [B, 3, h, w], on the device of `images`."""
         import torch
 
-        pixels = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+        if isinstance(images, np.ndarray):
+            # torch warns of arrays that cannot be written to, such as views of a file.
+            pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
+        else:
+            pixels = images
         mean, std = self._statistics(pixels.device)
         return pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(255).sub_(mean).div_(std)
 

@@ -98,9 +98,7 @@ class Attention(nn.Module):
         self.inner_norm = make_norm(norm, width, eps) if inner_norm else nn.Identity()
         self.proj = nn.Linear(width, width, bias=bias)
 
-    def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, rope: Rope | None = None
-    ) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, rope: Rope | None = None) -> Tensor:
         """q [B, N, D], k and v [B, M, D] -> [B, N, D].
 
         mask: broadcast to [B, heads, N, M]; bool (True takes part) or float (added to the scores).
@@ -118,7 +116,7 @@ class Attention(nn.Module):
         """-> q [B, heads, N, d], k and v [B, heads, M, d]."""
         if q is k and k is v:
             x = self.qkv(q)
-            if self.q_bias is not None:
+            if self.q_bias is not None and self.v_bias is not None:
                 x = x + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
             parts = x.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
             return parts[0], parts[1], parts[2]

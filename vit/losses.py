@@ -36,9 +36,7 @@ class ClassificationLoss(nn.Module):
             targets = targets * (1 - smooth) + smooth / 2 if smooth else targets
             terms = {"bce": F.binary_cross_entropy_with_logits(logits, targets, weight=self.class_weights)}
         else:
-            loss = F.cross_entropy(
-                logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing
-            )
+            loss = F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.label_smoothing)
             terms = {"cross_entropy": loss}
         if self.l1 and model is not None:
             matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]

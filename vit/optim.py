@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -10,16 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+
 OptimizerName = Literal["adamw", "muon"]
 
 
 def depth_of(name: str, depth: int) -> int:
     """Layer number of a parameter for layer decay: 0 the embeddings, 1..depth the blocks, depth + 1 the rest."""
-    parts = name.split(".")
-    if "blocks" in parts:
-        return int(parts[parts.index("blocks") + 1]) + 1
-    embeddings = ("patch_embed", "cls_token", "reg_token", "pos_embed")
-    return 0 if any(part in embeddings for part in parts) else depth + 1
+    if block := _BLOCK.search(name):
+        return int(block[1]) + 1
+    embeddings = {"patch_embed", "cls_token", "reg_token", "pos_embed"}
+    return depth + 1 if embeddings.isdisjoint(name.split(".")) else 0
 
 
 def make_optimizers(
@@ -38,13 +40,13 @@ def make_optimizers(
     Vectors and tokens have no weight decay. Every trainable parameter is in exactly one group, or an
     AssertionError says which is not. Each group keeps its own rate in `base_lr` for `set_lr`.
     """
-    depth = model.encoder.config.depth  # pyright: ignore
+    depth = 1 + max(int(m[1]) for name, _ in model.named_parameters() if (m := _BLOCK.search(name)))
     groups: dict[tuple, list[nn.Parameter]] = {}
     for key, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         matrix = parameter.ndim >= 2 and not key.endswith(("_token", "pos_embed", "probe"))
-        muon = name == "muon" and parameter.ndim == 2 and "blocks" in key.split(".")
+        muon = name == "muon" and parameter.ndim == 2 and _BLOCK.search(key) is not None
         scale = layer_decay ** (depth + 1 - depth_of(key, depth))
         groups.setdefault((muon, matrix, scale), []).append(parameter)
     muon_groups, adam_groups = [], []
@@ -109,6 +111,8 @@ class Ema:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         now: dict[str, Tensor] = model.state_dict()
         averages = [self.state[name] for name in self._averaged]
-        torch._foreach_lerp_(averages, [now[name].detach() for name in self._averaged], 1 - decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            averages, [now[name].detach() for name in self._averaged], 1 - decay
+        )
         for name in self._copied:
             self.state[name].copy_(now[name])

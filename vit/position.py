@@ -138,7 +138,8 @@ class RelativePositions(nn.Module):
 
     def __init__(self, grid: tuple[int, int], heads: int, rule: Resize):
         super().__init__()
-        self.grid, self.rule = grid, rule
+        self.grid = grid
+        self.rule: Resize = rule
         self.table = nn.Parameter(torch.zeros((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, heads))
 
     def forward(self, index: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -147,7 +148,7 @@ class RelativePositions(nn.Module):
         return table[index].permute(2, 0, 1)[None]
 
 
-def relative_index(grid: tuple[int, int], device: torch.device) -> Tensor:
+def relative_index(grid: tuple[int, int]) -> Tensor:
     """Row of the table for each pair of query and key, class token first: int64 [1 + P, 1 + P]."""
     h, w = grid
     place = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"), -1).flatten(0, 1)
@@ -155,7 +156,7 @@ def relative_index(grid: tuple[int, int], device: torch.device) -> Tensor:
     index = F.pad((offset[..., 0] + h - 1) * (2 * w - 1) + offset[..., 1] + w - 1, (1, 0, 1, 0))
     last = (2 * h - 1) * (2 * w - 1)
     index[0, :], index[:, 0], index[0, 0] = last, last + 1, last + 2
-    return index.to(device)
+    return index
 
 
 def resize_relative(table: Tensor, old: tuple[int, int], new: tuple[int, int], rule: Resize) -> Tensor:

@@ -1,0 +1,1 @@
+"""Side-by-side measurements with the peers. `python -m benchmarks NAME` prints a table and writes JSON."""

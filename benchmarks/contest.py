@@ -1,0 +1,82 @@
+"""What all contests share: contestants that train epoch by epoch, and the record of where and with what it ran."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vit.evaluate import collect
+
+
+@dataclass
+class Contestant:
+    """A model under training. `seconds` counts training only: data, forward, backward, optimizer."""
+
+    name: str
+    model: nn.Module
+    batches: Iterator[Any]
+    step: Callable[[Any], object]
+    """One update with a batch."""
+    steps_per_epoch: int
+    test: Callable[[], Any]
+    """A fresh pass over the test batches."""
+    weights: Callable[[], dict[str, Tensor]] | None = None
+    """What is evaluated, when it is not the model's own weights (a moving average)."""
+    seconds: float = 0.0
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    """(seconds, test top-1) after each epoch."""
+
+    def epoch(self) -> None:
+        self.model.train()
+        begun = time.perf_counter()
+        for _ in range(self.steps_per_epoch):
+            self.step(next(self.batches))
+        self.seconds += time.perf_counter() - begun
+
+    def score(self) -> float:
+        """Test top-1 of the weights as they are now; also noted in `curve`."""
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        if self.weights is not None:
+            self.model.load_state_dict(self.weights())
+        self.model.eval()
+        outputs = collect(self.model, self.test())
+        assert outputs is not None
+        top1 = float((outputs.logits.argmax(1) == outputs.targets).float().mean())
+        self.model.load_state_dict(own)
+        self.curve.append((self.seconds, top1))
+        return top1
+
+    def seconds_to(self, goal: float) -> float | None:
+        return next((seconds for seconds, top1 in self.curve if top1 >= goal), None)
+
+
+def machine() -> dict[str, Any]:
+    packages = ("torch", "torchvision", "timm", "albumentations", "numpy")
+    return {
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def write(file: str | None, result: dict[str, Any]) -> None:
+    if file is not None:
+        Path(file).write_text(json.dumps({"machine": machine(), **result}, indent=1))

@@ -1,0 +1,189 @@
+"""Evaluate a classification checkpoint: checkpoint + data -> metrics -> report.
+
+python eval.py runs/digits                                 the test split of the data it was trained on
+python eval.py runs/digits --data photos --json out.json   class folders of your own; every image counts as test
+python eval.py runs/digits --tta --knn 20                  averaged views, and nearest neighbors, beside it
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from vit.command import run
+from vit.errors import UserError, shown
+
+if TYPE_CHECKING:
+    from datasets import Data
+    from vit.evaluate import Outputs
+    from vit.predict import Predictor
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a classification checkpoint and print the report. A mistake in the command gives exit code 2."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """A checkpoint folder, or a run folder of train.py (its best checkpoint)."""
+    data: str | None = None
+    """A folder of class folders, a .csv manifest or "digits"; by default what the checkpoint was trained on."""
+    split: Literal["train", "val", "test"] = "test"
+    json: Path | None = None
+    """Write all figures to this file, as JSON."""
+    out: Path | None = None
+    """A folder for report.json, confusion.png and mistakes.png."""
+    tta: bool = False
+    """Also average the probabilities over several scales, and over mirror images where training had them."""
+    tta_flip: Literal["auto", "yes", "no"] = "auto"
+    """Mirror images in --tta; auto: if the training recipe flipped."""
+    knn: int | None = None
+    """Also classify by this many nearest neighbors among the train split's features."""
+    batch_size: int = 64
+    workers: int = 0
+    """Processes that decode images."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+
+
+def main(args: Evaluate) -> None:
+    check(args)
+    from datasets import eval_loader, reopen
+    from vit.checkpoint import find_checkpoint, load_config
+    from vit.evaluate import collect, summarise, temperature_of
+    from vit.predict import load
+    from vit.report import print_report, write_json, write_report
+    from vit.tta import with_tta
+
+    # The data first: a misspelt path is told before any model is built.
+    config = load_config(find_checkpoint(args.checkpoint))
+    data = reopen(config["data"], args.data)
+    for note in data.notes:
+        print(note, file=sys.stderr)
+    check_data(data, args, config)
+    predictor = load(args.checkpoint, args.device)
+    classes, multilabel = predictor.classes, predictor.multilabel
+
+    splits = data.splits()
+    loader = partial(
+        eval_loader,
+        preprocess=predictor.preprocess,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=predictor.device,
+    )
+    images = splits[args.split]
+    batches = loader(images)
+    outputs = collect(predictor.logits, batches, progress(len(images)))
+    if outputs is None:
+        raise UserError(
+            f"none of the {len(images)} images of {args.split} can be read. The first: {batches.bad[0].reason}"
+        )
+
+    # Fitted on images that the figures below are not computed from; without such, as the checkpoint has it.
+    temperature = config.get("temperature")
+    if "val" in splits and args.split != "val":
+        temperature = temperature_of(collect(predictor.logits, loader(splits["val"]))) or temperature
+
+    result: dict[str, Any] = {"task": config["task"], "split": args.split, "data": data.source}
+    result |= summarise(outputs, classes, multilabel=multilabel, temperature=temperature)
+    result["unreadable"] = [bad._asdict() for bad in batches.bad]
+    if args.tta:
+        averaged = with_tta(predictor.logits, flip=flips(args, config), multilabel=multilabel)
+        result["tta"] = beside(collect(averaged, loader(images)), classes, multilabel)
+    if args.knn is not None:
+        result["knn"] = neighbors(args.knn, predictor, loader(images), loader(splits["train"]))
+
+    print_report(result)
+    if args.json is not None:
+        write_json(args.json, result)
+    if args.out is not None:
+        write_report(args.out, result, outputs, classes, image=images.image, name=images.name)
+
+
+def check(args: Evaluate) -> None:
+    if args.batch_size < 1 or args.workers < 0 or (args.knn is not None and args.knn < 1):
+        raise UserError("--batch-size and --knn must be at least 1, --workers at least 0.")
+    if args.json is not None and not args.json.absolute().parent.is_dir():
+        raise UserError(f"--json {args.json}: there is no folder {args.json.absolute().parent}. Make it first.")
+    if args.knn is not None and args.split == "train":
+        raise UserError("--knn looks for neighbors in the train split: each image would find itself. Use --split test.")
+
+
+def check_data(data: Data, args: Evaluate, config: dict[str, Any]) -> None:
+    """Raise UserError unless the splits asked for exist and their labels are the checkpoint's. Numbers them alike."""
+    splits = data.splits()
+    for split in (args.split, "train") if args.knn is not None else (args.split,):
+        if split not in splits:
+            has = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
+            why = " --knn needs it." if split != args.split else f" Try --split {next(iter(splits))}."
+            raise UserError(f"{data.source} has no {split} split; it has {has}.{why}")
+    if data.multilabel != config["multilabel"]:
+        kinds = {True: "any number of labels", False: "one class"}
+        raise UserError(
+            f"{data.source} gives an image {kinds[data.multilabel]}, the checkpoint {kinds[config['multilabel']]}. "
+            "A manifest with the column label has one class an image, with labels any number."
+        )
+    classes = config["classes"]
+    occurring = {
+        name for images in splits.values() for name, n in zip(images.classes, images.counts(), strict=True) if n
+    }
+    unknown, absent = sorted(occurring - set(classes)), [name for name in classes if name not in occurring]
+    if unknown:
+        raise UserError(
+            f"the classes of {data.source} are not the checkpoint's. Only in the data: {shown(unknown)}. Only in the "
+            f"checkpoint: {shown(absent) if absent else 'none'}. Rename the class folders, or train on this data."
+        )
+    if absent:
+        print(f"No images of {len(absent)} of the checkpoint's classes: {shown(absent)}.", file=sys.stderr)
+    for images in splits.values():
+        images.relabel(classes)
+
+
+def flips(args: Evaluate, config: dict[str, Any]) -> bool:
+    """Whether mirror images mean the same: only the recipe knows (a mirrored 3 is no 3)."""
+    if args.tta_flip != "auto":
+        return args.tta_flip == "yes"
+    return config.get("augment", {}).get("flip", 0) > 0
+
+
+def beside(outputs: Outputs | None, classes: Sequence[str], multilabel: bool) -> dict[str, Any]:
+    """The headline figures of another way to classify the same images."""
+    from vit.evaluate import summarise
+
+    result = summarise(outputs, classes, multilabel=multilabel)
+    return {key: result[key] for key in ("n", "top1", "top5", "macro_f1", "map") if key in result}
+
+
+def neighbors(k: int, predictor: Predictor, queries: Any, memory: Any) -> dict[str, Any]:
+    """k-NN on frozen features, with the batches of `memory` as the labeled examples."""
+    from vit.evaluate import Outputs, collect
+    from vit.knn import knn_logits
+
+    known, asked = collect(predictor.features, memory), collect(predictor.features, queries)
+    if known is None or asked is None:
+        raise UserError("--knn: no image of the train split can be read.")
+    classes = predictor.classes
+    logits = knn_logits(asked.logits, known.logits, known.targets, k, num_classes=len(classes))
+    result = beside(Outputs(logits, asked.targets, asked.index), classes, predictor.multilabel)
+    return {"k": k, "memory": len(known.index), **result}
+
+
+def progress(total: int) -> Callable[[int], None] | None:
+    """A counter on the terminal, on stderr; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+
+    def tick(done: int) -> None:
+        print(f"\r{done} of {total} images", end="" if done < total else "\r\033[K", file=sys.stderr, flush=True)
+
+    return tick
+
+
+if __name__ == "__main__":
+    run(lambda: main(tyro.cli(Evaluate, config=(tyro.conf.FlagCreatePairsOff,))))

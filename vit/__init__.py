@@ -1,0 +1,59 @@
+"""Plain Vision Transformers that train, fine-tune, evaluate, predict and ship.
+
+    import vit
+    print(vit.load("runs/digits").predict("seven.png").label)
+
+Names are imported when they are first used, so that `import vit` costs nothing, not even torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vit.classifier import create as create
+    from vit.errors import UserError as UserError
+    from vit.image import Preprocess as Preprocess
+    from vit.predict import Prediction as Prediction
+    from vit.predict import Predictor as Predictor
+    from vit.predict import load as load
+
+    __version__: str
+
+_HOMES = {
+    "create": "vit.classifier",
+    "load": "vit.predict",
+    "Prediction": "vit.predict",
+    "Predictor": "vit.predict",
+    "Preprocess": "vit.image",
+    "UserError": "vit.errors",
+}
+__all__ = ["Prediction", "Predictor", "Preprocess", "UserError", "__version__", "create", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value = _version()
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        from vit.errors import nearest
+
+        raise AttributeError(f"module 'vit' has no attribute {name!r}.{nearest(name, __all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("vitral")
+    except PackageNotFoundError:
+        # Run from a checkout that was never installed.
+        return "0+unknown"

@@ -1,0 +1,34 @@
+"""How every command of the project ends: its exit code, and one message instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from vit.errors import UserError
+
+MISTAKE = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Call `main` and exit with what it returns (None is 0).
+
+    A UserError is printed alone, on stderr, with exit code 2. Any other exception is our bug and keeps its traceback.
+    """
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # `... | head` has read enough. What is left in the buffer has nowhere to go when Python flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
