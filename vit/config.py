@@ -72,6 +72,8 @@ class EncoderConfig:
     """Where patches lie: -1..1 along each side (DINOv3), or row and column numbers."""
     rope_offset: float = 0.0
     """Added to row and column numbers."""
+    rope_axes: Literal["yx", "xy"] = "yx"
+    """Which of row and column comes first in the channels."""
     rope_reference: tuple[int, int] | None = None
     """Row and column numbers are scaled to this grid, whatever the image's (EVA02)."""
     rope_mixed: bool = False
