@@ -27,11 +27,11 @@ def randomize(model: nn.Module, seed: int = 0) -> None:
         elif parameter.ndim == 1:
             value = 0.7 + 0.3 * noise  # norms and LayerScale
         elif "pos" in name or "token" in name or "latent" in name or "probe" in name or "class_embedding" in name:
-            value = 0.1 * noise  # a small variance before the first norm shows a wrong eps
+            value = 0.03 * noise  # a small variance before the first norm shows a wrong eps
         elif "relative" in name:
             value = 2 * noise
         else:
-            gain = 0.15 if "patch" in name or "conv" in name else 1.5
+            gain = 0.05 if "patch" in name or "conv" in name else 1.5
             value = gain * noise / parameter[0].numel() ** 0.5
         parameter.data.copy_(value)
 

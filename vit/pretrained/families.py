@@ -34,6 +34,8 @@ class Family:
     encoder: dict[str, Any] = field(default_factory=dict)
     classifier: dict[str, Any] = field(default_factory=dict)
     crop: float = 0.9
+    own_reference: bool = False
+    """RoPE is scaled to the native grid."""
     in_timm: dict[str, Any] = field(default_factory=dict)
     """Fields that timm sets otherwise than the authors: a file in timm's layout gives timm's numbers."""
 
@@ -126,10 +128,11 @@ FAMILIES = {
         {**EVA_ROPE, "feed_forward_norm": True, "attention_norm": True},
     ),
     "pe_core": Family(
-        (T.TIMM, C.PE), HALF, "Apache-2.0", PE_ROPE, {"pool": "attention", "pool_heads": 8}, crop=1.0,
+        (T.TIMM, C.PE), HALF, "Apache-2.0", PE_ROPE, {"pool": "attention", "pool_heads": 8}, crop=1.0, own_reference=True,
     ),
     "pe_spatial": Family(
         (T.TIMM, C.CLIP), HALF, "Apache-2.0", {**PE_ROPE, "final_norm": False}, {"pool": "mean"}, crop=1.0,
+        own_reference=True,
     ),
     "aimv2": Family(
         (T.TIMM, hf.AIMV2, hf.AIMV2_ORIGINAL), OPENAI, "Apple Sample Code License", {**AIM, **NO_CLS},
@@ -163,15 +166,17 @@ class Model:
     @property
     def config(self) -> ClassifierConfig:
         family = FAMILIES[self.family]
-        base = EncoderConfig(*self.size, patch_size=self.patch, image_size=(self.image_size,) * 2)
+        base = EncoderConfig(*self.size, patch_size=self.patch, image_size=(self.image_size, self.image_size))
         encoder = changed(base, {**family.encoder, **self.fields})
+        if family.own_reference:
+            encoder = replace(encoder, rope_reference=encoder.grid)
         return ClassifierConfig(encoder, num_classes=0, pool_mlp=self.pool_mlp, **family.classifier)
 
     @property
     def preprocess(self) -> Preprocess:
         family = FAMILIES[self.family]
         mean, std = family.statistics
-        return Preprocess((self.image_size,) * 2, "crop", family.crop, "bicubic", mean, std)  # pyright: ignore
+        return Preprocess((self.image_size, self.image_size), "crop", family.crop, "bicubic", mean, std)  # pyright: ignore
 
 
 S = SIZES
