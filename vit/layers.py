@@ -108,8 +108,9 @@ class Attention(nn.Module):
     def _project(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> q [B, heads, N, d], k and v [B, heads, M, d]."""
         if q is k and k is v:
-            parts = self.qkv(q).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            return parts[0], parts[1], parts[2]
+            # unbind, not three selections: its gradient is one stack instead of three sums over zeros.
+            q, k, v = self.qkv(q).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            return q, k, v
         weights = self.qkv.weight.chunk(3)
         biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (None, None, None)
         return tuple(  # pyright: ignore[reportReturnType]
