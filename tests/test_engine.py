@@ -15,7 +15,7 @@ from torch import nn
 from datasets import AUGMENTS, Mix, Pipeline, eval_loader, open_data, train_loader
 from vit.checkpoint import load_trainer, save_checkpoint
 from vit.classifier import create
-from vit.engine import Loop, evaluate, fit, train_step
+from vit.engine import Loop, _keeps, evaluate, fit, train_step
 from vit.errors import UserError
 from vit.image import Preprocess
 from vit.losses import ClassificationLoss
@@ -144,7 +144,7 @@ def scripted(task, scores):
 @pytest.mark.parametrize(
     ("scores", "stops", "best_step"),
     [
-        ([0.5, 0.6, 0.6, 0.4, 0.9, 0.9], 8, 4),
+        ([0.5, 0.6, 0.6, 0.4, 0.9, 0.9], 8, 6),
         ([None, 0.2, 0.3, float("nan"), 0.1, 0.9], 10, 6),
         ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 12, 12),
     ],
@@ -165,6 +165,14 @@ def test_early_stop(tmp_path, scores, stops, best_step):
     with quiet(tmp_path, loop, start=stops) as log:
         again = fit(task, [], list, optimizers_of(task), loop, log, nothing, resume=states["last"])
     assert again == at
+
+
+def test_the_latest_within_a_standard_error_is_kept():
+    # 98.8 % of 500 has a standard error of .49 %.
+    error = toy().uncertainty({"top1": 0.988, "n": 500})
+    assert error == pytest.approx(math.sqrt(0.988 * 0.012 / 500))
+    assert _keeps(0.984, 0.988, error) and not _keeps(0.98, 0.988, error)
+    assert _keeps(0.1, None, 0.0) and not _keeps(None, None, 0.0) and not _keeps(float("nan"), 0.1, error)
 
 
 def test_without_validation_the_last_weights_are_the_best(tmp_path):

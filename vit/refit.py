@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ def refit(model: Classifier, config: ClassifierConfig, *, new_head: bool = False
         tensors[kernel] = resize_kernel(tensors[kernel], e.in_chans, old.patch_size, e.patch_size)
         notes.append(f"patch kernel resized from {old.patch_size} to {e.patch_size} pixels (pseudo-inverse)")
     if old.grid != e.grid:
-        told = f"from a grid of {old.grid[0]}x{old.grid[1]} to {e.grid[0]}x{e.grid[1]}"
+        told = "from {}x{} to {}x{} pixels".format(*old.image_size, *e.image_size)
         if old.positions == "learned":
             tensors["encoder.pos_embed"] = resize_grid(
                 tensors["encoder.pos_embed"], old.grid, e.grid, rule=e.position_resize, prefix=e.prefix_positions
@@ -43,9 +44,11 @@ def refit(model: Classifier, config: ClassifierConfig, *, new_head: bool = False
         if old.relative_positions:
             notes.append(f"relative positions resized {told}")
     if new_head or model.config.num_classes != config.num_classes:
+        config = replace(config, head_bias=True)  # CLIP's projection has none, a classifier should
         tensors = {name: value for name, value in tensors.items() if not name.startswith("head.")}
         tensors |= {f"head.{name}": value for name, value in make_head(config).state_dict().items()}
-        had = f"the old one had {model.config.num_classes}" if model.config.num_classes else "there was none"
+        known = model.config.num_classes
+        had = f"the checkpoint knows {known}" if known else "the checkpoint has none"
         if config.num_classes:
             notes.append(f"new head for {config.num_classes} classes ({had})")
         else:

@@ -333,7 +333,9 @@ def find(name: str) -> Model:
         e = preset(name).encoder
         size = Size(e.width, e.depth, e.heads, e.mlp)
         known = ("stem", "positions", "rope", "class_token")
-        return Model(name, "vit", size, e.patch_size, e.image_size[0], fields={k: getattr(e, k) for k in known})
+        fields = {key: getattr(e, key) for key in known}
+        fields["prefix_positions"] = min(e.prefix, e.positions == "learned")
+        return Model(name, "vit", size, e.patch_size, e.image_size[0], fields=fields)
     raise UserError(
         f"no model is called {name!r}.{nearest(name, MODELS)} `vitral models` lists all; vit_SIZE+PATCH with SIZE one of "
         f"{', '.join(SIZES)} makes a plain ViT."

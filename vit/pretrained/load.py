@@ -49,7 +49,7 @@ def load(
     EncoderConfig that have no weights (drop_path=.1), or a patch_size. Raises UserError with what is wrong and where.
     """
     source = str(weights)
-    if not _is_remote(source) and Path(source).expanduser().suffix not in SUFFIXES:
+    if not is_public(source):
         model, config = load_model(find_checkpoint(source))
         loaded = Loaded(model, Preprocess.from_dict(config["preprocess"]), (), config)
         patch = None
@@ -63,6 +63,11 @@ def load(
         loaded = from_public(row, opened)
         patch = row.patch if row.patch != loaded.model.config.encoder.patch_size else None
     return _as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
+
+
+def is_public(source: str) -> bool:
+    """Whether this is a file, `timm:` or `hf:`, not a checkpoint folder of ours."""
+    return _is_remote(source) or Path(source).expanduser().suffix in SUFFIXES
 
 
 def _is_remote(source: str) -> bool:

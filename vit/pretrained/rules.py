@@ -32,7 +32,7 @@ def _unchanged(name: str, tensor: Tensor, config: ClassifierConfig, writing: boo
     return tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     name: str
     """As it is told to the user."""
@@ -154,8 +154,11 @@ def read(
     return tensors
 
 
-def write(layout: Layout, config: ClassifierConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a model under this layout's names. Raises UserError on a tensor that it has no place for."""
+def write(layout: Layout, config: ClassifierConfig, tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a model under this layout's names, with `prefix` before those that belong to the encoder.
+
+    Raises UserError on a tensor that the layout has no place for.
+    """
     done: set[str] = set()
     written: dict[str, Tensor] = {}
     c = config.encoder
@@ -172,7 +175,7 @@ def write(layout: Layout, config: ClassifierConfig, tensors: dict[str, Tensor]) 
         shares = [2 if re.search(r"\bkv\b", name) else 1 for name in theirs]  # keys and values in one tensor
         sizes = [len(joined) * share // sum(shares) for share in shares]
         for name, part in zip(theirs, joined.split(sizes), strict=True):
-            written[name.removeprefix("/")] = layout.theirs(name, part, config, True).contiguous()
+            written[absolute(name, prefix)] = layout.theirs(name, part, config, True).contiguous()
     if left := sorted(tensors.keys() - done):
         raise UserError(f"the layout {layout.name} has no place for {shown(left)}.")
     return written
