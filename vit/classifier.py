@@ -24,7 +24,7 @@ def create(
     trust_pickle: bool = False,
     **encoder: Any,
 ) -> Classifier:
-    """A model by name: `create("vit_s16", num_classes=10, image_size=(224, 320))`, with new weights, or with somebody's:
+    """A model by name, with new weights: `create("vit_s16", num_classes=10, image_size=(224, 320))`, or somebody's:
     `create("dinov2_s14", weights="hf:facebook/dinov2-small")`. `vit.models()` lists the names.
 
     weights: a .safetensors, .pth, .npz or .onnx file, a checkpoint folder, `timm:NAME` or `hf:OWNER/REPO`.

@@ -59,7 +59,7 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
         attention_norm=shape(block + "attn.inner_norm.weight") is not None,
         qk_norm=shape(block + "attn.q_norm.weight") is not None,
         bias=shape(block + "attn.proj.bias") is not None,
-        qkv_bias="qv" if shape(block + "attn.q_bias") else shape(block + "attn.qkv.bias") is not None,
+        qkv_bias=True if shape(block + "attn.qkv.bias") else "qv" if shape(block + "attn.q_bias") else False,
         layer_scale=(e.layer_scale or 1e-5) if shape(block + "ls1.gamma") else None,
         final_norm=shape("encoder.norm.weight") is not None,
     )
@@ -102,8 +102,8 @@ def _compare(
     found, wanted = (kernel[0], depth, mlp), (e.width, e.depth, e.mlp)
     if found != wanted:
         raise UserError(
-            f"{source.name} holds another size of model: width {found[0]}, {found[1]} blocks, hidden {found[2]}; the name "
-            f"asked for means width {wanted[0]}, {wanted[1]} blocks, hidden {wanted[2]}."
+            f"{source.name} holds another size of model: width {found[0]}, {found[1]} blocks, hidden {found[2]}; the "
+            f"name asked for means width {wanted[0]}, {wanted[1]} blocks, hidden {wanted[2]}."
         )
 
 
@@ -132,6 +132,6 @@ def _grid(n: int, native: tuple[int, int], prefix: int, source: Source) -> tuple
         if side * side == n - placed:
             return (side, side), placed
     raise UserError(
-        f"{source.name}: {n} positions are neither a square grid nor the native {native[0]}x{native[1]}, with or without "
-        f"{prefix} prefix tokens."
+        f"{source.name}: {n} positions are neither a square grid nor the native {native[0]}x{native[1]}, with or "
+        f"without {prefix} prefix tokens."
     )

@@ -337,8 +337,8 @@ def find(name: str) -> Model:
         fields["prefix_positions"] = min(e.prefix, e.positions == "learned")
         return Model(name, "vit", size, e.patch_size, e.image_size[0], fields=fields)
     raise UserError(
-        f"no model is called {name!r}.{nearest(name, MODELS)} `vitral models` lists all; vit_SIZE+PATCH with SIZE one of "
-        f"{', '.join(SIZES)} makes a plain ViT."
+        f"no model is called {name!r}.{nearest(name, MODELS)} `vitral models` lists all; vit_SIZE+PATCH with SIZE "
+        f"one of {', '.join(SIZES)} makes a plain ViT."
     )
 
 

@@ -84,12 +84,19 @@ BEIT_NEW: tuple[Row, ...] = (
 )
 INDEX = {"*.relative_position_index": "computed from the grid"}
 
+
+def _tiny_eps(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
+    """The default of ViTConfig, which the public files of these families carry."""
+    return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, eps=1e-12))
+
+
 VIT = Layout(
     "Hugging Face ViT",
     (*EMBEDDINGS, *_norms(OLD, "layernorm_before", "layernorm_after"), *OLD_ATTENTION, *OLD_MLP, *BEIT_OLD, *TOP),
     (OLD.replace("#", "0") + "layernorm_before.weight", "embeddings.patch_embeddings.projection.weight"),
     left_out={**LEFT_OUT, **DECODER, **INDEX},
     resize="plain",
+    adapt=_tiny_eps,
 )
 VIT_MEMORY = Layout(
     "Hugging Face ViT (names in memory of 5.x)",
@@ -97,6 +104,7 @@ VIT_MEMORY = Layout(
     (NEW.replace("#", "0") + "layernorm_before.weight", "embeddings.patch_embeddings.projection.weight"),
     left_out={**LEFT_OUT, **DECODER, **INDEX},
     resize="plain",
+    adapt=_tiny_eps,
 )
 DINOV2_BLOCK: tuple[Row, ...] = (
     ("encoder.blocks.#.ls1.gamma", OLD + "layer_scale1.lambda1"),
@@ -105,6 +113,12 @@ DINOV2_BLOCK: tuple[Row, ...] = (
     ("encoder.blocks.#.mlp.fc2.*", OLD + "mlp.fc2.*"),
     ("encoder.blocks.#.mlp.w12.*", OLD + "mlp.weights_in.*"),
     ("encoder.blocks.#.mlp.w3.*", OLD + "mlp.weights_out.*"),
+)
+
+
+SPLIT_GATE: tuple[Row, ...] = (
+    ("encoder.blocks.#.mlp.w12.*", OLD + "mlp.{gate_proj,up_proj}.*"),
+    ("encoder.blocks.#.mlp.w3.*", OLD + "mlp.down_proj.*"),
 )
 
 
@@ -123,7 +137,7 @@ DINOV2 = Layout(
 )
 DINOV2_MEMORY = Layout(
     "Hugging Face Dinov2 (names in memory of 5.x)",
-    (*EMBEDDINGS, *_norms(OLD, "norm1", "norm2"), *_attention(OLD, OLD)[1], *DINOV2_BLOCK, *TOP),
+    (*EMBEDDINGS, *_norms(OLD, "norm1", "norm2"), *_attention(OLD, OLD)[1], *DINOV2_BLOCK, *SPLIT_GATE, *TOP),
     (OLD.replace("#", "0") + "norm1.weight", "encoder.layer.0.attention.q_proj.weight"),
     left_out=LEFT_OUT,
     resize="plain",

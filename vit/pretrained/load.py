@@ -62,7 +62,7 @@ def load(
         opened = fetch(source) if _is_remote(source) else open_source(source, trust_pickle=trust_pickle)
         loaded = from_public(row, opened)
         patch = row.patch if row.patch != loaded.model.config.encoder.patch_size else None
-    return _as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
+    return as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
 
 
 def is_public(source: str) -> bool:
@@ -107,7 +107,7 @@ def _left_out(layout: Layout, source: Source) -> tuple[str, ...]:
     return (f"left out: {'; '.join(reasons)}",) if reasons else ()
 
 
-def _as_wanted(
+def as_wanted(
     loaded: Loaded,
     num_classes: int | None,
     image_size: int | tuple[int, int] | None,

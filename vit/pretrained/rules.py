@@ -140,7 +140,7 @@ def read(
             if fitted is None:
                 wrong.append(f"{'+'.join(theirs)} is {list(joined.shape)}, {name} {list(expected[name])}")
             else:
-                tensors[name] = fitted
+                tensors[name] = fitted.contiguous()
     bad = {text.split()[2].removesuffix(",") for text in wrong}
     missing = sorted(expected.keys() - tensors.keys() - bad) if not wrong else []
     extra = sorted(n for n in inside - used if not any(fnmatchcase(n, p) for p in layout.left_out))
