@@ -34,7 +34,7 @@ CASES = {
     "mae": ("mae", SMALL, {}, []),
     "dinov2": ("dinov2", WIDE, {}, [{"position_resize": "antialias"}, {"position_resize": "offset"}]),
     "dinov2_swiglu": ("dinov2", Size(48, 2, 3, 128), {"feed_forward": "swiglu"}, []),
-    "dinov2_registers": ("dinov2", WIDE, {}, []),
+    "dinov2_registers": ("dinov2", WIDE, {}, [{"position_resize": "plain"}]),
     "dinov3": ("dinov3", SMALL, {}, [{"rope_bf16": True}, {"rope_axes": "xy"}, {"eps": 1e-6}]),
     "dinov3_gated": ("dinov3", SMALL, {"feed_forward": "swiglu"}, []),
     "siglip": ("siglip2", SMALL, {}, [{"activation": "gelu"}, {"position_resize": "antialias"}]),

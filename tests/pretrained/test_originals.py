@@ -35,7 +35,7 @@ CASES = {
                          "vit_small_patch14_reg4_dinov2", VIT),
     "deit3": ("deit3_s16", 10, timm_layouts.DEIT3, "", (), "deit3_small_patch16_224",
               partial(VIT, adapt_layer_scale=True)),
-    "dinov3": ("dinov3_s16", 0, dino_layouts.DINOV3, "", 
+    "dinov3": ("dinov3_s16", 0, dino_layouts.DINOV3, "",
                ("mask_token", "rope_embed.periods", "blocks.0.attn.qkv.bias_mask"),
                "vit_small_patch16_dinov3_qkvb", EVA),
     "pe": ("pe_core_b16", 1024, clip_layouts.PE, "visual.", ("logit_scale",), "vit_pe_core_base_patch16_224", EVA),

@@ -8,14 +8,13 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import vit
 from tests.pretrained.parity import LIMIT, error
 from vit.pretrained.load import load
-
-MODEL = "models/vit_s_focus.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +56,7 @@ def test_its_features_see_what_is_in_an_image(file):
         picture = load_sample_image(name)
         crops += [loaded.preprocess.pixels(picture[:, :400]), loaded.preprocess.pixels(picture[:, 240:])]
     with torch.inference_mode():
-        tokens = loaded.model.forward_features(
-            loaded.preprocess.tensor(torch.from_numpy(__import__("numpy").stack(crops)))
-        )
+        tokens = loaded.model.forward_features(loaded.preprocess.tensor(np.stack(crops)))
         x = torch.nn.functional.normalize(loaded.model.pool(tokens), dim=1)
     likeness = x @ x.T
-    assert min(likeness[0, 1], likeness[2, 3]) > 0.5 > likeness[:2, 2:].max()
+    assert min(likeness[0, 1], likeness[2, 3]) > likeness[:2, 2:].max() + 0.1

@@ -128,7 +128,8 @@ FAMILIES = {
         {**EVA_ROPE, "feed_forward_norm": True, "attention_norm": True},
     ),
     "pe_core": Family(
-        (T.TIMM, C.PE), HALF, "Apache-2.0", PE_ROPE, {"pool": "attention", "pool_heads": 8}, crop=1.0, own_reference=True,
+        (T.TIMM, C.PE), HALF, "Apache-2.0", PE_ROPE, {"pool": "attention", "pool_heads": 8}, crop=1.0,
+        own_reference=True,
     ),
     "pe_spatial": Family(
         (T.TIMM, C.CLIP), HALF, "Apache-2.0", {**PE_ROPE, "final_norm": False}, {"pool": "mean"}, crop=1.0,

@@ -1,6 +1,6 @@
 """Hugging Face transformers: files as 4.x and 5.x write them, and the names 5.x uses in memory.
 
-All resize positions with plain bicubic interpolation, whatever the original did.
+All but one resize positions with plain bicubic interpolation, whatever the original did.
 """
 
 from __future__ import annotations
@@ -123,7 +123,10 @@ SPLIT_GATE: tuple[Row, ...] = (
 
 
 def _class_and_mean(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
-    """The classifier of Dinov2ForImageClassification sees the class token and the mean of the patches."""
+    """The classifier of Dinov2ForImageClassification sees the class token and the mean of the patches; the class with
+    registers, alone among Hugging Face's, antialiases its positions."""
+    if "embeddings.register_tokens" in names:
+        config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, position_resize="antialias"))
     return dataclasses.replace(config, pool="class_mean") if "/classifier.weight" in names else config
 
 
