@@ -120,7 +120,8 @@ class Classifier(nn.Module):
     def pool(self, tokens: Tokens) -> Tensor:
         """Tokens -> one vector an image, as the head sees it: [B, D], or [B, 2D] where two are put side by side."""
         if self.attn_pool is not None:
-            x = self.attn_pool(torch.cat([tokens.prefix, tokens.patches], dim=1))
+            seen = torch.cat([tokens.prefix, tokens.patches], dim=1) if self.config.pool_prefix else tokens.patches
+            x = self.attn_pool(seen)
         elif self.config.pool == "class":
             x = tokens.prefix[:, 0]
         elif self.config.pool == "mean":

@@ -35,6 +35,11 @@ CASES = {
                     [{"rope_offset": 0.0}, {"rope_axes": "yx"}]),
     "pe_spatial_b16": ("vit_pe_spatial_base_patch16_512", {}, (160, 288), []),
     "aimv2_l14": ("aimv2_large_patch14_224", {}, (210, 322), [{"eps": 1e-6}]),
+    "naflexvit_b16_gap": ("naflexvit_base_patch16_gap", {"num_classes": 7}, (160, 288),
+                          [{"position_resize": "aspect"}]),
+    "naflexvit_b16_par_gap": ("naflexvit_base_patch16_par_gap", {}, (160, 288), [{"position_resize": "antialias"}]),
+    "naflexvit_b16_map": ("naflexvit_base_patch16_map", {}, (160, 288), []),
+    "siglip2_b16_naflex": ("naflexvit_base_patch16_siglip", {}, (160, 288), [{"position_resize": "antialias"}]),
     "rope_s16": ("vit_small_patch16_rope_224", {}, (160, 288), [{"rope_axes": "yx"}]),
     "rope_mixed_s16": ("vit_small_patch16_rope_mixed_224", {}, (160, 288), [{"rope_axes": "yx"}]),
     "rope_ape_s16": ("vit_small_patch16_rope_ape_224", {}, (160, 288), []),
@@ -42,7 +47,7 @@ CASES = {
 
 
 def reference(name: str, **arguments):
-    if not name.startswith("beit"):
+    if not name.startswith(("beit", "naflex")):
         arguments["dynamic_img_size"] = True
     model = timm.create_model(name, depth=DEPTH, **arguments).eval()
     randomize(model)

@@ -52,7 +52,7 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
         registers=registers[-2] if registers else 0,
         positions="learned" if position else "none" if e.positions == "learned" else e.positions,
         prefix_positions=0,
-        position_resize=layout.resize,
+        position_resize=layout.resize or e.position_resize,
         relative_positions=shape("encoder.relative.0.table") is not None,
         pre_norm=shape("encoder.norm_pre.weight") is not None,
         feed_forward_norm=shape(block + "mlp.norm.weight") is not None,

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from torch import Tensor
-
 from vit.config import ClassifierConfig
+from vit.pretrained.orders import channels_last
 from vit.pretrained.rules import Layout, Row
 
 POOLER = "a tanh layer of the base model, which no head uses"
@@ -246,16 +245,6 @@ SIGLIP_CLASSIFIER = Layout(
 )
 
 
-def _patches_last(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
-    """NaFlex unrolls a patch as [p, p, C], here it is [C, p, p]."""
-    if name != "encoder.patch_embed.proj.weight":
-        return tensor
-    c, p = config.encoder.in_chans, config.encoder.patch_size
-    if writing:
-        return tensor.unflatten(1, (c, p, p)).permute(0, 2, 3, 1).flatten(1)
-    return tensor.unflatten(1, (p, p, c)).permute(0, 3, 1, 2).flatten(1)
-
-
 NAFLEX = Layout(
     "Hugging Face Siglip2 vision (NaFlex)",
     tuple(row if "patch_embed.proj.weight" not in row[0] else row[:2] for row in TOWER),
@@ -263,7 +252,7 @@ NAFLEX = Layout(
     never=SIGLIP.never,
     left_out=TEXT,
     resize="bilinear",
-    ours=_patches_last,
+    ours=channels_last,
 )
 AIMV2 = Layout(
     "Hugging Face Aimv2 vision",

@@ -44,8 +44,8 @@ class Layout:
     """Patterns of keys that it does not have."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Pattern of keys -> why they are not needed. `/` before a key stands for "outside the prefix"."""
-    resize: Resize = "antialias"
-    """How this layout's code base resizes positions."""
+    resize: Resize | None = "antialias"
+    """How this layout's code base resizes positions; None where it is the family that says."""
     theirs: Hook = _unchanged
     """For one tensor of theirs, by their name."""
     ours: Hook = _unchanged

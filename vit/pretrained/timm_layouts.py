@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vit.pretrained.rope_order import interleaved
+from torch import Tensor
+
+from vit.config import ClassifierConfig
+from vit.pretrained.orders import channels_last, interleaved
 from vit.pretrained.rules import Layout, Row
 
 STEM: tuple[Row, ...] = (
@@ -119,6 +122,30 @@ TIMM_BEIT = Layout(
         "mask_token": "for pre-training only",
         "lm_head.*": "for pre-training only",
     },
+)
+NAFLEX_STEM: tuple[Row, ...] = (
+    ("encoder.cls_token", "embeds.cls_token"),
+    ("encoder.reg_token", "embeds.reg_token"),
+    ("encoder.pos_embed", "embeds.pos_embed"),
+    ("encoder.patch_embed.proj.weight", "embeds.proj.weight"),
+    ("encoder.patch_embed.proj.bias", "embeds.proj.bias"),
+)
+
+
+def _grid_of_positions(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
+    """NaFlexViT keeps its positions as a grid [1, h, w, D]."""
+    if name != "embeds.pos_embed":
+        return tensor
+    return tensor.unflatten(1, config.encoder.grid) if writing else tensor.flatten(1, 2)
+
+
+TIMM_NAFLEX = Layout(
+    "timm NaFlexVit",
+    (*NAFLEX_STEM, *ATTENTION, *MLP, *LAYER_SCALE, *TOP),
+    (VIT, "embeds.proj.weight", "embeds.pos_embed"),
+    resize=None,
+    theirs=_grid_of_positions,
+    ours=channels_last,
 )
 DEIT3 = Layout(
     "DeiT-III (original)",
