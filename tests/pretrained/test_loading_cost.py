@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -26,11 +27,14 @@ def touched(tensors) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the file cannot be put out of the page cache")
 def test_a_base_model_loads_within_1_3_times_load_file(file):
     def cost(read) -> float:
-        begun = time.process_time()
+        with file.open("rb") as stream:  # from the disk, not from memory: a mapped file costs nothing until it is read
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        begun = time.perf_counter()
         touched(read())
-        return time.process_time() - begun
+        return time.perf_counter() - begun
 
     def ours():
         return load("vit_b16", file).model.state_dict().values()

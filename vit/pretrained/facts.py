@@ -21,9 +21,11 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
     assert prefix is not None, "the layout was recognised from these keys"
     inside = relative(set(source.shapes), prefix)
 
+    pairs = list(layout.pairs(1))
+
     def shape(ours: str) -> Shape | None:
         """Of `ours` as it will be read; None if the file has nothing for it. No data is touched."""
-        for mine, theirs, _ in layout.pairs(1):
+        for mine, theirs, _ in pairs:
             if ours in mine and inside.issuperset(theirs):
                 shapes = [source.shapes[absolute(name, prefix)] for name in theirs]
                 empty = [torch.empty(s, device="meta") for s in shapes]

@@ -116,7 +116,8 @@ FAMILIES = {
         {**NO_CLS, "activation": "gelu_tanh"}, {"pool": "attention"}, in_timm={"activation": "gelu"},
     ),
     "siglip2_naflex": Family(
-        (T.TIMM_NAFLEX, hf.NAFLEX), HALF, "Apache-2.0", {**NO_CLS, "activation": "gelu_tanh", "position_resize": "bilinear"},
+        (T.TIMM_NAFLEX, hf.NAFLEX), HALF, "Apache-2.0",
+        {**NO_CLS, "activation": "gelu_tanh", "position_resize": "bilinear"},
         {"pool": "attention"}, crop=1.0,
     ),
     "naflexvit": Family(
