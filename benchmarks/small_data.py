@@ -3,7 +3,8 @@ digits written out as PNG folders, against timm's VisionTransformer and a small 
 
 The rivals are shown as many images as our recipe shows its model, through the same augmentation and loader, under
 timm's AdamW and cosine schedule; timm's model has the width, depth and number of tokens of ours (patches of 7, which
-do better on so little than patches of 4). The best epoch on the 500 validation digits counts for the rivals; all figures are of the 1,000 test digits.
+do better on so little than patches of 4). The best epoch on the 500 validation digits counts for the rivals; all
+figures are of the 1,000 test digits.
 """
 
 from __future__ import annotations
