@@ -76,4 +76,6 @@ def contestant(
         done += 1
         scheduler.step_update(done)
 
-    return Contestant(name, model, iter(batches), step, steps, lambda: eval_loader(test, preprocess, batch_size=256))
+    return Contestant(
+        name, model, iter(batches), step, steps, epochs, lambda: eval_loader(test, preprocess, batch_size=256)
+    )
