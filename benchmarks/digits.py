@@ -58,7 +58,9 @@ def ours(data: Data, seed: int) -> Contestant:
     def test_batches() -> Any:
         return eval_loader(test, preprocess, batch_size=256)
 
-    return Contestant("ours", model, iter(batches), step, loop.steps_per_epoch, test_batches, weights=lambda: ema.state)
+    return Contestant(
+        "ours", model, iter(batches), step, loop.steps_per_epoch, recipe.epochs, test_batches, lambda: ema.state
+    )
 
 
 def main(arguments: list[str]) -> None:

@@ -66,10 +66,10 @@ def test_calibration_error_by_hand():
     assert computed(p.log(), torch.tensor([0, 1, 1]))["ece"] == pytest.approx((2 * 0.3 + 0.4) / 3, abs=1e-6)
 
 
-def test_certainty_is_in_the_last_bin_and_not_taken_for_a_logit():
-    logits = torch.tensor([[200.0, 0.0], [0.0, 200.0]])
-    assert computed(logits, torch.tensor([0, 1]))["ece"] == pytest.approx(0.0, abs=1e-6)
-    assert computed(logits, torch.tensor([1, 0]))["ece"] == pytest.approx(1.0, abs=1e-6)
+def test_certainty_shares_the_last_bin():
+    """A wrong answer at 1.0 and a right one at .98: in one bin the error is |.5 - .99|, in two it would be .51."""
+    logits = torch.tensor([[200.0, 0.0], [math.log(0.98), math.log(0.02)]])
+    assert computed(logits, torch.tensor([1, 0]))["ece"] == pytest.approx(0.49, abs=1e-5)
 
 
 def test_fewer_than_five_classes():
