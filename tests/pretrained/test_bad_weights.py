@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 
 import numpy as np
 import pytest
@@ -117,7 +116,7 @@ def test_a_pickle_with_code_in_it(tmp_path, capsys):
     np.savez(npz, a=np.array([Evil()], dtype=object))
     with pytest.raises(UserError, match="not a whole"):
         open_source(npz)
-    assert capsys.readouterr().out == "" and pickle.dumps
+    assert capsys.readouterr().out == ""
 
 
 def test_a_file_that_is_not_there_or_of_no_known_kind(tmp_path):
@@ -140,7 +139,6 @@ def test_names_that_do_not_exist():
 
 
 def test_without_a_network_the_message_says_what_to_put_where(monkeypatch, tmp_path):
-    import huggingface_hub.constants
     from huggingface_hub import errors
 
     def offline(*_, **__):
@@ -156,7 +154,6 @@ def test_without_a_network_the_message_says_what_to_put_where(monkeypatch, tmp_p
     monkeypatch.setattr("timm.create_model", no_network)
     with pytest.raises(UserError, match=r"could not be fetched .* Name or service .* --weights FILE\.safetensors"):
         load("vit_s16", "timm:vit_small_patch16_224")
-    assert huggingface_hub.constants.HF_HOME
 
 
 def test_a_layout_lists_what_it_leaves_out(state):

@@ -220,10 +220,28 @@ def test_models_are_listed():
     assert "hf:facebook/dinov2-small" in found["dinov2_s14"].sources
 
 
+def test_the_models_command(capsys):
+    from vit.__main__ import command
+
+    assert command(["models", "dinov2_s*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[1].startswith("dinov2_s14 ") and "hf:facebook/dinov2-small" in lines[1]
+    with pytest.raises(UserError, match="no model matches 'dinov9'"):
+        command(["models", "dinov9"])
+
+
+def test_the_convert_command(tmp_path, capsys):
+    from vit.__main__ import command
+
+    _, folder = a_checkpoint(tmp_path)
+    assert command(["convert", str(folder), str(tmp_path / "o.safetensors"), "--to", "hf"]) == 0
+    assert "as hf names it" in capsys.readouterr().out
+    assert "vit.encoder.layer.0.attention.attention.query.weight" in load_file(tmp_path / "o.safetensors")
+
+
 def test_a_model_is_found_by_its_source():
     from vit.pretrained.families import by_source
 
     assert by_source("timm:vit_small_patch14_dinov2.lvd142m").name == "dinov2_s14"
     assert by_source("hf:facebook/dinov2-small").name == "dinov2_s14"
     assert by_source("hf:nobody/nothing") is None
-    assert load_file
