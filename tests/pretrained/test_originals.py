@@ -39,6 +39,8 @@ CASES = {
                ("mask_token", "rope_embed.periods", "blocks.0.attn.qkv.bias_mask"),
                "vit_small_patch16_dinov3_qkvb", EVA),
     "pe": ("pe_core_b16", 1024, clip_layouts.PE, "visual.", ("logit_scale",), "vit_pe_core_base_patch16_224", EVA),
+    "eva02": ("eva02_clip_b16", 512, timm_layouts.EVA02, "visual.", ("logit_scale", "visual.rope.freqs_cos"),
+              "eva02_base_patch16_clip_224", EVA),
     "aimv2": ("aimv2_l14", 0, huggingface_layouts.AIMV2_ORIGINAL, "", (), "aimv2_large_patch14_224", VIT),
 }  # fmt: skip
 

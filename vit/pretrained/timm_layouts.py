@@ -168,10 +168,10 @@ EVA02 = Layout(
     "EVA-02 (original)",
     (
         *STEM,
+        ("encoder.blocks.#.attn.inner_norm.*", "blocks.#.attn.inner_attn_ln.*"),
         *SPLIT_QKV[:1],
         *ATTENTION,
         *QV_BIAS,
-        ("encoder.blocks.#.attn.inner_norm.*", "blocks.#.attn.inner_attn_ln.*"),
         ("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.{w1,w2}.*"),
         ("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.w12.*"),
         ("encoder.blocks.#.mlp.norm.*", "blocks.#.mlp.ffn_ln.*"),
