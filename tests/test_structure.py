@@ -192,14 +192,17 @@ socket.getaddrinfo = socket.create_connection = socket.gethostbyname = refuse
 
 def test_row_62_no_network_on_import_and_in_training(tmp_path):
     code = f"""{NO_NETWORK}
-import vit, train, eval, datasets
+import os, vit, train, eval, datasets
+from PIL import Image
 vit.load, vit.create
 try:
     socket.create_connection(("127.0.0.1", 9))
 except AssertionError:
     print("the guard works")
-options = ["--model", "vit_nano32_mean", "--epochs", "1", "--batch-size", "512", "--muon-lr", "0.001"]
-train.main(["digits", "--device", "cpu", "--out", "run", *options])
+for i in range(20):
+    os.makedirs(f"data/{{i % 2}}", exist_ok=True)
+    Image.new("RGB", (8, 8), (i, 0, 9 * i)).save(f"data/{{i % 2}}/{{i}}.png")
+train.main(["folder", "--data", "data", "--device", "cpu", "--out", "run", "--epochs", "1"])
 """
     # Without this, albumentations asks the network for its newest version.
     told = python(code, cwd=tmp_path, env={"NO_ALBUMENTATIONS_UPDATE": ""})
