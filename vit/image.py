@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -201,6 +201,33 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
+class Placement(NamedTuple):
+    """x of the input = x of the image * scale_x + left, and y likewise; left and top in whole pixels."""
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+
+
+def image_size(source: Source) -> tuple[int, int]:
+    """(H, W) of an image as `decode` gives it, upright, from the header of a file. Raises UserError like `decode`."""
+    if isinstance(source, np.ndarray | Image.Image):
+        height, width = decode(source).shape[:2]
+        return height, width
+    name = _name(source)
+    try:
+        with _open(source, name) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file (current folder: {os.getcwd()}).") from None
+    except Exception as error:
+        raise UserError(f"{name}: cannot be decoded ({str(error) or type(error).__name__}).") from error
+
+
 Resize = Literal["crop", "squash", "letterbox"]
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -256,6 +283,17 @@ class Preprocess:
             return self._letterbox(image, resample)
         return self._crop(image, resample)
 
+    def placement(self, size: tuple[int, int]) -> Placement:
+        """Where an image of (H, W) pixels lies in the model's input. Raises UserError for "crop", which loses parts."""
+        (height, width), (h, w) = self.size, size
+        if self.resize == "crop":
+            raise UserError('boxes need the whole image: preprocess.resize "squash" or "letterbox", not "crop".')
+        if self.resize == "squash" or size == self.size:
+            return Placement(width / w, height / h, 0, 0)
+        scale = min(height / h, width / w)
+        new_h, new_w = max(1, round(h * scale)), max(1, round(w * scale))
+        return Placement(new_w / w, new_h / h, (width - new_w) // 2, (height - new_h) // 2)
+
     def _crop(self, image: np.ndarray, resample: Image.Resampling) -> np.ndarray:
         height, width = self.size
         image = _trim(image, max(height, width) / min(height, width) * 4)
@@ -271,13 +309,12 @@ class Preprocess:
         return np.array(resized[top : top + height, left : left + width])
 
     def _letterbox(self, image: np.ndarray, resample: Image.Resampling) -> np.ndarray:
-        height, width = self.size
         h, w = image.shape[:2]
-        scale = min(height / h, width / w)
-        new_h, new_w = max(1, round(h * scale)), max(1, round(w * scale))
-        canvas = np.empty((height, width, 3), np.uint8)
+        place = self.placement((h, w))
+        new_h, new_w = round(h * place.scale_y), round(w * place.scale_x)
+        top, left = place.top, place.left
+        canvas = np.empty((*self.size, 3), np.uint8)
         canvas[:] = np.rint(np.array(self.mean) * 255)
-        top, left = (height - new_h) // 2, (width - new_w) // 2
         resized = Image.fromarray(image).resize((new_w, new_h), resample)
         canvas[top : top + new_h, left : left + new_w] = np.asarray(resized)
         return canvas
