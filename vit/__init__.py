@@ -18,18 +18,20 @@ if TYPE_CHECKING:
     from vit.predict import Prediction as Prediction
     from vit.predict import Predictor as Predictor
     from vit.predict import load as load
+    from vit.pretrained.listing import models as models
 
     __version__: str
 
 _HOMES = {
     "create": "vit.classifier",
     "load": "vit.predict",
+    "models": "vit.pretrained.listing",
     "Prediction": "vit.predict",
     "Predictor": "vit.predict",
     "Preprocess": "vit.image",
     "UserError": "vit.errors",
 }
-__all__ = ["Prediction", "Predictor", "Preprocess", "UserError", "__version__", "create", "load"]
+__all__ = ["Prediction", "Predictor", "Preprocess", "UserError", "__version__", "create", "load", "models"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The `vitral` command: `vitral predict CHECKPOINT IMAGE|FOLDER...`.
+"""The `vitral` command: `vitral predict CHECKPOINT IMAGE|FOLDER...`, `vitral models`, `vitral convert`.
 
 Exit codes of predict: 0 every image has an answer, 1 some could not be read (each is named, the others are answered),
 2 nothing was predicted: a mistake in the command, in the checkpoint or in every image.
@@ -21,6 +21,7 @@ import tyro
 
 from vit.command import run
 from vit.errors import UserError, nearest, shown
+from vit.pretrained.commands import Convert, Models
 
 if TYPE_CHECKING:
     from vit.predict import Prediction
@@ -52,7 +53,7 @@ class Predict:
     """auto, cpu, cuda, cuda:1, mps."""
 
 
-COMMANDS = {"predict": Predict}
+COMMANDS = {"predict": Predict, "models": Models, "convert": Convert}
 
 
 def main() -> None:
@@ -75,11 +76,12 @@ def command(arguments: Sequence[str]) -> int:
     parsed = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="vitral",
-        description="Vision Transformers: label images with a trained checkpoint. vitral --version prints the version.",
+        description="Vision Transformers: label images with a trained checkpoint, list and convert public weights. "
+        "vitral --version prints the version.",
         args=list(arguments),
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    return predict(parsed)
+    return predict(parsed) if isinstance(parsed, Predict) else parsed.run()
 
 
 def predict(args: Predict) -> int:

@@ -46,7 +46,9 @@ def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[
         )
         return model, fresh_preprocess(recipe, facts, side), []
     size = (side, side) if side is not None else None
-    model, config, notes = start_from(recipe.weights, tuple(classes), image_size=size, **regularizers)
+    model, config, notes = start_from(
+        recipe.weights, tuple(classes), name=recipe.model, image_size=size, **regularizers
+    )
     preprocess = Preprocess.from_dict(config["preprocess"])
     preprocess = replace(preprocess, size=model.config.encoder.image_size, resize=recipe.resize or preprocess.resize)
     if recipe.freeze:

@@ -39,7 +39,8 @@ def save_checkpoint(
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, new / WEIGHTS)
-        (new / CONFIG).write_text(json.dumps({"format": FORMAT, **config}, indent=1, ensure_ascii=False))
+        text = json.dumps({"format": FORMAT, **config}, indent=1, ensure_ascii=False)
+        (new / CONFIG).write_text(text, encoding="utf-8")
         if trainer is not None:
             torch.save(trainer, new / TRAINER)
         for file in (*new.iterdir(), new):
@@ -80,10 +81,10 @@ def load_config(folder: Path) -> dict[str, Any]:
     """The config.json of a checkpoint folder. Raises UserError where there is none or it is damaged."""
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as JSON: {error}.") from None
-    if not isinstance(config, dict) or "model" not in config:
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise UserError(f"{file} does not describe a model.")
     if config.get("format") != FORMAT:
         raise UserError(f"{file} has format {config.get('format')}; this version of vitral reads format {FORMAT}.")
@@ -93,7 +94,8 @@ def load_config(folder: Path) -> dict[str, Any]:
 def set_config(folder: Path, **values: Any) -> None:
     """Change entries of a checkpoint's config.json, whole or not at all."""
     new = folder / (CONFIG + ".new")
-    new.write_text(json.dumps({**load_config(folder), **values}, indent=1, ensure_ascii=False))
+    text = json.dumps({**load_config(folder), **values}, indent=1, ensure_ascii=False)
+    new.write_text(text, encoding="utf-8")
     _flush(new)
     os.replace(new, folder / CONFIG)
 
@@ -147,14 +149,15 @@ def load_tensors(file: str | Path, *, trust_pickle: bool = False) -> dict[str, T
             raise UserError(f"{file} is not a whole safetensors file: {error}. Fetch or save it again.") from None
     try:
         content = torch.load(file, map_location="cpu", weights_only=not trust_pickle)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if "Unsupported operand" in str(error):
+            raise UserError(f"{file} is not a whole PyTorch file: it is no pickle. Fetch or save it again.") from None
         raise UserError(
             f"{file} is a pickle that wants to run code; it was refused and nothing ran. Convert it to safetensors, "
             "or, if you trust whoever made it, pass --trust-pickle."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file} is not a whole PyTorch file: {first_line}. Fetch or save it again.") from None
+        raise UserError(f"{file} is not a whole PyTorch file: {_first_line(error)}. Fetch or save it again.") from None
     for key in ("model", "state_dict", "model_state_dict", "model_ema"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -171,8 +174,16 @@ def load_trainer(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds no {TRAINER}: it can be used as --weights, but not resumed.")
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{file} cannot be read: {error}. Resume from another checkpoint.") from None
+    except pickle.UnpicklingError:  # whose text advises to trust the file
+        raise UserError(
+            f"{file} cannot be read: it does not hold tensors and plain values. Resume from another checkpoint."
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise UserError(f"{file} cannot be read: {_first_line(error)}. Resume from another checkpoint.") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _flush(path: Path) -> None:

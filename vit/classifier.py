@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,20 +18,48 @@ from vit.layers import Attention, Mlp, make_norm
 def create(
     name: str,
     *,
-    num_classes: int = 1000,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    trust_pickle: bool = False,
     **encoder: Any,
 ) -> Classifier:
-    """A model by name with new weights: `create("vit_s16", num_classes=10, image_size=(224, 320))`.
+    """A model by name: `create("vit_s16", num_classes=10, image_size=(224, 320))`, with new weights, or with somebody's:
+    `create("dinov2_s14", weights="hf:facebook/dinov2-small")`. `vit.models()` lists the names.
 
-    image_size: (H, W), or the side of a square. `encoder`: fields of EncoderConfig (in_chans=1, drop_path=.1).
-    Raises UserError on a name, a field or a size that does not exist.
+    weights: a .safetensors, .pth, .npz or .onnx file, a checkpoint folder, `timm:NAME` or `hf:OWNER/REPO`.
+    num_classes: 1000 for a new model; with weights, None keeps the head they have (and 0 takes it off).
+    image_size: (H, W), or the side of a square. `encoder`: fields of EncoderConfig (in_chans=1, patch_size=8,
+    drop_path=.1). What had to be changed in the weights is said on the log `vitral`.
+    Raises UserError on a name, a field or a size that does not exist, and on weights that do not fit.
     """
-    config = preset(name)
+    if weights is not None:
+        from vit.pretrained.load import load
+
+        loaded = load(
+            name, weights, num_classes=num_classes, image_size=image_size, trust_pickle=trust_pickle, **encoder
+        )
+        for note in loaded.notes:
+            _log.warning("%s: %s", weights, note)
+        return loaded.model
+    config = _config_of(name)
     if image_size is not None:
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
         encoder["image_size"] = size
-    return Classifier(replace(config, encoder=changed(config.encoder, encoder), num_classes=num_classes))
+    classes = 1000 if num_classes is None else num_classes
+    return Classifier(replace(config, encoder=changed(config.encoder, encoder), num_classes=classes))
+
+
+def _config_of(name: str) -> ClassifierConfig:
+    """Of a new model: our own presets, or the architecture of a public family."""
+    if name.startswith("vit_"):
+        return preset(name)
+    from vit.pretrained.families import find
+
+    return find(name).config
+
+
+_log = logging.getLogger("vitral")
 
 
 class AttentionPool(nn.Module):

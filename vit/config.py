@@ -72,6 +72,8 @@ class EncoderConfig:
     """Where patches lie: -1..1 along each side (DINOv3), or row and column numbers."""
     rope_offset: float = 0.0
     """Added to row and column numbers."""
+    rope_axes: Literal["yx", "xy"] = "yx"
+    """Which of row and column comes first in the channels."""
     rope_reference: tuple[int, int] | None = None
     """Row and column numbers are scaled to this grid, whatever the image's (EVA02)."""
     rope_mixed: bool = False
@@ -108,8 +110,9 @@ class EncoderConfig:
         object.__setattr__(self, "image_size", tuple(self.image_size))
         if self.rope_reference is not None:
             object.__setattr__(self, "rope_reference", tuple(self.rope_reference))
+        for name in ("width", "depth", "heads", "mlp", "patch_size", "in_chans"):
+            _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         _check(self.width % self.heads == 0, f"width {self.width} is not a multiple of heads {self.heads}")
-        _check(self.depth >= 1 and self.patch_size >= 1, "depth and patch_size must be at least 1")
         for side in self.image_size:
             _check(
                 side > 0 and side % self.patch_size == 0,
@@ -200,6 +203,7 @@ def preset(name: str) -> ClassifierConfig:
             f"{', '.join(SIZES)} and optional _conv, _rope, _mean: vit_s16, vit_nano4_conv."
         )
     size, patch, flags = SIZES[match[1]], int(match[2]), match[3].split("_")
+    _check(1 <= patch <= 224, f"{name}: the patch size must be in 1..224 pixels, got {patch}")
     mean = "mean" in flags
     encoder = EncoderConfig(
         *size,

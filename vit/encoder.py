@@ -108,6 +108,7 @@ class Encoder(nn.Module):
             "centered": c.rope_places == "centered",
             "offset": c.rope_offset,
             "reference": c.rope_reference,
+            "axes": c.rope_axes,
         }
         if self.rope_freqs is not None:
             place = self._table("places", grid, device, lambda: places(grid, device, **where))

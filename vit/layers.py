@@ -119,8 +119,9 @@ class Attention(nn.Module):
             x = self.qkv(q)
             if self.q_bias is not None and self.v_bias is not None:
                 x = x + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-            parts = x.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-            return parts[0], parts[1], parts[2]
+            # unbind, not three selections: its gradient is one stack instead of three sums over zeros.
+            q, k, v = x.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            return q, k, v
         weights = self.qkv.weight.chunk(3)
         biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (self.q_bias, None, self.v_bias)
         return tuple(  # pyright: ignore[reportReturnType]

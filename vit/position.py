@@ -5,7 +5,7 @@ Shape letters: P patches, D width, d head width, H heads, (h, w) grid, R prefix 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -66,12 +66,13 @@ def places(
     centered: bool = True,
     offset: float = 0.0,
     reference: tuple[int, int] | None = None,
+    axes: Literal["yx", "xy"] = "yx",
 ) -> Tensor:
-    """(row, column) of every patch, float32 [P, 2].
+    """(row, column) of every patch, or (column, row) where axes is "xy": float32 [P, 2].
 
     centered: patch centers on -1..1 (DINOv3); otherwise numbers from `offset` on, scaled to `reference` if given.
     """
-    axes = []
+    sides = []
     for i, n in enumerate(grid):
         numbers = torch.arange(n, device=device).float()
         if centered:
@@ -79,8 +80,9 @@ def places(
         else:
             axis = numbers + offset
             axis = axis if reference is None else axis / n * reference[i]
-        axes.append(axis)
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 1)
+        sides.append(axis)
+    place = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)
+    return place.flip(-1) if axes == "xy" else place
 
 
 def axial_rope(
@@ -93,28 +95,29 @@ def axial_rope(
     centered: bool = True,
     offset: float = 0.0,
     reference: tuple[int, int] | None = None,
+    axes: Literal["yx", "xy"] = "yx",
     bf16: bool = False,
 ) -> Rope:
     """2-D rotary angles: by default over coordinates in -1..1 (DINOv3, Siméoni et al. 2025, section 3.2).
 
-    Half of the channel pairs turn with the row, half with the column, with periods base^(4i/d): full turns where
+    Half of the channel pairs turn with one coordinate, half with the other, with periods base^(4i/d): full turns where
     coordinates are centered, radians where they are numbers. The `prefix` tokens have no place in the picture:
     their rotation is the identity. Returns cos and sin [prefix + h*w, d].
     """
     periods = base ** (torch.arange(head_width // 4, device=device) * (4.0 / head_width))  # [d/4]
     periods = periods.bfloat16().float() if bf16 else periods
-    place = places(grid, device, centered=centered, offset=offset, reference=reference)  # [P, 2]
+    place = places(grid, device, centered=centered, offset=offset, reference=reference, axes=axes)
     place = 2 * torch.pi * place if centered else place
     return _cos_sin((place[:, :, None] / periods).flatten(1), prefix)
 
 
 def mixed_rope(place: Tensor, frequencies: Tensor, prefix: int) -> Rope:
-    """Rotary angles of one block from learned frequencies over row and column (RoPE-Mixed, Heo et al. 2024, eq. 14).
+    """Rotary angles of one block from learned frequencies over both coordinates (RoPE-Mixed, Heo et al. 2024, eq. 14).
 
     place [P, 2], frequencies [2, H, d/2] -> cos and sin [H, prefix + P, d].
     """
-    row, column = frequencies[:, :, None].float()  # each [H, 1, d/2]
-    return _cos_sin(place[:, :1] * row + place[:, 1:] * column, prefix)
+    first, second = frequencies[:, :, None].float()  # each [H, 1, d/2]
+    return _cos_sin(place[:, :1] * first + place[:, 1:] * second, prefix)
 
 
 def _cos_sin(angles: Tensor, prefix: int) -> Rope:

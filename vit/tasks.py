@@ -3,6 +3,7 @@ between classification and detection."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -38,6 +39,10 @@ class Task(Protocol):
 
     def metrics(self) -> Metrics: ...
 
+    def uncertainty(self, numbers: dict[str, Any]) -> float:
+        """Standard error of the score in `Metrics.scalars()`; 0 where it is unknown."""
+        ...
+
 
 class Classification:
     """Classification of images [B, 3, H, W] into K classes, or, with multilabel, any number of them."""
@@ -54,3 +59,8 @@ class Classification:
 
     def metrics(self) -> Metrics:
         return ClassificationMetrics(self.classes, self.loss.multilabel)
+
+    def uncertainty(self, numbers: dict[str, Any]) -> float:
+        """Of a proportion p over n images: sqrt(p (1 - p) / n). For multi-label mean AP there is no such form: 0."""
+        p, n = numbers.get("top1"), numbers.get("n")
+        return math.sqrt(p * (1 - p) / n) if p is not None and n else 0.0

@@ -1,0 +1,285 @@
+"""Checkpoint folders: whole or not at all, nothing trusted, every mismatch named (rows 34, 35, 54, 55)."""
+
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import vit.checkpoint
+from vit.checkpoint import (
+    CONFIG,
+    TRAINER,
+    WEIGHTS,
+    find_checkpoint,
+    load_config,
+    load_model,
+    load_tensors,
+    load_trainer,
+    save_checkpoint,
+    set_config,
+)
+from vit.classifier import create
+from vit.errors import UserError
+from vit.transfer import start_from
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    sizes = {"width": 16, "heads": 2, "mlp": 16, "depth": 1}
+    return create("vit_nano8_conv", num_classes=3, image_size=16, registers=1, **sizes).eval()
+
+
+def config_of(model):
+    return {"task": "classification", "model": model.config.to_dict(), "classes": ["a", "b", "ß"], "preprocess": {}}
+
+
+@pytest.fixture
+def folder(tmp_path, model):
+    place = tmp_path / "checkpoints" / "best"
+    save_checkpoint(place, model.state_dict(), config_of(model), {"step": 7, "model": {"w": torch.ones(2)}})
+    return place
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+@torch.no_grad()
+def test_round_trip(folder, model):
+    loaded, config = load_model(folder)
+    assert config == json.loads(json.dumps({"format": 1, **config_of(model)})) and not loaded.training
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in loaded.state_dict().items())
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(loaded(images), model(images))
+    trainer = load_trainer(folder)
+    assert trainer["step"] == 7 and torch.equal(trainer["model"]["w"], torch.ones(2))
+    assert sorted(os.listdir(folder.parent)) == ["best"]
+
+
+def test_a_run_folder_means_its_best_checkpoint(folder, tmp_path):
+    assert find_checkpoint(tmp_path) == folder == find_checkpoint(str(folder))
+    os.rename(folder, folder.with_name("last"))
+    assert find_checkpoint(tmp_path) == folder.with_name("last")
+
+
+def test_a_checkpoint_without_trainer_can_be_used_but_not_resumed(tmp_path, model):
+    save_checkpoint(tmp_path / "x", model.state_dict(), config_of(model))
+    load_model(tmp_path / "x")
+    with pytest.raises(UserError, match=r"holds no trainer\.pt: it can be used as --weights, but not resumed"):
+        load_trainer(tmp_path / "x")
+
+
+def test_set_config_changes_one_entry(folder):
+    before = load_config(folder)
+    set_config(folder, temperature=1.5)
+    assert load_config(folder) == {**before, "temperature": 1.5}
+    assert sorted(os.listdir(folder)) == [CONFIG, WEIGHTS, TRAINER]
+
+
+STEPS = ["save_file", "json.dumps", "torch.save", "_flush", "os.rename", "second rename", "shutil.rmtree"]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no except clause may run."""
+
+
+def die_at(monkeypatch, step):
+    def on_call(owner, name, number=1):
+        original, calls = getattr(owner, name), 0
+
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                raise Killed
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    module = vit.checkpoint
+    match step:
+        case "second rename":
+            on_call(os, "rename", 2)
+        case "shutil.rmtree":
+            on_call(shutil, "rmtree", 3)  # the last of three: the previous checkpoint is being removed
+        case "json.dumps" | "torch.save" | "os.rename":
+            owner, name = step.split(".")
+            on_call({"json": json, "torch": torch, "os": os}[owner], name)
+        case _:
+            on_call(module, step)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_row_34_killed_while_saving(folder, tmp_path, model, monkeypatch, step):
+    """At every step the previous checkpoint, or the new one, loads whole; and the next save puts all in order."""
+    new = {k: v + 1 if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    with monkeypatch.context() as patch:
+        die_at(patch, step)
+        with pytest.raises(Killed):
+            save_checkpoint(folder, new, config_of(model), {"step": 8})
+    found = find_checkpoint(tmp_path)
+    weights = load_model(tmp_path)[0].state_dict()["head.bias"]
+    old = model.state_dict()["head.bias"]
+    is_new = step == "shutil.rmtree"
+    assert torch.equal(weights, old + 1 if is_new else old)
+    assert load_trainer(found)["step"] == (8 if is_new else 7)
+    assert found == (folder.with_name("best.old") if step == "second rename" else folder)
+
+    save_checkpoint(folder, new, config_of(model), {"step": 9})
+    assert sorted(os.listdir(folder.parent)) == ["best"] and load_trainer(folder)["step"] == 9
+
+
+@pytest.mark.parametrize("step", ["save_file", "torch.save", "_flush", "os.rename", "second rename"])
+def test_row_35_a_full_disk_leaves_the_previous_one(folder, model, monkeypatch, step):
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{__name__}.Killed", OSError(28, "No space left on device"))
+        die_at(patch, step)
+        with pytest.raises(UserError, match=r"best: the checkpoint could not be written .*No space left on device"):
+            save_checkpoint(folder, model.state_dict(), config_of(model), {"step": 8})
+    assert contents(find_checkpoint(folder)) == before
+    assert [name for name in os.listdir(folder.parent) if name.endswith(".new")] == []
+
+
+def test_row_55_a_truncated_file(folder):
+    weights = folder / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model\.safetensors is not a whole safetensors file"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("start", [b"\xff" * 8, b"\x00" * 8, b"", (50).to_bytes(8, "little") + b"{" * 50])
+def test_row_55_a_damaged_header(folder, start):
+    (folder / WEIGHTS).write_bytes(start + (folder / WEIGHTS).read_bytes()[len(start) :] if start else b"")
+    with pytest.raises(UserError, match=r"model\.safetensors is not a whole safetensors file"):
+        load_model(folder)
+
+
+def test_row_55_every_mismatch_is_named(folder):
+    tensors = load_file(folder / WEIGHTS)
+    tensors["head.weight"] = torch.zeros(5, 16)
+    tensors["extra.weight"] = tensors.pop("encoder.norm.bias")
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(UserError) as caught:
+        load_model(folder)
+    told = str(caught.value)
+    assert str(folder / WEIGHTS) in told
+    assert "missing: encoder.norm.bias" in told and "not in the model: extra.weight" in told
+    assert "wrong shape: head.weight is [5, 16], the model has [3, 16]" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("\udcff", "cannot be read as JSON"),
+        ("[]", "does not describe a model"),
+        ('{"format": 1}', "does not describe a model"),
+        ('{"format": 1, "model": "big"}', "does not describe a model"),
+        ('{"format": 99, "model": {}}', "has format 99; this version of vitral reads format 1"),
+        ('{"format": 1, "model": {"encoder": {"mixture": 8}}}', "no field 'mixture'"),
+    ],
+)
+def test_a_damaged_config(folder, text, told):
+    (folder / CONFIG).write_text(text, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(UserError, match=told):
+        load_model(folder)
+
+
+def test_a_damaged_trainer(folder):
+    whole = (folder / TRAINER).read_bytes()
+    for content in (whole[:100], b"nonsense", b""):
+        (folder / TRAINER).write_bytes(content)
+        with pytest.raises(UserError, match=r"trainer\.pt cannot be read: .*Resume from another checkpoint"):
+            load_trainer(folder)
+
+
+def test_places_without_a_checkpoint(folder, tmp_path):
+    with pytest.raises(UserError, match=r'current folder: .*Did you mean "checkpoints"'):
+        find_checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(UserError, match=r"is a file; a checkpoint is a folder"):
+        find_checkpoint(folder / WEIGHTS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty holds no checkpoint: model\.safetensors and config\.json are missing"):
+        find_checkpoint(tmp_path / "empty")
+
+
+class Malicious:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (self.mark, "w")
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.pt", "weights.bin"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_row_54_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, name, zipped):
+    mark, file = tmp_path / "mark", tmp_path / name
+    content = {"w": torch.ones(1), "x": Malicious(str(mark))}
+    torch.save(content, file) if zipped else file.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(UserError, match=r"pickle that wants to run code; it was refused.*--trust-pickle"):
+        load_tensors(file)
+    assert not mark.exists()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file")
+def test_row_54_trust_pickle_overrides(tmp_path):
+    mark, file = tmp_path / "mark", tmp_path / "weights.pth"
+    torch.save({"state_dict": {"w": torch.ones(1)}, "x": Malicious(str(mark))}, file)
+    assert torch.equal(load_tensors(file, trust_pickle=True)["w"], torch.ones(1))
+    assert mark.exists()
+
+
+def test_row_54_a_malicious_trainer_is_refused(folder, tmp_path):
+    mark = tmp_path / "mark"
+    torch.save({"progress": Malicious(str(mark))}, folder / TRAINER)
+    with pytest.raises(UserError, match=r"trainer\.pt cannot be read"):
+        load_trainer(folder)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "model_ema", None])
+def test_tensors_of_other_peoples_files(tmp_path, key):
+    tensors = {"w": torch.arange(3.0)}
+    torch.save({key: tensors, "epoch": 3} if key else tensors, tmp_path / "x.pth")
+    assert torch.equal(load_tensors(tmp_path / "x.pth")["w"], tensors["w"])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"PK\x03\x04 cut", b"hello, world", b"nonsense"])
+def test_files_that_hold_no_tensors(tmp_path, content):
+    file = tmp_path / "x.pth"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.pth is not a whole PyTorch file"):
+        load_tensors(file)
+    torch.save([1, 2], file)
+    with pytest.raises(UserError, match="does not hold a dictionary of tensors"):
+        load_tensors(file)
+    with pytest.raises(UserError, match=r"y\.pth does not exist"):
+        load_tensors(tmp_path / "y.pth")
+
+
+@torch.no_grad()
+def test_starting_from_weights_keeps_the_head_of_the_same_classes(folder, model):
+    images = torch.randn(2, 3, 16, 16)
+    same, _, notes = start_from(str(folder), ("a", "b", "ß"))
+    assert notes == [] and torch.equal(same.eval()(images), model(images))
+
+
+def test_row_5_other_classes_get_a_new_head(folder, model):
+    other, _, notes = start_from(str(folder), ("b", "a", "ß"), drop_path=0.1)
+    assert notes == ["new head for 3 classes (the checkpoint knows 3)"]
+    assert not torch.equal(other.head.weight, model.head.weight)
+    assert torch.equal(other.encoder.norm.weight, model.encoder.norm.weight)
+    assert other.config.encoder.drop_path == 0.1
+    more, _, notes = start_from(str(folder), ("b", "a", "c", "d"), image_size=(24, 16))
+    assert notes == [
+        "positions resized from 16x16 to 24x16 pixels",
+        "new head for 4 classes (the checkpoint knows 3)",
+    ]
+    assert more(torch.randn(2, 3, 24, 16)).shape == (2, 4)

@@ -1,0 +1,349 @@
+"""The loop: it learns, its options do what they say, and a resumed run is the uninterrupted one (rows 38 to 41, 43)."""
+
+import io
+import json
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from datasets import AUGMENTS, Mix, Pipeline, eval_loader, open_data, train_loader
+from vit.checkpoint import load_trainer, save_checkpoint
+from vit.classifier import create
+from vit.engine import Loop, _keeps, evaluate, fit, train_step
+from vit.errors import UserError
+from vit.image import Preprocess
+from vit.losses import ClassificationLoss
+from vit.optim import Ema, make_optimizers
+from vit.runlog import RunLog, read_rows
+from vit.tasks import Classification
+
+
+class Batch(NamedTuple):
+    images: torch.Tensor
+    targets: torch.Tensor
+
+
+def bars(n, seed):
+    """Three classes told apart by where a bright bar lies; noise everywhere. [n, 3, 8, 8], [n]"""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (n,), generator=generator)
+    images = torch.randn(n, 3, 8, 8, generator=generator)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, :, 2 * label : 2 * label + 2] += 2
+    return Batch(images, labels)
+
+
+def bar_batches(steps, size=24):
+    return [bars(size, seed) for seed in range(steps)]
+
+
+def toy(name="vit_nano4", **fields):
+    torch.manual_seed(0)
+    sizes = {"width": 16, "heads": 2, "mlp": 32, "depth": 2}
+    model = create(name, num_classes=3, image_size=8, **sizes, **fields)
+    return Classification(model, ["a", "b", "c"], ClassificationLoss(3))
+
+
+def optimizers_of(task, name="adamw", lr=3e-3):
+    return make_optimizers(task.model, name=name, lr=lr, muon_lr=0.02, weight_decay=0.05)
+
+
+def quiet(folder, loop, start=0):
+    return RunLog(folder, steps=loop.steps, start=start, console=Console(file=io.StringIO()))
+
+
+def nothing(*_):
+    pass
+
+
+def test_learns_a_toy_problem(tmp_path):
+    task, loop = toy(), Loop(steps=60, steps_per_epoch=20, warmup=5, clip=1.0, log_every=1)
+    with quiet(tmp_path, loop) as log:
+        at = fit(task, bar_batches(60), lambda: [bars(300, 1000)], optimizers_of(task, lr=1e-2), loop, log, nothing)
+    assert at.best > 0.95 and at.step == 60
+    losses = [row["loss"] for row in read_rows(tmp_path / "metrics.jsonl") if row["phase"] == "train"]
+    assert losses[0] > 1.0 and losses[-1] < 0.3 * losses[0]
+    assert float(evaluate(task, [bars(300, 1000)]).scalars()["top1"]) > 0.9
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5, 100])
+@pytest.mark.parametrize("l1", [0.0, 1e-3])
+def test_accumulation_is_the_whole_batch(parts, l1):
+    whole, split = toy().model.double(), toy().model.double()
+    batch = Batch(*bars(7, 0))._replace(images=bars(7, 0).images.double())
+    losses = []
+    for model, accumulate in ((whole, 1), (split, parts)):
+        task = Classification(model, ["a", "b", "c"], ClassificationLoss(3, l1=l1))
+        rule = [torch.optim.SGD(model.parameters(), lr=1.0)]
+        losses.append(train_step(task, batch, rule, Loop(1, 1, accumulate=accumulate)))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
+    for one, other in zip(whole.parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_clipping_bounds_the_norm_of_the_whole_gradient():
+    steps = {}
+    for clip in (None, 0.01):
+        task = toy()
+        before = nn.utils.parameters_to_vector(task.model.parameters()).detach().clone()
+        train_step(task, bars(8, 0), [torch.optim.SGD(task.model.parameters(), lr=1.0)], Loop(1, 1, clip=clip))
+        steps[clip] = nn.utils.parameters_to_vector(task.model.parameters()).detach() - before
+    assert float(steps[None].norm()) > 0.1
+    torch.testing.assert_close(steps[0.01], steps[None] * 0.01 / steps[None].norm(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_rate_follows_the_schedule(tmp_path):
+    task, loop = toy(), Loop(steps=8, steps_per_epoch=8, warmup=4, final_lr=0.5, log_every=1)
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(8), None, optimizers_of(task, lr=1e-3), loop, log, nothing)
+    rates = [row["lr"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    cosine = [0.5 + 0.25 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
+    assert rates == pytest.approx([1e-3 * f for f in [0.25, 0.5, 0.75, 1.0, *cosine]])
+
+
+def test_the_average_of_the_weights_is_evaluated_and_kept(tmp_path):
+    task, loop, kept = toy(), Loop(steps=20, steps_per_epoch=10, log_every=5), {}
+    ema = Ema(task.model, 0.9)
+
+    def save(name, weights, numbers, state):
+        kept[name] = ({k: v.clone() for k, v in weights.items()}, numbers, state)
+
+    validation = [bars(200, 1000)]
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(20), lambda: validation, optimizers_of(task), loop, log, save, ema=ema)
+    weights, numbers, state = kept["last"]
+    own = task.model.state_dict()
+    assert all(torch.equal(weights[k], ema.state[k]) for k in own)
+    assert not torch.equal(own["head.weight"], weights["head.weight"])
+    assert all(torch.equal(state["model"][k], own[k]) for k in own)  # the model has its own weights back
+    assert numbers["loss"] != evaluate(task, validation).scalars()["loss"]
+    task.model.load_state_dict(weights)
+    assert numbers["loss"] == evaluate(task, validation).scalars()["loss"]
+
+
+def scripted(task, scores):
+    """The task with validation scores from a list instead of from the model."""
+
+    class Metrics:
+        def update(self, *_):
+            pass
+
+        def scalars(self):
+            return {"top1": scores.pop(0), "loss": None}
+
+    task.metrics = Metrics
+    return task
+
+
+@pytest.mark.parametrize(
+    ("scores", "stops", "best_step"),
+    [
+        ([0.5, 0.6, 0.6, 0.4, 0.9, 0.9], 8, 6),
+        ([None, 0.2, 0.3, float("nan"), 0.1, 0.9], 10, 6),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 12, 12),
+    ],
+)
+def test_early_stop(tmp_path, scores, stops, best_step):
+    task, loop = scripted(toy(), scores), Loop(steps=12, steps_per_epoch=2, patience=2)
+    saved, states = [], {}
+
+    def save(name, weights, numbers, state):
+        saved.append(name)
+        states[name] = state
+
+    with quiet(tmp_path, loop) as log:
+        at = fit(task, bar_batches(12), list, optimizers_of(task), loop, log, save)
+    assert (at.step, at.best_step) == (stops, best_step)
+    assert saved.count("last") == stops // 2
+    # A run that stopped early and is resumed has nothing left to do.
+    with quiet(tmp_path, loop, start=stops) as log:
+        again = fit(task, [], list, optimizers_of(task), loop, log, nothing, resume=states["last"])
+    assert again == at
+
+
+def test_the_latest_within_a_standard_error_is_kept():
+    # 98.8 % of 500 has a standard error of .49 %.
+    error = toy().uncertainty({"top1": 0.988, "n": 500})
+    assert error == pytest.approx(math.sqrt(0.988 * 0.012 / 500))
+    assert _keeps(0.984, 0.988, error) and not _keeps(0.98, 0.988, error)
+    assert _keeps(0.1, None, 0.0) and not _keeps(None, None, 0.0) and not _keeps(float("nan"), 0.1, error)
+
+
+def test_without_validation_the_last_weights_are_the_best(tmp_path):
+    task, loop, saved = toy(), Loop(steps=4, steps_per_epoch=2, patience=1), []
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(4), None, optimizers_of(task), loop, log, lambda name, *_: saved.append(name))
+    assert saved == ["best", "last"] * 2
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path, poison):
+    task, loop, saved = toy(), Loop(steps=12, steps_per_epoch=4, log_every=100), []
+    batches = bar_batches(12)
+    batches[6].images[0, 0, 0, 0] = poison
+    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=r"the loss is nan at step 8. A lower --lr"):
+        fit(task, batches, lambda: [bars(9, 0)], optimizers_of(task), loop, log, lambda *a: saved.append(a[0]))
+    assert saved == ["best", "last"]  # of step 4
+
+
+def test_evaluation_leaves_the_modes_of_all_parts_alone():
+    task = toy()
+    task.model.encoder.eval()
+    modes = [module.training for module in task.model.modules()]
+    evaluate(task, [bars(4, 0)])
+    assert [module.training for module in task.model.modules()] == modes
+
+
+def test_a_frozen_encoder_stays_as_it_is_with_its_running_statistics(tmp_path):
+    task = toy("vit_nano4_conv", dropout=0.5)
+    task.model.requires_grad_(False)
+    task.model.head.requires_grad_(True)
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    loop = Loop(steps=4, steps_per_epoch=2)
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(4), lambda: [bars(9, 0)], optimizers_of(task), loop, log, nothing)
+    changed = {k for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+class Stop(Exception):
+    pass
+
+
+class Run:
+    """A run on 60 digits with everything that is random: dropout, drop path, augmentation, mixing, batch norm, EMA."""
+
+    loop = Loop(steps=15, steps_per_epoch=5, warmup=3, clip=1.0, seed=3, log_every=3)
+
+    def __init__(self, folder, workers=0, optimizer="muon"):
+        self.folder, self.workers, self.optimizer = folder, workers, optimizer
+        data = open_data("digits")
+        self.train, self.val = data.train.select(np.arange(0, 3500, 58)[:60]), data.val.select(np.arange(0, 500, 10))
+        self.preprocess = Preprocess((28, 28), resize="squash", mean=(0.1,) * 3, std=(0.3,) * 3)
+
+    def start(self, *, resume=False, stop_at=None):
+        """Train; `stop_at` raises Stop in the middle of that step, as Ctrl-C would."""
+        torch.manual_seed(3 if not resume else 99)  # a resumed run must not depend on what happened before
+        sizes = {"width": 16, "heads": 2, "mlp": 32, "depth": 2}
+        dropped = {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.3}
+        model = create("vit_nano4_conv", num_classes=10, image_size=28, **sizes, **dropped)
+        task = Classification(model, [str(i) for i in range(10)], ClassificationLoss(10, label_smoothing=0.1))
+        state = load_trainer(self.folder / "last") if resume else None
+        start = state["progress"]["step"] if state else 0
+        batches = train_loader(
+            self.train,
+            Pipeline(AUGMENTS["glyph"], self.preprocess),
+            self.preprocess,
+            batch_size=12,
+            epochs=3,
+            seed=3,
+            start_step=start,
+            workers=self.workers,
+            mix=Mix(10, mixup=0.8, cutmix=1.0),
+        )
+
+        def until(step, inner=task.losses):
+            calls = iter(range(start, 100))
+
+            def losses(images, targets):
+                if next(calls) == step:
+                    raise Stop
+                return inner(images, targets)
+
+            return losses
+
+        if stop_at is not None:
+            task.losses = until(stop_at)
+        ema = Ema(model, 0.9)
+
+        def save(name, weights, numbers, state):
+            save_checkpoint(self.folder / name, weights, {"model": {}, "metrics": numbers}, state)
+
+        def validation():
+            return eval_loader(self.val, self.preprocess, batch_size=32)
+
+        optimizers = optimizers_of(task, self.optimizer)
+        with quiet(self.folder, self.loop, start) as log:
+            at = fit(task, batches, validation, optimizers, self.loop, log, save, ema=ema, resume=state)
+        return at, model.state_dict()
+
+    def outcome(self):
+        """Everything a run leaves behind, but for times."""
+        rows = read_rows(self.folder / "metrics.jsonl")
+        timeless = [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+        return timeless, load_trainer(self.folder / "last"), load_trainer(self.folder / "best")
+
+
+def assert_bit_equal(one, other, path=""):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_bit_equal(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_bit_equal(a, b, f"{path}[{i}]")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    else:
+        assert one == other, path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("whole"))
+    return run.start(), run.outcome()
+
+
+@pytest.mark.parametrize(
+    ("workers", "stops"),
+    [((0, 0), [8]), ((0, 0), [5]), ((0, 0), [10, 10]), ((0, 0), [6, 14]), ((2, 0), [12]), ((0, 2), [7])],
+    ids=["mid-epoch", "epoch's end", "twice in one place", "twice", "from 2 workers to 0", "from 0 workers to 2"],
+)
+def test_rows_38_to_43_a_resumed_run_is_the_uninterrupted_one(tmp_path, uninterrupted, workers, stops):
+    (at, weights), (rows, last, best) = uninterrupted
+    run = Run(tmp_path, workers[0])
+    for i, stop in enumerate(stops):
+        with pytest.raises(Stop):
+            run.start(resume=i > 0, stop_at=stop)
+    run.workers = workers[1]
+    resumed_at, resumed_weights = run.start(resume=True)
+    assert resumed_at == at
+    assert_bit_equal(resumed_weights, weights)
+    resumed_rows, resumed_last, resumed_best = run.outcome()
+    assert resumed_rows == rows
+    assert_bit_equal(resumed_last, last)
+    assert_bit_equal(resumed_best, best)
+    steps = [(row["phase"], row["step"]) for row in resumed_rows]
+    assert len(set(steps)) == len(steps) == 5 + 2 + 3  # every third step, the ends of epochs, three evaluations
+
+
+def test_another_seed_is_another_run(tmp_path, uninterrupted):
+    run = Run(tmp_path)
+    run.loop = replace(run.loop, seed=4)  # only dropout and drop path draw from it
+    _, weights = run.start()
+    assert not torch.equal(weights["head.weight"], uninterrupted[0][1]["head.weight"])
+
+
+def test_metrics_csv_holds_the_same_rows(tmp_path):
+    import csv
+
+    task, loop = toy(), Loop(steps=4, steps_per_epoch=2)
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(4), lambda: [bars(9, 0)], optimizers_of(task), loop, log, nothing)
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    with (tmp_path / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["phase"], float(row["loss"])) for row in table] == [(row["phase"], row["loss"]) for row in rows]
+
+
+def test_a_row_cut_short_by_a_crash_is_left_out(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(json.dumps({"step": 1, "phase": "train"}) + '\n{"step": 2, "pha')
+    assert read_rows(file) == [{"step": 1, "phase": "train"}]

@@ -1,0 +1,70 @@
+"""DINOv2 and DINOv3 as their authors publish them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from vit.config import ClassifierConfig
+from vit.pretrained.rules import Layout, Row
+from vit.pretrained.timm_layouts import ATTENTION, LAYER_SCALE, MLP, STEM, TOP, VIT
+
+SWIGLU: tuple[Row, ...] = (
+    ("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.w12.*"),
+    ("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.{w1,w2}.*"),
+    ("encoder.blocks.#.mlp.w3.*", "blocks.#.mlp.w3.*"),
+)
+DINOV2 = Layout(
+    "DINOv2 (original)",
+    (*STEM, *ATTENTION, *MLP, *SWIGLU, *LAYER_SCALE, *TOP),
+    (VIT, "mask_token", "pos_embed", "blocks.0.ls1.gamma"),
+    never=("register_tokens",),
+    left_out={"mask_token": "for pre-training only"},
+    resize="offset",
+)
+DINOV2_REGISTERS = Layout(
+    "DINOv2 with registers (original)",
+    (*STEM, ("encoder.reg_token", "register_tokens"), *ATTENTION, *MLP, *SWIGLU, *LAYER_SCALE, *TOP),
+    (VIT, "mask_token", "pos_embed", "register_tokens"),
+    left_out=DINOV2.left_out,
+)
+
+
+def _without_key_bias(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
+    """The bias of queries, keys and values is stored whole and multiplied by a mask that is 0 (stored as NaN or 0)
+    for the keys."""
+    if not name.endswith("attn.qkv.bias"):
+        return tensor
+    if writing:
+        q, v = tensor.chunk(2)
+        return torch.cat([q, torch.zeros_like(q), v])
+    q, _, v = tensor.chunk(3)
+    return torch.cat([q, v])
+
+
+DINOV3 = Layout(
+    "DINOv3 (original)",
+    (
+        *STEM,
+        ("encoder.reg_token", "storage_tokens"),
+        ("encoder.blocks.#.attn.{q_bias,v_bias}", "blocks.#.attn.qkv.bias"),
+        *ATTENTION,
+        *MLP,
+        *SWIGLU,
+        *LAYER_SCALE,
+        *TOP,
+    ),
+    (VIT, "storage_tokens", "rope_embed.periods"),
+    left_out={
+        "rope_embed.periods": "computed, and rounded to bfloat16 as they are stored",
+        "blocks.*.attn.qkv.bias_mask": "keys have no bias here",
+        "mask_token": "for pre-training only",
+        "local_cls_norm.*": "for pre-training only",
+    },
+    theirs=_without_key_bias,
+    adapt=lambda config, names: dataclasses.replace(
+        config, encoder=dataclasses.replace(config.encoder, rope_bf16=True)
+    ),
+)

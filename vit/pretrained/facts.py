@@ -1,0 +1,137 @@
+"""What the keys and shapes of a file say about its model. The rest (heads, activation, eps, RoPE) is the family's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from vit.config import ClassifierConfig
+from vit.errors import UserError
+from vit.pretrained.rules import Layout, absolute, relative
+from vit.pretrained.source import Source
+
+Shape = tuple[int, ...]
+
+
+def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> ClassifierConfig:
+    """The config of the model in a file, from the family's `config`. Raises UserError when the sizes differ."""
+    prefix = layout.prefix(set(source.shapes))
+    assert prefix is not None, "the layout was recognised from these keys"
+    inside = relative(set(source.shapes), prefix)
+
+    def shape(ours: str) -> Shape | None:
+        """Of `ours` as it will be read; None if the file has nothing for it. No data is touched."""
+        for mine, theirs, _ in layout.pairs(1):
+            if ours in mine and inside.issuperset(theirs):
+                shapes = [source.shapes[absolute(name, prefix)] for name in theirs]
+                empty = [torch.empty(s, device="meta") for s in shapes]
+                parts = [layout.theirs(n, t, config, False) for n, t in zip(theirs, empty, strict=True)]
+                joined = torch.cat(parts) if len(parts) > 1 else parts[0]
+                return tuple(layout.ours(ours, joined.chunk(len(mine))[0], config, False).shape)
+        return None
+
+    e, block = config.encoder, "encoder.blocks.0."
+    depth = _depth(layout, inside)
+    hidden = shape(block + "mlp.fc1.weight") if e.feed_forward == "mlp" else shape(block + "mlp.w3.weight")
+    kernel = shape("encoder.patch_embed.proj.weight")
+    _compare(layout, config, source, depth, hidden, kernel)
+    assert kernel is not None
+    registers, position = shape("encoder.reg_token"), shape("encoder.pos_embed")
+    patch, chans = _patch(kernel, e.patch_size)
+    encoder = replace(
+        e,
+        patch_size=patch,
+        in_chans=chans,
+        image_size=tuple(side // e.patch_size * patch for side in e.image_size),
+        patch_bias=shape("encoder.patch_embed.proj.bias") is not None,
+        patch_norm=shape("encoder.patch_norm.weight") is not None,
+        class_token=shape("encoder.cls_token") is not None,
+        distill_token=shape("encoder.dist_token") is not None,
+        registers=registers[-2] if registers else 0,
+        positions="learned" if position else "none" if e.positions == "learned" else e.positions,
+        prefix_positions=0,
+        position_resize=layout.resize,
+        relative_positions=shape("encoder.relative.0.table") is not None,
+        pre_norm=shape("encoder.norm_pre.weight") is not None,
+        feed_forward_norm=shape(block + "mlp.norm.weight") is not None,
+        attention_norm=shape(block + "attn.inner_norm.weight") is not None,
+        qk_norm=shape(block + "attn.q_norm.weight") is not None,
+        bias=shape(block + "attn.proj.bias") is not None,
+        qkv_bias="qv" if shape(block + "attn.q_bias") else shape(block + "attn.qkv.bias") is not None,
+        layer_scale=(e.layer_scale or 1e-5) if shape(block + "ls1.gamma") else None,
+        final_norm=shape("encoder.norm.weight") is not None,
+    )
+    if position:
+        size, placed = _grid(position[-2], encoder.grid, encoder.prefix, source)
+        image_size = (size[0] * patch, size[1] * patch)
+        encoder = replace(encoder, image_size=image_size, prefix_positions=placed)
+    elif table := shape("encoder.relative.0.table"):
+        side = (math.isqrt(table[0] - 3) + 1) // 2
+        encoder = replace(encoder, image_size=(side * patch, side * patch))
+    head = shape("head.weight") or shape("head.cls.weight")
+    pool_norm = shape("pool_norm.weight") is not None
+    pool = config.pool
+    if pool == "attention" and shape("attn_pool.probe") is None:
+        pool = "mean"
+    found = replace(
+        config,
+        encoder=encoder,
+        pool=pool,
+        pool_norm=pool_norm,
+        num_classes=head[0] if head else 0,
+        head_bias=bool(shape("head.bias") or shape("head.cls.bias")) if head else True,
+    )
+    return layout.adapt(found, inside)
+
+
+def _compare(
+    layout: Layout,
+    config: ClassifierConfig,
+    source: Source,
+    depth: int,
+    hidden: Shape | None,
+    kernel: Shape | None,
+) -> None:
+    e = config.encoder
+    if kernel is None or hidden is None:
+        what = "patch embedding" if kernel is None else f"{e.feed_forward} layers"
+        raise UserError(f"{source.name} ({layout.name}) has no {what} that this model could use.")
+    mlp = hidden[0] if e.feed_forward == "mlp" else hidden[1]
+    found, wanted = (kernel[0], depth, mlp), (e.width, e.depth, e.mlp)
+    if found != wanted:
+        raise UserError(
+            f"{source.name} holds another size of model: width {found[0]}, {found[1]} blocks, hidden {found[2]}; the name "
+            f"asked for means width {wanted[0]}, {wanted[1]} blocks, hidden {wanted[2]}."
+        )
+
+
+def _depth(layout: Layout, inside: set[str]) -> int:
+    depth = 0
+    pairs = [(ours, theirs) for ours, theirs, *_ in layout.rows if ours.startswith("encoder.blocks.#.norm1")]
+    while any(theirs.replace("#", str(depth)).replace(".*", ".weight") in inside for _, theirs in pairs):
+        depth += 1
+    return depth
+
+
+def _patch(kernel: Shape, patch: int) -> tuple[int, int]:
+    """(patch size, channels) from a kernel [D, C, p, p], or [D, C*p*p] where it is linear."""
+    if len(kernel) == 4:
+        return kernel[2], kernel[1]
+    return patch, kernel[1] // patch**2
+
+
+def _grid(n: int, native: tuple[int, int], prefix: int, source: Source) -> tuple[tuple[int, int], int]:
+    """(grid, positions of prefix tokens) of n positions: the family's own grid, or else a square one."""
+    for placed in range(prefix + 1):
+        if n - placed == native[0] * native[1]:
+            return native, placed
+    for placed in range(prefix + 1):
+        side = math.isqrt(n - placed)
+        if side * side == n - placed:
+            return (side, side), placed
+    raise UserError(
+        f"{source.name}: {n} positions are neither a square grid nor the native {native[0]}x{native[1]}, with or without "
+        f"{prefix} prefix tokens."
+    )

@@ -1,0 +1,108 @@
+"""Google's .npz files: vit_jax (ViT, AugReg) and big_vision (scan-stacked or not, MAP head), in flax's conventions.
+
+Flax multiplies from the right: kernels are [in, out], and those of attention [D, H, d] (query, key, value) or
+[H, d, D] (out). A patch kernel is [p, p, C, D].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vit.config import ClassifierConfig
+from vit.pretrained.rules import Layout, Row
+from vit.pretrained.source import Source
+
+
+def _flax(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
+    leaf = name.rsplit("/", 2)[-2:]
+    if writing:
+        return _to_flax(name, leaf, tensor, config)
+    if leaf == ["embedding", "kernel"]:
+        return tensor.permute(3, 2, 0, 1)
+    if leaf[-1] == "kernel":
+        flat = tensor.flatten(0, -2) if leaf[0] == "out" else tensor.reshape(tensor.shape[0], -1)
+        return flat.T
+    return tensor.flatten() if leaf[0] in ("query", "key", "value") else tensor
+
+
+def _to_flax(name: str, leaf: list[str], tensor: Tensor, config: ClassifierConfig) -> Tensor:
+    heads = config.pool_heads if "MAPHead" in name and config.pool_heads else config.encoder.heads
+    if leaf == ["embedding", "kernel"]:
+        return tensor.permute(2, 3, 1, 0)
+    if leaf[-1] == "kernel":
+        tensor = tensor.T
+        if leaf[0] == "out":
+            return tensor.unflatten(0, (heads, -1))
+        return tensor.unflatten(1, (heads, -1)) if leaf[0] in ("query", "key", "value") else tensor
+    return tensor.unflatten(0, (heads, -1)) if leaf[0] in ("query", "key", "value") else tensor
+
+
+def _rows(attention: str, norm1: str, norm2: str, mlp: str, position: str) -> tuple[Row, ...]:
+    block, ours = "Transformer/encoderblock_#/", "encoder.blocks.#."
+    rows: list[Row] = [
+        ("encoder.cls_token", "cls"),
+        ("encoder.pos_embed", position),
+        ("encoder.patch_embed.proj.weight", "embedding/kernel", "conv"),
+        ("encoder.patch_embed.proj.bias", "embedding/bias"),
+        ("encoder.norm.weight", "Transformer/encoder_norm/scale"),
+        ("encoder.norm.bias", "Transformer/encoder_norm/bias"),
+        ("head.weight", "head/kernel"),
+        ("head.bias", "head/bias"),
+        ("attn_pool.probe", "MAPHead_0/probe"),
+        ("attn_pool.norm.weight", "MAPHead_0/LayerNorm_0/scale"),
+        ("attn_pool.norm.bias", "MAPHead_0/LayerNorm_0/bias"),
+    ]
+    pool = "MAPHead_0/"
+    for flax, torch_name in (("kernel", "weight"), ("bias", "bias")):
+        for where, to, att, feed in (
+            (block, ours, attention, mlp),
+            (pool, "attn_pool.", "MultiHeadDotProductAttention_0", "MlpBlock_0"),
+        ):
+            rows += [
+                (f"{to}attn.qkv.{torch_name}", f"{where}{att}/{{query,key,value}}/{flax}"),
+                (f"{to}attn.proj.{torch_name}", f"{where}{att}/out/{flax}"),
+                (f"{to}mlp.fc1.{torch_name}", f"{where}{feed}/Dense_0/{flax}"),
+                (f"{to}mlp.fc2.{torch_name}", f"{where}{feed}/Dense_1/{flax}"),
+            ]
+    for flax, torch_name in (("scale", "weight"), ("bias", "bias")):
+        rows += [
+            (f"{ours}norm1.{torch_name}", f"{block}{norm1}/{flax}"),
+            (f"{ours}norm2.{torch_name}", f"{block}{norm2}/{flax}"),
+        ]
+    return tuple(rows)
+
+
+VIT_JAX = Layout(
+    "Google .npz (vit_jax)",
+    _rows("MultiHeadDotProductAttention_1", "LayerNorm_0", "LayerNorm_2", "MlpBlock_3", "Transformer/posembed_input/pos_embedding"),
+    ("Transformer/encoderblock_0/LayerNorm_2/scale", "embedding/kernel"),
+    left_out={"pre_logits/*": "a tanh layer of pre-training; the public fine-tuned files have none"},
+    resize="zoom",
+    theirs=_flax,
+)  # fmt: skip
+BIG_VISION = Layout(
+    "Google .npz (big_vision)",
+    _rows("MultiHeadDotProductAttention_0", "LayerNorm_0", "LayerNorm_1", "MlpBlock_0", "pos_embedding"),
+    ("Transformer/encoderblock_0/LayerNorm_1/scale", "embedding/kernel"),
+    left_out={"/*": "the text tower and the temperature of the loss"},
+    resize="zoom",
+    theirs=_flax,
+)
+
+
+def unstack(source: Source) -> Source:
+    """big_vision's scanned blocks (`encoderblock/...` with the depth as first axis) as one tensor each; the keys'
+    `params/` (and `img/`, beside a text tower) stays before them."""
+    marker = "Transformer/encoderblock/"
+    if not any(marker in name for name in source.shapes):
+        return source
+    tensors: dict[str, Tensor] = {}
+    for name in source.shapes:
+        value = source.get(name)
+        if marker in name:
+            for i, part in enumerate(torch.unbind(value)):
+                tensors[name.replace(marker, f"Transformer/encoderblock_{i}/")] = part
+        else:
+            tensors[name] = value
+    return Source.of(tensors, source.name)

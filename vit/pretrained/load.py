@@ -1,0 +1,131 @@
+"""A name and a source of weights -> a model, with everything that was changed on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vit.checkpoint import find_checkpoint, load_model
+from vit.classifier import Classifier
+from vit.config import ClassifierConfig, changed
+from vit.errors import UserError, shown
+from vit.image import Preprocess
+from vit.pretrained.facts import config_of_file
+from vit.pretrained.families import FAMILIES, Model, by_source, find, in_layout
+from vit.pretrained.fetch import fetch
+from vit.pretrained.google_layouts import unstack
+from vit.pretrained.rules import Layout, read, relative
+from vit.pretrained.source import SUFFIXES, Source, open_source
+from vit.refit import refit
+
+
+@dataclass(frozen=True)
+class Loaded:
+    model: Classifier
+    preprocess: Preprocess
+    notes: tuple[str, ...]
+    """What differs from the file: a line each."""
+    config: dict[str, Any]
+    """Of a checkpoint folder: its config.json; else {}."""
+
+
+def load(
+    name: str | None,
+    weights: str | Path,
+    *,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    in_chans: int | None = None,
+    trust_pickle: bool = False,
+    **encoder: Any,
+) -> Loaded:
+    """Weights from a file, a checkpoint folder, `timm:NAME` or `hf:OWNER/REPO`.
+
+    name: needed where the source does not tell the architecture: a file of any public family. num_classes, image_size
+    ((H, W) or the side of a square) and in_chans as wanted; None keeps the file's. `encoder`: other fields of
+    EncoderConfig that have no weights (drop_path=.1), or a patch_size. Raises UserError with what is wrong and where.
+    """
+    source = str(weights)
+    if not is_public(source):
+        model, config = load_model(find_checkpoint(source))
+        loaded = Loaded(model, Preprocess.from_dict(config["preprocess"]), (), config)
+        patch = None
+    else:
+        row = find(name) if name else by_source(source)
+        if row is None:
+            raise UserError(
+                f"{source}: say which model it is, for example --model dinov2_s14 (`vitral models` lists all)."
+            )
+        opened = fetch(source) if _is_remote(source) else open_source(source, trust_pickle=trust_pickle)
+        loaded = from_public(row, opened)
+        patch = row.patch if row.patch != loaded.model.config.encoder.patch_size else None
+    return _as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
+
+
+def is_public(source: str) -> bool:
+    """Whether this is a file, `timm:` or `hf:`, not a checkpoint folder of ours."""
+    return _is_remote(source) or Path(source).expanduser().suffix in SUFFIXES
+
+
+def _is_remote(source: str) -> bool:
+    return source.startswith(("timm:", "hf:"))
+
+
+def from_public(row: Model, source: Source) -> Loaded:
+    source = unstack(source)
+    layout = recognise(row, source)
+    config = config_of_file(layout, in_layout(row, layout), source)
+    with torch.device("meta"):  # no time spent on initial values that are overwritten
+        model = Classifier(config)
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    tensors = read(layout, config, expected, source)
+    model.load_state_dict(tensors, assign=True)
+    preprocess = replace(row.preprocess, size=config.encoder.image_size)
+    return Loaded(model.eval(), preprocess, _left_out(layout, source), {})
+
+
+def recognise(row: Model, source: Source) -> Layout:
+    """The layout of a file, from its keys. Raises UserError when it is none that the family comes in."""
+    names = set(source.shapes)
+    for layout in FAMILIES[row.family].layouts:
+        if layout.prefix(names) is not None and layout.kernel_fits(source):
+            return layout
+    others = {layout.name: layout for family in FAMILIES.values() for layout in family.layouts}
+    guess = next((x.name for x in others.values() if x.prefix(names) is not None and x.kernel_fits(source)), None)
+    known = shown([layout.name for layout in FAMILIES[row.family].layouts])
+    what = f"is in the layout {guess}" if guess else f"is in no known layout (keys: {shown(sorted(names), 5)})"
+    raise UserError(f"{source.name} {what}; {row.name} comes in {known}.")
+
+
+def _left_out(layout: Layout, source: Source) -> tuple[str, ...]:
+    prefix = layout.prefix(set(source.shapes)) or ""
+    inside = relative(set(source.shapes), prefix)
+    reasons = layout.reasons(inside)
+    return (f"left out: {'; '.join(reasons)}",) if reasons else ()
+
+
+def _as_wanted(
+    loaded: Loaded,
+    num_classes: int | None,
+    image_size: int | tuple[int, int] | None,
+    in_chans: int | None,
+    encoder: dict[str, Any],
+) -> Loaded:
+    old: ClassifierConfig = loaded.model.config
+    values = {key: value for key, value in encoder.items() if value is not None}
+    if image_size is not None:
+        values["image_size"] = (image_size, image_size) if isinstance(image_size, int) else image_size
+    elif "patch_size" in values:
+        values["image_size"] = tuple(n * values["patch_size"] for n in old.encoder.grid)
+    if in_chans is not None:
+        values["in_chans"] = in_chans
+    classes = old.num_classes if num_classes is None else num_classes
+    new = replace(old, encoder=changed(old.encoder, values), num_classes=classes)
+    if new == old:
+        return loaded
+    model, notes = refit(loaded.model, new)
+    preprocess = replace(loaded.preprocess, size=new.encoder.image_size)
+    return Loaded(model, preprocess, (*loaded.notes, *notes), loaded.config)

@@ -1,0 +1,190 @@
+"""A checkpoint layout as a table of names, read in both directions.
+
+A row says which tensors of ours are which of theirs. `#` stands for the number of a block, `.*` for `.weight` and
+`.bias`, `{a,b}` for several tensors of theirs that are joined along the first axis into one of ours (or one of theirs
+that is cut into several of ours). A row whose tensors a model or a file does not have is skipped; several rows for one
+tensor are alternatives. What is left over on either side is an error, unless the layout lists it as left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vit.config import ClassifierConfig, Resize
+from vit.errors import UserError, shown
+from vit.pretrained.source import Source
+
+Form = Literal["", "conv", "flat"]
+"""Shape of theirs: like ours, a convolution [D, C, p, p], or without leading axes of size 1."""
+Row = tuple[str, str] | tuple[str, str, Form]
+Hook = Callable[[str, Tensor, ClassifierConfig, bool], Tensor]
+"""(name, tensor, config, writing) -> the tensor in the other convention."""
+
+
+def _unchanged(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
+    return tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    name: str
+    """As it is told to the user."""
+    rows: tuple[Row, ...]
+    marks: tuple[str, ...]
+    """Patterns of keys that this layout has and that tell it from others. The first, a whole key, fixes the prefix
+    that a file puts before all of them (`visual.`, `backbone.`)."""
+    never: tuple[str, ...] = ()
+    """Patterns of keys that it does not have."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Pattern of keys -> why they are not needed. `/` before a key stands for "outside the prefix"."""
+    resize: Resize = "antialias"
+    """How this layout's code base resizes positions."""
+    theirs: Hook = _unchanged
+    """For one tensor of theirs, by their name."""
+    ours: Hook = _unchanged
+    """For one tensor of ours, by our name; applied after `theirs` in reading, before it in writing."""
+    adapt: Callable[[ClassifierConfig, set[str]], ClassifierConfig] = lambda config, names: config
+    """What else the keys of a file say about the model."""
+
+    def prefix(self, names: set[str]) -> str | None:
+        """What stands before this layout's keys in a file, or None if the file is in another layout."""
+        anchor = self.marks[0]
+        for name in sorted(names, key=len):
+            if name == anchor or name.endswith(("." + anchor, "/" + anchor)):
+                inside = relative(names, prefix := name.removesuffix(anchor))
+                if all(any(fnmatchcase(key, mark) for key in inside) for mark in self.marks[1:]) and not any(
+                    fnmatchcase(key, pattern) for pattern in self.never for key in inside
+                ):
+                    return prefix
+        return None
+
+    def kernel_fits(self, source: Source) -> bool:
+        """Whether the patch kernel is a convolution where the layout says so, and linear where it does not."""
+        prefix = self.prefix(set(source.shapes)) or ""
+        for ours, theirs, *form in self.rows:
+            shape = source.shapes.get(absolute(theirs, prefix))
+            if ours == "encoder.patch_embed.proj.weight" and shape is not None:
+                return len(shape) == (4 if form else 2)
+        return False
+
+    def reasons(self, inside: set[str]) -> list[str]:
+        """A phrase for every left-out pattern that a file has keys for."""
+        found = {p: [key for key in inside if fnmatchcase(key, p)] for p in self.left_out}
+        return [f"{p.removeprefix('/')} ({self.left_out[p]})" for p, keys in found.items() if keys]
+
+    def pairs(self, depth: int) -> Iterator[tuple[list[str], list[str], Form]]:
+        """Every row written out: (names of ours, names of theirs, form)."""
+        for ours, theirs, *form in self.rows:
+            for end in ("weight", "bias") if ours.endswith(".*") else ("",):
+                mine, other = (_ended(text, end) for text in (ours, theirs))
+                for i in range(depth) if "#" in ours else (0,):
+                    pair = [_braces(text.replace("#", str(i))) for text in (mine, other)]
+                    yield pair[0], pair[1], form[0] if form else ""
+
+
+def relative(names: set[str], prefix: str) -> set[str]:
+    """Names without the prefix; those outside it begin with a slash."""
+    return {name.removeprefix(prefix) if name.startswith(prefix) else "/" + name for name in names}
+
+
+def absolute(name: str, prefix: str) -> str:
+    return name[1:] if name.startswith("/") else prefix + name
+
+
+def _ended(text: str, end: str) -> str:
+    return text[:-1] + end if end and text.endswith(".*") else text
+
+
+def _braces(text: str) -> list[str]:
+    match = re.search(r"\{(.*?)\}", text)
+    if match is None:
+        return [text]
+    return [text[: match.start()] + choice + text[match.end() :] for choice in match[1].split(",")]
+
+
+def read(
+    layout: Layout, config: ClassifierConfig, expected: dict[str, tuple[int, ...]], source: Source
+) -> dict[str, Tensor]:
+    """The tensors of a model in fp32, from a source in this layout.
+
+    expected: name -> shape of every tensor of the model. Raises UserError that lists missing, unexpected and wrongly
+    shaped tensors.
+    """
+    names = set(source.shapes)
+    prefix = layout.prefix(names)
+    assert prefix is not None, "the layout was recognised from these keys"
+    inside = relative(names, prefix)
+    tensors: dict[str, Tensor] = {}
+    used: set[str] = set()
+    wrong: list[str] = []
+    for ours, theirs, _ in layout.pairs(config.encoder.depth):
+        if ours[0] not in expected or ours[0] in tensors or not inside.issuperset(theirs):
+            continue
+        used.update(theirs)
+        parts = []
+        for name in theirs:
+            part = source.get(absolute(name, prefix))
+            if not part.is_floating_point():
+                raise UserError(f"{source.name}: {name} is of type {part.dtype}; quantised files are not read here.")
+            parts.append(layout.theirs(name, part.float(), config, False))
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        for name, tensor in zip(ours, joined.chunk(len(ours)), strict=False):
+            fitted = _fit(layout.ours(name, tensor, config, False), expected[name])
+            if fitted is None:
+                wrong.append(f"{'+'.join(theirs)} is {list(joined.shape)}, {name} {list(expected[name])}")
+            else:
+                tensors[name] = fitted
+    bad = {text.split()[2].removesuffix(",") for text in wrong}
+    missing = sorted(expected.keys() - tensors.keys() - bad) if not wrong else []
+    extra = sorted(n for n in inside - used if not any(fnmatchcase(n, p) for p in layout.left_out))
+    problems = [
+        f"{what} {shown(list(items))}"
+        for what, items in (("wrong shape:", wrong), ("missing:", missing), ("not used:", extra))
+        if items
+    ]
+    if problems:
+        raise UserError(f"{source.name} ({layout.name}) does not fit the model. " + "; ".join(problems) + ".")
+    return tensors
+
+
+def write(layout: Layout, config: ClassifierConfig, tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a model under this layout's names, with `prefix` before those that belong to the encoder.
+
+    Raises UserError on a tensor that the layout has no place for.
+    """
+    done: set[str] = set()
+    written: dict[str, Tensor] = {}
+    c = config.encoder
+    for ours, theirs, form in layout.pairs(c.depth):
+        if done & set(ours) or not tensors.keys() >= set(ours):
+            continue
+        done.update(ours)
+        parts = [layout.ours(name, tensors[name], config, True) for name in ours]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if form == "conv":
+            joined = joined.reshape(len(joined), c.in_chans, c.patch_size, c.patch_size)
+        while form == "flat" and joined.shape[0] == 1:
+            joined = joined[0]
+        shares = [2 if re.search(r"\bkv\b", name) else 1 for name in theirs]  # keys and values in one tensor
+        sizes = [len(joined) * share // sum(shares) for share in shares]
+        for name, part in zip(theirs, joined.split(sizes), strict=True):
+            written[absolute(name, prefix)] = layout.theirs(name, part, config, True).contiguous()
+    if left := sorted(tensors.keys() - done):
+        raise UserError(f"the layout {layout.name} has no place for {shown(left)}.")
+    return written
+
+
+def _fit(tensor: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """The tensor in this shape if that only adds or drops axes of size 1, or unrolls a kernel [D, C, p, p]."""
+    if tuple(tensor.shape) == shape:
+        return tensor
+    kernel = tensor.ndim == 4 and tuple(tensor.flatten(1).shape) == shape
+    squeezed = [n for n in tensor.shape if n != 1] == [n for n in shape if n != 1]
+    return tensor.reshape(shape) if kernel or squeezed else None

@@ -1,0 +1,83 @@
+"""Trained weights in a model of another head, input size, number of channels or patch size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vit.classifier import Classifier, make_head
+from vit.config import ClassifierConfig
+from vit.errors import UserError
+from vit.position import resize_grid, resize_relative
+
+
+def refit(model: Classifier, config: ClassifierConfig, *, new_head: bool = False) -> tuple[Classifier, list[str]]:
+    """`model`'s weights in a model of `config`, and a line about each thing that was changed.
+
+    The head is new when the number of classes differs, or when `new_head` asks for it. Raises UserError where the
+    weights cannot be brought to the new shape.
+    """
+    old, e = model.config.encoder, config.encoder
+    tensors, notes = dict(model.state_dict()), []
+    kernel = "encoder.patch_embed.proj.weight"
+    if (old.patch_size, old.in_chans) != (e.patch_size, e.in_chans) and old.stem == "conv":
+        raise UserError("a convolutional stem keeps its patch size and its number of channels.")
+    if old.in_chans != e.in_chans:
+        tensors[kernel] = fit_channels(tensors[kernel], old.in_chans, e.in_chans, old.patch_size)
+        notes.append(f"input channels {old.in_chans} -> {e.in_chans}: kernels summed, or repeated and scaled")
+    if old.patch_size != e.patch_size:
+        tensors[kernel] = resize_kernel(tensors[kernel], e.in_chans, old.patch_size, e.patch_size)
+        notes.append(f"patch kernel resized from {old.patch_size} to {e.patch_size} pixels (pseudo-inverse)")
+    if old.grid != e.grid:
+        told = "from {}x{} to {}x{} pixels".format(*old.image_size, *e.image_size)
+        if old.positions == "learned":
+            tensors["encoder.pos_embed"] = resize_grid(
+                tensors["encoder.pos_embed"], old.grid, e.grid, rule=e.position_resize, prefix=e.prefix_positions
+            )
+            notes.append(f"positions resized {told}")
+        for name in [name for name in tensors if name.startswith("encoder.relative.")]:
+            tensors[name] = resize_relative(tensors[name], old.grid, e.grid, e.position_resize)
+        if old.relative_positions:
+            notes.append(f"relative positions resized {told}")
+    if new_head or model.config.num_classes != config.num_classes:
+        config = replace(config, head_bias=True)  # CLIP's projection has none, a classifier should
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("head.")}
+        tensors |= {f"head.{name}": value for name, value in make_head(config).state_dict().items()}
+        known = model.config.num_classes
+        had = f"the checkpoint knows {known}" if known else "the checkpoint has none"
+        if config.num_classes:
+            notes.append(f"new head for {config.num_classes} classes ({had})")
+        else:
+            notes.append("head left out: the model gives pooled features")
+    with torch.device("meta"):
+        new = Classifier(config)
+    new.load_state_dict(tensors, assign=True)
+    for name, parameter in new.named_parameters():
+        parameter.requires_grad_(True)
+        assert not parameter.is_meta, name
+    return new.train(model.training), notes
+
+
+def fit_channels(kernel: Tensor, old: int, new: int, patch: int) -> Tensor:
+    """A linear patch kernel [D, C*p*p] for another number of image channels: their sum for one (a gray image is
+    three equal channels), otherwise repeated in turn and scaled so that the sum keeps its size."""
+    planes = kernel.unflatten(1, (old, patch, patch))
+    if new == 1:
+        planes = planes.sum(1, keepdim=True)
+    else:
+        planes = planes.repeat(1, math.ceil(new / old), 1, 1)[:, :new] * (old / new)
+    return planes.flatten(1)
+
+
+def resize_kernel(kernel: Tensor, channels: int, old: int, new: int) -> Tensor:
+    """A linear patch kernel [D, C*p*p] for another patch size, by the pseudo-inverse of resizing a patch (FlexiViT,
+    Beyer et al. 2023, eq. 4): what it gives on an enlarged patch stays what the old one gave on the patch."""
+    basis = torch.eye(old * old, dtype=torch.float32, device=kernel.device).view(-1, 1, old, old)
+    resize = F.interpolate(basis, size=(new, new), mode="bicubic", antialias=True).flatten(1).T  # [new^2, old^2]
+    inverse = torch.linalg.pinv(resize.T)  # [new^2, old^2]
+    planes = kernel.float().unflatten(1, (channels, old * old))
+    return (planes @ inverse.T).flatten(1).to(kernel.dtype)
