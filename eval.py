@@ -33,7 +33,8 @@ class Evaluate:
     """A checkpoint folder, or a run folder of train.py (its best checkpoint)."""
     data: str | None = None
     """A folder of class folders, a .csv manifest or "digits"; by default what the checkpoint was trained on."""
-    split: Literal["train", "val", "test"] = "test"
+    split: Literal["train", "val", "test"] | None = None
+    """test if left out, or val where the data has no test split."""
     json: Path | None = None
     """Write all figures to this file, as JSON."""
     out: Path | None = None
@@ -65,7 +66,8 @@ def main(args: Evaluate) -> None:
     data = reopen(config["data"], args.data)
     for note in data.notes:
         print(note, file=sys.stderr)
-    check_data(data, args, config)
+    split = args.split or ("val" if "val" in data.splits() and "test" not in data.splits() else "test")
+    check_data(data, split, args.knn is not None, config)
     predictor = load(args.checkpoint, args.device)
     classes, multilabel = predictor.classes, predictor.multilabel
 
@@ -77,20 +79,20 @@ def main(args: Evaluate) -> None:
         workers=args.workers,
         device=predictor.device,
     )
-    images = splits[args.split]
+    images = splits[split]
     batches = loader(images)
     outputs = collect(predictor.logits, batches, progress(len(images)))
     if outputs is None:
         raise UserError(
-            f"none of the {len(images)} images of {args.split} can be read. The first: {batches.bad[0].reason}"
+            f"none of the {len(images)} images of {split} can be read. The first: {batches.bad[0].reason}"
         )
 
     # Fitted on images that the figures below are not computed from; without such, as the checkpoint has it.
     temperature = config.get("temperature")
-    if "val" in splits and args.split != "val":
+    if "val" in splits and split != "val":
         temperature = temperature_of(collect(predictor.logits, loader(splits["val"]))) or temperature
 
-    result: dict[str, Any] = {"task": config["task"], "split": args.split, "data": data.source}
+    result: dict[str, Any] = {"task": config["task"], "split": split, "data": data.source}
     result |= summarise(outputs, classes, multilabel=multilabel, temperature=temperature)
     result["unreadable"] = [bad._asdict() for bad in batches.bad]
     if args.tta:
@@ -115,14 +117,14 @@ def check(args: Evaluate) -> None:
         raise UserError("--knn looks for neighbors in the train split: each image would find itself. Use --split test.")
 
 
-def check_data(data: Data, args: Evaluate, config: dict[str, Any]) -> None:
+def check_data(data: Data, split: str, knn: bool, config: dict[str, Any]) -> None:
     """Raise UserError unless the splits asked for exist and their labels are the checkpoint's. Numbers them alike."""
     splits = data.splits()
-    for split in (args.split, "train") if args.knn is not None else (args.split,):
-        if split not in splits:
+    for needed in (split, "train") if knn else (split,):
+        if needed not in splits:
             has = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
-            why = " --knn needs it." if split != args.split else f" Try --split {next(iter(splits))}."
-            raise UserError(f"{data.source} has no {split} split; it has {has}.{why}")
+            why = " --knn needs it." if needed != split else f" Try --split {next(iter(splits))}."
+            raise UserError(f"{data.source} has no {needed} split; it has {has}.{why}")
     if data.multilabel != config["multilabel"]:
         kinds = {True: "any number of labels", False: "one class"}
         raise UserError(

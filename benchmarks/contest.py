@@ -27,6 +27,7 @@ class Contestant:
     step: Callable[[Any], object]
     """One update with a batch."""
     steps_per_epoch: int
+    epochs: int
     test: Callable[[], Any]
     """A fresh pass over the test batches."""
     weights: Callable[[], dict[str, Tensor]] | None = None

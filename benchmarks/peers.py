@@ -22,11 +22,11 @@ def timm_vit(side: int, patch: int, classes: int, *, width: int = 128, depth: in
 
 
 def small_cnn(classes: int) -> nn.Module:
-    """Six 3x3 convolutions with batch norm in three stages of 32, 64 and 128 channels, mean pooling, dropout."""
+    """Five 3x3 convolutions with batch norm in three stages of 32, 64 and 128 channels, mean pooling, dropout."""
     layers: list[nn.Module] = []
     before = 3
-    for width in (32, 64, 128):
-        for _ in range(2):
+    for widths in ((32, 32), (64, 64), (128,)):
+        for width in widths:
             layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
             before = width
         layers.append(nn.MaxPool2d(2))
@@ -76,4 +76,6 @@ def contestant(
         done += 1
         scheduler.step_update(done)
 
-    return Contestant(name, model, iter(batches), step, steps, lambda: eval_loader(test, preprocess, batch_size=256))
+    return Contestant(
+        name, model, iter(batches), step, steps, epochs, lambda: eval_loader(test, preprocess, batch_size=256)
+    )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageFile
 
-import vit.image
+import vit.decode
 from vit.errors import UserError
 from vit.image import MAX_PIXELS, Preprocess, decode
 
@@ -233,7 +233,7 @@ def test_row_27_32_bit_integers_are_scaled_or_refused():
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_row_28_the_first_frame_and_one_notice(format, caplog, monkeypatch):
-    monkeypatch.setattr(vit.image, "_animation_told", False)
+    monkeypatch.setattr(vit.decode, "_animation_told", False)
     first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
     buffer = io.BytesIO()
     options = {"lossless": True} if format == "WEBP" else {}

@@ -1,5 +1,6 @@
 """The parts of a ViT against torch's own, and the derivatives of a Block against finite differences."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -157,7 +158,8 @@ def test_conv_patches_give_one_token_a_patch(p):
     images = torch.randn(2, 3, 2 * p, 3 * p)
     tokens = stem(images)
     assert tokens.shape == (2, 6, 40)
-    assert sum(isinstance(layer, nn.Conv2d) for layer in stem.convs) == p.bit_length()
+    strides = [layer.stride[0] for layer in stem.convs if isinstance(layer, nn.Conv2d)]
+    assert math.prod(strides) == p and strides[0] == 2
     # Row by row: the last token sees the lower right corner, the first does not.
     stem.eval()
     changed = images.clone()

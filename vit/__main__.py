@@ -105,7 +105,7 @@ def predict(args: Predict) -> int:
         elif not failed:
             print(_line(result, args.top))
     if args.json:
-        print("]")
+        print("\n]")
     if unreadable:
         print(f"{unreadable} of {len(files)} images could not be read.", file=sys.stderr)
     return 0 if not unreadable else 1 if unreadable < len(files) else 2

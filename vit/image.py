@@ -1,4 +1,4 @@
-"""From a file to the pixels a model sees in evaluation. The one home of decoding and of the eval transform.
+"""From pixels to what a model sees in evaluation: the one home of the eval transform, and the door to decoding.
 
 `datasets/` and `vit.predict` both come here, which is why evaluation and prediction agree to the last bit.
 """
@@ -6,199 +6,19 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import logging
 import math
-import os
-import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
+from vit.decode import MAX_PIXELS as MAX_PIXELS
+from vit.decode import decode as decode
+from vit.decode import image_size as image_size
 from vit.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import torch
-
-Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
-
-# What a photograph comes in. EPS runs Ghostscript, PSD and FITS are seldom images of this kind, and a file
-# renamed to .jpg is recognised by its first bytes, so the list is what protects, not the suffix.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-# Pillow warns from here to twice as many and refuses beyond. A warning does not stop an out-of-memory kill,
-# so the whole zone is refused here.
-MAX_PIXELS = 89_478_485
-
-_log = logging.getLogger("vitral")
-_open_lock = threading.Lock()
-_animation_told = False
-
-
-def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Read an image as RGB: uint8 [H, W, 3], upright (EXIF applied once), transparent pixels over white.
-
-    `source` is a path, the bytes of a file, an open binary file, a PIL image, or an array: uint8 or uint16
-    [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], or floating point in 0..1 of the same shapes. 16-bit values are
-    divided by 257. The first frame of an animation is used. The user's file is never written to.
-
-    Raises UserError, naming the file, for anything that is not a whole image in one of FORMATS or that has
-    more than `max_pixels` pixels.
-    """
-    name = _name(source)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, name)
-    try:
-        if isinstance(source, Image.Image):
-            return _pixels(source, name, max_pixels)
-        with _open(source, name) as image:
-            return _pixels(image, name, max_pixels)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file (current folder: {os.getcwd()}).") from None
-    except IsADirectoryError:
-        raise UserError(f"{name}: is a folder, not an image.") from None
-    except Exception as error:
-        # Pillow's plugins raise whatever a mutated header leads them to (OSError, SyntaxError, struct.error,
-        # IndexError, ...): all of them mean that the file is no whole image.
-        reason = str(error) or type(error).__name__
-        raise UserError(f"{name}: cannot be decoded ({reason}). Replace or remove the file.") from error
-
-
-def _pixels(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
-    if image.width * image.height > max_pixels:
-        raise UserError(
-            f"{name}: {image.width} x {image.height} pixels are more than the limit of {max_pixels:,}. "
-            "Make the image smaller, or raise max_pixels if you trust the file."
-        )
-    _tell_animation(image, name)
-    # A full load, not verify(): only decoding to the end finds a truncated file.
-    image.load()
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    return _to_rgb(image, name)
-
-
-def _name(source: object) -> str:
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    if isinstance(source, np.ndarray):
-        return f"array {source.dtype} {list(source.shape)}"
-    if isinstance(source, bytes):
-        return f"image of {len(source)} bytes"
-    return str(getattr(source, "filename", "") or getattr(source, "name", "") or type(source).__name__)
-
-
-def _open(source: object, name: str) -> Image.Image:
-    if isinstance(source, bytes):
-        source = io.BytesIO(source)
-    elif isinstance(source, str | os.PathLike):
-        source = Path(source)
-        if source.is_file() and source.stat().st_size == 0:
-            raise UserError(f"{name}: the file is empty (0 bytes). Replace or remove it.")
-    # Pillow's own limit warns where this module refuses, and refuses what a caller may have allowed, so it is
-    # set aside while the header is read: decode() checks the size before any pixel is. The lock keeps two
-    # threads from restoring each other's value.
-    with _open_lock:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(cast(Any, source), formats=FORMATS)
-        except Image.UnidentifiedImageError:
-            raise UserError(
-                f"{name}: not an image in one of the formats read here ({', '.join(FORMATS)})."
-            ) from None
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _tell_animation(image: Image.Image, name: str) -> None:
-    global _animation_told
-    # Multi-page TIFF and JPEG's MPO are not animations in the same sense, but lose frames in the same way;
-    # MPO is left out, as every phone writes a preview there.
-    if _animation_told or image.format not in ("GIF", "WEBP", "PNG", "TIFF"):
-        return
-    if getattr(image, "is_animated", False):
-        _animation_told = True
-        _log.warning("%s has several frames: the first is used (said once, for all files).", name)
-
-
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    mode = image.mode
-    if mode == "RGB":
-        return np.array(image)
-    if mode.startswith("I;16"):
-        return _gray(_from_16_bit(np.asarray(image).astype(np.uint16)))
-    if mode == "I":
-        # Pillow stretches a PGM of more than 8 bits to 16; other files do not say which range is meant.
-        values = np.asarray(image)
-        return _gray(_from_16_bit(values) if image.format == "PPM" else _from_int32(values, name))
-    if mode == "F":
-        return _gray(_from_float_file(np.asarray(image), name))
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        # convert("RGB") would uncover whatever colour hides under transparent pixels.
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return np.array(Image.alpha_composite(white, layer).convert("RGB"))
-    return np.array(image.convert("RGB"))
-
-
-def _gray(values: np.ndarray) -> np.ndarray:
-    """uint8 [H, W] -> [H, W, 3]."""
-    return np.repeat(values[:, :, None], 3, axis=2)
-
-
-def _from_16_bit(values: np.ndarray) -> np.ndarray:
-    """65535 -> 255, rounded. Pillow's convert clips at 255 instead, which makes everything white."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _from_int32(values: np.ndarray, name: str) -> np.ndarray:
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise UserError(
-            f"{name}: 32-bit values from {low} to {high} have no set brightness. Save it with 8 or 16 bits."
-        )
-    return values.astype(np.uint8) if high <= 255 else _from_16_bit(values)
-
-
-def _from_float_file(values: np.ndarray, name: str) -> np.ndarray:
-    low, high = float(values.min()), float(values.max())
-    # NaN fails both comparisons, so it is refused as well.
-    if low >= 0 and high <= 1:
-        values = values * 255
-    elif not (low >= 0 and high <= 255):
-        raise UserError(
-            f"{name}: floating-point values from {low:g} to {high:g}; read are 0..1 and 0..255. "
-            "Scale the image, or save it with 8 bits."
-        )
-    return np.rint(values).astype(np.uint8)
-
-
-def _from_array(array: np.ndarray, name: str) -> np.ndarray:
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise UserError(
-            f"{name}: an image array is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], channels last."
-        )
-    if array.dtype == np.uint16:
-        array = _from_16_bit(array)
-    elif np.issubdtype(array.dtype, np.floating):
-        low, high = float(array.min()), float(array.max())
-        if not (low >= 0 and high <= 1):
-            raise UserError(
-                f"{name}: floating-point arrays are read as 0..1, this one has {low:g}..{high:g}."
-            )
-        array = np.rint(array * 255).astype(np.uint8)
-    elif array.dtype != np.uint8:
-        raise UserError(f"{name}: the element type must be uint8, uint16 or floating point in 0..1.")
-    if array.shape[2] == 4:
-        alpha = array[:, :, 3:].astype(np.uint16)
-        over_white = array[:, :, :3] * alpha + np.uint16(255) * (255 - alpha)
-        return ((over_white + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
 class Placement(NamedTuple):
@@ -208,24 +28,6 @@ class Placement(NamedTuple):
     scale_y: float
     left: int
     top: int
-
-
-def image_size(source: Source) -> tuple[int, int]:
-    """(H, W) of an image as `decode` gives it, upright, from the header of a file. Raises UserError like `decode`."""
-    if isinstance(source, np.ndarray | Image.Image):
-        height, width = decode(source).shape[:2]
-        return height, width
-    name = _name(source)
-    try:
-        with _open(source, name) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file (current folder: {os.getcwd()}).") from None
-    except Exception as error:
-        raise UserError(f"{name}: cannot be decoded ({str(error) or type(error).__name__}).") from error
 
 
 Resize = Literal["crop", "squash", "letterbox"]

@@ -44,25 +44,27 @@ class LinearPatches(nn.Module):
 
 
 class ConvPatches(nn.Module):
-    """The same by 3x3 convolutions that double the width while they halve the side ("early convolutions",
-    Xiao et al. 2021): one at stride 1, log2(p) at stride 2, then a linear layer to width D.
+    """The same by 3x3 convolutions, batch norm and ReLU that double the width whenever they halve the side ("early
+    convolutions", Xiao et al. 2021): one at stride 2, then one at stride 1 and one at stride 2 for every further
+    halving, then a linear layer to width D. The patch size is a power of two.
 
-    Local detail and overlap that a linear patch must learn from data are built in: what small data needs.
+    Local detail and overlap, which a linear patch must learn from data, are built in: what small data needs. No
+    convolution runs at full resolution, where it would cost most (benchmarks/digits.md).
     """
 
     def __init__(self, in_chans: int, patch_size: int, width: int, *, bias: bool = True):
         super().__init__()
         halvings = patch_size.bit_length() - 1
-        widths = [max(16, width >> (halvings - i)) for i in range(halvings + 1)]
         layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip([in_chans, *widths[:-1]], widths, strict=True)):
-            layers += [
-                nn.Conv2d(before, after, 3, stride=1 if i == 0 else 2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(inplace=True),
-            ]
+        before = in_chans
+        for i in range(halvings):
+            after = max(16, width >> (halvings - 1 - i))
+            for stride in (2,) if i == 0 else (1, 2):
+                conv = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+                layers += [conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+                before = after
         self.convs = nn.Sequential(*layers)
-        self.proj = nn.Linear(widths[-1], width, bias=bias)
+        self.proj = nn.Linear(before, width, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.convs(images.contiguous(memory_format=torch.channels_last))  # [B, D', h, w]

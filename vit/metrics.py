@@ -287,4 +287,4 @@ def _macro_f1(counts: Tensor) -> float | None:
 
 
 def _mean(values: Tensor) -> float | None:
-    return float(values.double().mean()) if len(values) else None
+    return float(values.cpu().double().mean()) if len(values) else None

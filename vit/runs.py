@@ -16,7 +16,7 @@ ROOT = Path("runs")
 
 
 def open_run(recipe: Recipe) -> tuple[Path, dict[str, Any] | None]:
-    """The folder of a run, and what `engine.fit` resumes from (None for a new run).
+    """The folder of a run, and what `engine.fit` resumes from (None: from the start).
 
     Raises UserError when a new run would overwrite another, when there is nothing to resume, or when the
     recipe differs from the one the run was started with.
@@ -27,18 +27,19 @@ def open_run(recipe: Recipe) -> tuple[Path, dict[str, Any] | None]:
             raise UserError(f"{folder} already holds a run. Add --resume to go on with it, or choose another --out.")
         return folder, None
     folder = Path(recipe.out) if recipe.out else _newest(recipe.recipe)
-    last = folder / "checkpoints" / "last"
-    if not (last / TRAINER).is_file():
-        last = last.with_name("last.old")
-    if not (last / TRAINER).is_file():
-        raise UserError(f"{folder} holds no checkpoint to go on from. Leave out --resume to start it.")
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"{folder} holds no run to go on with. Leave out --resume to start it.")
     changed = differences(read_recipe(folder), recipe)
     if changed:
         raise UserError(
             f"{folder} was started with other options ({shown(changed)}). Repeat them, or start a new run with "
             "--weights to keep what was learned."
         )
-    return folder, load_trainer(last)
+    last = folder / "checkpoints" / "last"
+    for candidate in (last, last.with_name("last.old")):
+        if (candidate / TRAINER).is_file():
+            return folder, load_trainer(candidate)
+    return folder, None  # stopped before its first checkpoint
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -29,10 +30,10 @@ def with_tta(
         views = [zoomed(images, scale) for scale in scales]
         if flip:
             views += [view.flip(3) for view in views]
-        each = torch.stack([forward(view).double() for view in views])
+        each = torch.stack([forward(view).float() for view in views])
         if multilabel:
-            return each.sigmoid().mean(0).logit(eps=1e-12).float()
-        return (each.log_softmax(2).logsumexp(0) - torch.log(torch.tensor(float(len(views))))).float()
+            return each.sigmoid().mean(0).logit(eps=1e-7)
+        return each.log_softmax(2).logsumexp(0) - math.log(len(views))
 
     return averaged
 
