@@ -119,7 +119,8 @@ class BoxPipeline:
             part = ((x0 - left) / scale_x, (y0 - top) / scale_y, (x1 - left) / scale_x, (y1 - top) / scale_y)
             part = (max(0.0, part[0]), max(0.0, part[1]), min(float(w), part[2]), min(float(h), part[3]))
             resample = INTERPOLATIONS[self.preprocess.interpolation]
-            canvas[y0:y1, x0:x1] = Image.fromarray(image).resize((x1 - x0, y1 - y0), resample, box=part)
+            scaled = Image.fromarray(image).resize((x1 - x0, y1 - y0), resample, box=part)
+            canvas[y0:y1, x0:x1] = np.asarray(scaled)
         factor = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
         return canvas, boxes * factor + np.array([left, top, left, top], np.float32)
 

@@ -180,8 +180,8 @@ def _require_files(images: list[dict[str, Any]], root: str, file: str) -> None:
     missing = [image["file_name"] for image in images if not os.path.isfile(os.path.join(root, image["file_name"]))]
     if missing:
         raise UserError(
-            f"{file}: {len(missing)} of {len(images)} images are not in {root}: {shown(missing)}. Add them, or take them "
-            "out of the annotations."
+            f"{file}: {len(missing)} of {len(images)} images are not in {root}: {shown(missing)}. Add them, or take "
+            "them out of the annotations."
         )
 
 

@@ -150,8 +150,8 @@ class DetectionMetrics:
 
 
 def coco_truth(truths: Sequence[Truth], classes: Sequence[str]) -> dict[str, Any]:
-    """COCO's form. Images, categories and annotations are numbered from 1: with an annotation id of 0, COCO's evaluation
-    takes a found object for a missed one."""
+    """COCO's form. Images, categories and annotations are numbered from 1: with an annotation id of 0, COCO's
+    evaluation takes a found object for a missed one."""
     annotations = []
     for i, truth in enumerate(truths, 1):
         for box, label, crowd, area in zip(*(column.tolist() for column in truth), strict=True):

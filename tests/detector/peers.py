@@ -57,7 +57,7 @@ def hugging_lwdetr(scales=(2.0, 0.5), width=48):
 
     backbone = LwDetrViTConfig(
         hidden_size=width, num_hidden_layers=4, num_attention_heads=3, image_size=128, pretrain_image_size=96,
-        window_block_indices=[0, 2], out_indices=[1, 3], num_windows=4,
+        window_block_indices=[0, 2], out_indices=[2, 4], num_windows=4,
     )  # fmt: skip
     return LwDetrForObjectDetection(
         LwDetrConfig(

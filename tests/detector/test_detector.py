@@ -15,7 +15,8 @@ from vit.errors import UserError
 
 ENCODER = EncoderConfig(32, 3, 2, 64, patch_size=8, image_size=(64, 64), class_token=False, final_norm=False)
 TINY = DetectorConfig(
-    ENCODER, num_classes=3, taps=(1, 3), scales=(2.0, 0.5), neck_blocks=1, width=32, layers=2, heads=2, sampling_heads=4,
+    ENCODER, num_classes=3, taps=(1, 3), scales=(2.0, 0.5), neck_blocks=1, width=32, layers=2, heads=2,
+    sampling_heads=4,
     mlp=64, queries=9, groups=2,
 )  # fmt: skip
 

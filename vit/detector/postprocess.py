@@ -43,15 +43,17 @@ def find_boxes(
 ) -> list[Found]:
     """The `limit` best (query, class) pairs of each image.
 
-    input_size: (H, W) of the model's input. placements: (scale_x, scale_y, left, top) of each image in it; sizes: (H, W)
-    of the images. nms: IoU above which the worse of two boxes of a class is left out; the model needs none.
+    input_size: (H, W) of the model's input. placements: (scale_x, scale_y, left, top) of each image in it; sizes:
+    (H, W) of the images. nms: IoU above which the worse of two boxes of a class is left out.
     """
     logits, boxes = predictions.logits.float(), to_xyxy(predictions.boxes.float())
     height, width = input_size
     boxes = boxes * boxes.new_tensor([width, height, width, height])
+    # Before anything is cut at a border, which would make an infinite box a finite one.
+    finite = boxes.isfinite().all(-1) & logits.isfinite().all(-1)  # [B, Q]
     found = []
-    for row, box, place, size in zip(logits.sigmoid(), boxes, placements, sizes, strict=True):
-        found.append(_best(row, _in_image(box, place, size), limit, threshold, nms))
+    for row, box, ok, place, size in zip(logits.sigmoid(), boxes, finite, placements, sizes, strict=True):
+        found.append(_best(row, _in_image(box, place, size), ok, limit, threshold, nms))
     return found
 
 
@@ -63,9 +65,8 @@ def _in_image(boxes: Tensor, place: Sequence[float], size: tuple[int, int]) -> T
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
-def _best(scores: Tensor, boxes: Tensor, limit: int, threshold: float, nms: float | None) -> Found:
+def _best(scores: Tensor, boxes: Tensor, finite: Tensor, limit: int, threshold: float, nms: float | None) -> Found:
     classes = scores.shape[1]
-    finite = boxes.isfinite().all(1) & scores.isfinite().all(1)
     scores = torch.where(finite[:, None], scores, -1.0)
     values, index = scores.flatten().topk(min(limit, scores.numel()))
     keep = (values >= 0) & (values > threshold) if threshold > 0 else values >= 0
