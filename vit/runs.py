@@ -49,7 +49,7 @@ def write_recipe(folder: Path, recipe: Any) -> None:
 
 
 def read_recipe(folder: Path, kind: type = Recipe) -> Any:
-    """The recipe (of class `kind`) a run was started with, every field settled. Raises UserError where it cannot be read."""
+    """The settled recipe, of class `kind`, that a run was started with. Raises UserError where it cannot be read."""
     file = folder / "config.yaml"
     try:
         return kind(**yaml.safe_load(file.read_text(encoding="utf-8")))
