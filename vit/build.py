@@ -37,7 +37,7 @@ def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[
     if recipe.weights is None:
         assert recipe.model is not None and side is not None
         if recipe.recipe in ("finetune", "probe"):
-            raise UserError(f"{recipe.recipe} starts from a checkpoint: add --weights RUN.")
+            raise UserError(f"{recipe.recipe} starts from a checkpoint: add --weights RUN (or timm:NAME, or a file).")
         model = create(
             recipe.model,
             num_classes=len(classes),

@@ -24,7 +24,7 @@ def create(
     trust_pickle: bool = False,
     **encoder: Any,
 ) -> Classifier:
-    """A model by name: `create("vit_s16", num_classes=10, image_size=(224, 320))`, with new weights, or with somebody's:
+    """A model by name, with new weights: `create("vit_s16", num_classes=10, image_size=(224, 320))`, or somebody's:
     `create("dinov2_s14", weights="hf:facebook/dinov2-small")`. `vit.models()` lists the names.
 
     weights: a .safetensors, .pth, .npz or .onnx file, a checkpoint folder, `timm:NAME` or `hf:OWNER/REPO`.
@@ -120,7 +120,8 @@ class Classifier(nn.Module):
     def pool(self, tokens: Tokens) -> Tensor:
         """Tokens -> one vector an image, as the head sees it: [B, D], or [B, 2D] where two are put side by side."""
         if self.attn_pool is not None:
-            x = self.attn_pool(torch.cat([tokens.prefix, tokens.patches], dim=1))
+            seen = torch.cat([tokens.prefix, tokens.patches], dim=1) if self.config.pool_prefix else tokens.patches
+            x = self.attn_pool(seen)
         elif self.config.pool == "class":
             x = tokens.prefix[:, 0]
         elif self.config.pool == "mean":

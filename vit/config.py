@@ -13,7 +13,7 @@ from vit.errors import UserError, nearest
 
 Norm = Literal["layernorm", "rmsnorm"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
-Resize = Literal["antialias", "plain", "offset", "bilinear", "aligned", "zoom"]
+Resize = Literal["antialias", "plain", "offset", "bilinear", "aligned", "zoom", "aspect"]
 
 
 def _check(ok: bool, message: str) -> None:
@@ -161,6 +161,8 @@ class ClassifierConfig:
     """Heads of the attention pooling; the encoder's if None."""
     pool_mlp: int | None = None
     """Hidden width of the attention pooling's feed-forward part; the encoder's if None."""
+    pool_prefix: bool = True
+    """The attention pooling looks at the prefix tokens, too."""
     head_bias: bool = True
     head_dropout: float = 0.0
 

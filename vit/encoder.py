@@ -115,7 +115,8 @@ class Encoder(nn.Module):
             return [mixed_rope(place, frequencies, c.prefix) for frequencies in self.rope_freqs.unbind(1)]
         where["bf16"] = c.rope_bf16
         width = c.width // c.heads
-        rope = self._table("rope", grid, device, lambda: axial_rope(grid, width, c.prefix, c.rope_base, device, **where))
+        made = lambda: axial_rope(grid, width, c.prefix, c.rope_base, device, **where)  # noqa: E731
+        rope = self._table("rope", grid, device, made)
         return [rope] * c.depth
 
     def masks(self, grid: tuple[int, int], device: torch.device) -> list[Tensor] | list[None]:

@@ -21,6 +21,7 @@ RESIZE: dict[Resize, dict[str, Any]] = {
     "plain": {"mode": "bicubic"},  # Hugging Face; DeiT, MAE
     "offset": {"mode": "bicubic"},  # DINO, DINOv2: the scale is (h + .1) / h0, and stays so in the coordinates
     "bilinear": {"mode": "bilinear", "antialias": True},  # SigLIP 2 NaFlex
+    "aspect": {"mode": "bicubic", "antialias": True},  # NaFlexViT par: to a square, of which the corner is taken
     "aligned": {"mode": "bicubic", "align_corners": True},  # torchvision
     "zoom": {"mode": "bilinear", "align_corners": True},  # vit_jax and big_vision: scipy's zoom of order 1
 }
@@ -41,7 +42,8 @@ def resize_grid(
         scale = tuple((n + 0.1) / o for n, o in zip(new, old, strict=True))
         grid = F.interpolate(grid, scale_factor=scale, **RESIZE[rule])
     else:
-        grid = F.interpolate(grid, size=new, **RESIZE[rule])
+        size = (max(new), max(new)) if rule == "aspect" else new
+        grid = F.interpolate(grid, size=size, **RESIZE[rule])[:, :, : new[0], : new[1]]
     patches = grid.flatten(2).transpose(1, 2).to(positions.dtype)
     return torch.cat([positions[:, :prefix], patches], dim=1) if prefix else patches
 

@@ -41,7 +41,8 @@ class Recipe:
     model: str | None = None
     """vit_SIZE+PATCH[_conv][_rope][_mean], for example vit_s16 or vit_nano8_conv_mean."""
     weights: str | None = None
-    """Start from this checkpoint: a run folder or a checkpoint folder."""
+    """Start from a run or checkpoint folder, from timm:NAME or hf:OWNER/REPO, or from a file of public weights
+    (.safetensors, .pth, .npz, .onnx) together with --model NAME, as `vitral models` lists them."""
     out: str | None = None
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None

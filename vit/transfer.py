@@ -18,7 +18,7 @@ def start_from(
     image_size: tuple[int, int] | None = None,
     **encoder: Any,
 ) -> tuple[Classifier, dict[str, Any], list[str]]:
-    """A model for `classes` with somebody's weights; a config with its preprocessing; and what was changed, a line each.
+    """A model for `classes` with somebody's weights; a config with its preprocessing; and lines on what was changed.
 
     source: a checkpoint or run folder, a file of a public family, `timm:NAME` or `hf:OWNER/REPO`; name: the model, for
     a file (`dinov2_s14`). The head is new unless the checkpoint knows exactly these classes in this order. Learned

@@ -6,7 +6,8 @@ import pytest
 import timm
 import torch
 
-from tests.pretrained.parity import LIMIT, error, images, ours_from, outputs, randomize
+from tests.pretrained.parity import LIMIT, error, ours_from, outputs, with_fields
+from tests.pretrained.random_weights import images, randomize
 
 DEPTH = 2
 # name, timm's name, arguments of timm's class, the non-square size in pixels, the negative checks
@@ -18,7 +19,8 @@ CASES = {
     "flexivit_s16": ("flexivit_small", {}, (160, 288), []),
     "dinov2_s14": ("vit_small_patch14_dinov2", {"num_classes": 7}, (210, 322), [{"position_resize": "plain"}]),
     "dinov2_s14_reg4": ("vit_small_patch14_reg4_dinov2", {}, (210, 322), []),
-    "dinov3_s16": ("vit_small_patch16_dinov3_qkvb", {"num_classes": 7}, (160, 288), [{"rope_bf16": True}, {"rope_axes": "xy"}]),
+    "dinov3_s16": ("vit_small_patch16_dinov3_qkvb", {"num_classes": 7}, (160, 288),
+                   [{"rope_bf16": True}, {"rope_axes": "xy"}]),
     "dinov3_s16plus": ("vit_small_plus_patch16_dinov3", {}, (160, 288), [{"eps": 1e-6}]),
     "beit_b16": ("beit_base_patch16_224", {}, (160, 288), [{"position_resize": "plain"}]),
     "beitv2_b16": ("beitv2_base_patch16_224", {}, (160, 288), []),
@@ -29,9 +31,15 @@ CASES = {
     "eva02_s14": ("eva02_small_patch14_336", {}, (210, 322), [{"rope_axes": "xy"}]),
     "eva02_b14": ("eva02_base_patch14_448", {}, (210, 322), [{"rope_reference": None}]),
     "eva02_clip_b16": ("eva02_base_patch16_clip_224", {"num_classes": 512}, (160, 288), [{"eps": 1e-5}]),
-    "pe_core_b16": ("vit_pe_core_base_patch16_224", {"num_classes": 1024}, (160, 288), [{"rope_offset": 0.0}, {"rope_axes": "yx"}]),
+    "pe_core_b16": ("vit_pe_core_base_patch16_224", {"num_classes": 1024}, (160, 288),
+                    [{"rope_offset": 0.0}, {"rope_axes": "yx"}]),
     "pe_spatial_b16": ("vit_pe_spatial_base_patch16_512", {}, (160, 288), []),
     "aimv2_l14": ("aimv2_large_patch14_224", {}, (210, 322), [{"eps": 1e-6}]),
+    "naflexvit_b16_gap": ("naflexvit_base_patch16_gap", {"num_classes": 7}, (160, 288),
+                          [{"position_resize": "aspect"}]),
+    "naflexvit_b16_par_gap": ("naflexvit_base_patch16_par_gap", {}, (160, 288), [{"position_resize": "antialias"}]),
+    "naflexvit_b16_map": ("naflexvit_base_patch16_map", {}, (160, 288), []),
+    "siglip2_b16_naflex": ("naflexvit_base_patch16_siglip", {}, (160, 288), [{"position_resize": "antialias"}]),
     "rope_s16": ("vit_small_patch16_rope_224", {}, (160, 288), [{"rope_axes": "yx"}]),
     "rope_mixed_s16": ("vit_small_patch16_rope_mixed_224", {}, (160, 288), [{"rope_axes": "yx"}]),
     "rope_ape_s16": ("vit_small_patch16_rope_ape_224", {}, (160, 288), []),
@@ -39,7 +47,7 @@ CASES = {
 
 
 def reference(name: str, **arguments):
-    if not name.startswith("beit"):
+    if not name.startswith(("beit", "naflex")):
         arguments["dynamic_img_size"] = True
     model = timm.create_model(name, depth=DEPTH, **arguments).eval()
     randomize(model)
@@ -81,6 +89,6 @@ def test_features_and_logits_are_timms(name):
     assert largest_error(model, other, native) <= LIMIT
     assert largest_error(model, other, odd_size) <= LIMIT
     for fields in wrong_fields:
-        wrong = ours_from(name, state, DEPTH, **fields)
+        wrong = with_fields(model, **fields)
         worst = max(largest_error(wrong, other, size) for size in (odd_size, native))
         assert worst > LIMIT, f"{fields} goes unnoticed ({worst:.1e})"

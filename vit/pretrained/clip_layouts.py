@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from vit.config import ClassifierConfig
-from vit.pretrained.rope_order import interleaved
+from vit.pretrained.orders import interleaved
 from vit.pretrained.rules import Layout, Row
 
 

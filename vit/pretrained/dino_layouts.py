@@ -26,7 +26,7 @@ DINOV2 = Layout(
 )
 DINOV2_REGISTERS = Layout(
     "DINOv2 with registers (original)",
-    (*STEM, ("encoder.reg_token", "register_tokens"), *ATTENTION, *MLP, *SWIGLU, *LAYER_SCALE, *TOP),
+    (("encoder.reg_token", "register_tokens"), *STEM, *ATTENTION, *MLP, *SWIGLU, *LAYER_SCALE, *TOP),
     (VIT, "mask_token", "pos_embed", "register_tokens"),
     left_out=DINOV2.left_out,
 )
@@ -47,10 +47,11 @@ def _without_key_bias(name: str, tensor: Tensor, config: ClassifierConfig, writi
 DINOV3 = Layout(
     "DINOv3 (original)",
     (
-        *STEM,
         ("encoder.reg_token", "storage_tokens"),
+        *STEM,
         ("encoder.blocks.#.attn.{q_bias,v_bias}", "blocks.#.attn.qkv.bias"),
-        *ATTENTION,
+        ("encoder.blocks.#.attn.qkv.weight", "blocks.#.attn.qkv.weight"),
+        *(row for row in ATTENTION if "qkv" not in row[0]),
         *MLP,
         *SWIGLU,
         *LAYER_SCALE,

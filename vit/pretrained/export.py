@@ -72,6 +72,11 @@ def exported(model: Classifier, target: Target) -> dict[str, Tensor]:
             position = tensors["encoder.pos_embed"]
             zeros = position.new_zeros(1, placed - e.prefix_positions, e.width)
             tensors["encoder.pos_embed"] = torch.cat([zeros, position], dim=1)
+    if layout is hf.DINOV2 and config.num_classes and config.pool != "class_mean":
+        # Its classifier sees the class token and the mean of the patches, side by side.
+        weight = tensors["head.weight"]
+        parts = [weight, torch.zeros_like(weight)]
+        tensors["head.weight"] = torch.cat(parts if config.pool == "class" else parts[::-1], dim=1)
     if layout is hf.CLIP and config.num_classes and config.head_bias:
         raise UserError("Hugging Face's CLIP projects without a bias, and this head has one; use --to timm.")
     prefix = HF_PREFIX.get(layout, "") if config.num_classes else ""

@@ -21,9 +21,11 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
     assert prefix is not None, "the layout was recognised from these keys"
     inside = relative(set(source.shapes), prefix)
 
+    pairs = list(layout.pairs(1))
+
     def shape(ours: str) -> Shape | None:
         """Of `ours` as it will be read; None if the file has nothing for it. No data is touched."""
-        for mine, theirs, _ in layout.pairs(1):
+        for mine, theirs, _ in pairs:
             if ours in mine and inside.issuperset(theirs):
                 shapes = [source.shapes[absolute(name, prefix)] for name in theirs]
                 empty = [torch.empty(s, device="meta") for s in shapes]
@@ -52,14 +54,14 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
         registers=registers[-2] if registers else 0,
         positions="learned" if position else "none" if e.positions == "learned" else e.positions,
         prefix_positions=0,
-        position_resize=layout.resize,
+        position_resize=layout.resize or e.position_resize,
         relative_positions=shape("encoder.relative.0.table") is not None,
         pre_norm=shape("encoder.norm_pre.weight") is not None,
         feed_forward_norm=shape(block + "mlp.norm.weight") is not None,
         attention_norm=shape(block + "attn.inner_norm.weight") is not None,
         qk_norm=shape(block + "attn.q_norm.weight") is not None,
         bias=shape(block + "attn.proj.bias") is not None,
-        qkv_bias="qv" if shape(block + "attn.q_bias") else shape(block + "attn.qkv.bias") is not None,
+        qkv_bias=True if shape(block + "attn.qkv.bias") else "qv" if shape(block + "attn.q_bias") else False,
         layer_scale=(e.layer_scale or 1e-5) if shape(block + "ls1.gamma") else None,
         final_norm=shape("encoder.norm.weight") is not None,
     )
@@ -102,8 +104,8 @@ def _compare(
     found, wanted = (kernel[0], depth, mlp), (e.width, e.depth, e.mlp)
     if found != wanted:
         raise UserError(
-            f"{source.name} holds another size of model: width {found[0]}, {found[1]} blocks, hidden {found[2]}; the name "
-            f"asked for means width {wanted[0]}, {wanted[1]} blocks, hidden {wanted[2]}."
+            f"{source.name} holds another size of model: width {found[0]}, {found[1]} blocks, hidden {found[2]}; the "
+            f"name asked for means width {wanted[0]}, {wanted[1]} blocks, hidden {wanted[2]}."
         )
 
 
@@ -132,6 +134,6 @@ def _grid(n: int, native: tuple[int, int], prefix: int, source: Source) -> tuple
         if side * side == n - placed:
             return (side, side), placed
     raise UserError(
-        f"{source.name}: {n} positions are neither a square grid nor the native {native[0]}x{native[1]}, with or without "
-        f"{prefix} prefix tokens."
+        f"{source.name}: {n} positions are neither a square grid nor the native {native[0]}x{native[1]}, with or "
+        f"without {prefix} prefix tokens."
     )

@@ -116,8 +116,19 @@ FAMILIES = {
         {**NO_CLS, "activation": "gelu_tanh"}, {"pool": "attention"}, in_timm={"activation": "gelu"},
     ),
     "siglip2_naflex": Family(
-        (hf.NAFLEX,), HALF, "Apache-2.0", {**NO_CLS, "activation": "gelu_tanh", "position_resize": "bilinear"},
+        (T.TIMM_NAFLEX, hf.NAFLEX), HALF, "Apache-2.0",
+        {**NO_CLS, "activation": "gelu_tanh", "position_resize": "bilinear"},
         {"pool": "attention"}, crop=1.0,
+    ),
+    "naflexvit": Family(
+        (T.TIMM_NAFLEX,), HALF, "Apache-2.0", NO_CLS, {"pool": "mean", "pool_norm": True}, crop=1.0,
+    ),
+    "naflexvit_par": Family(
+        (T.TIMM_NAFLEX,), HALF, "Apache-2.0", {**NO_CLS, "position_resize": "aspect"},
+        {"pool": "mean", "pool_norm": True}, crop=1.0,
+    ),
+    "naflexvit_map": Family(
+        (T.TIMM_NAFLEX,), HALF, "Apache-2.0", NO_CLS, {"pool": "attention", "pool_prefix": False}, crop=1.0,
     ),
     "eva02": Family(
         (T.TIMM_EVA_PACKED, T.TIMM_EVA_SPLIT, T.EVA02), OPENAI, "MIT", {**EVA_ROPE, "final_norm": False},
@@ -128,7 +139,8 @@ FAMILIES = {
         {**EVA_ROPE, "feed_forward_norm": True, "attention_norm": True},
     ),
     "pe_core": Family(
-        (T.TIMM, C.PE), HALF, "Apache-2.0", PE_ROPE, {"pool": "attention", "pool_heads": 8}, crop=1.0, own_reference=True,
+        (T.TIMM, C.PE), HALF, "Apache-2.0", PE_ROPE, {"pool": "attention", "pool_heads": 8}, crop=1.0,
+        own_reference=True,
     ),
     "pe_spatial": Family(
         (T.TIMM, C.CLIP), HALF, "Apache-2.0", {**PE_ROPE, "final_norm": False}, {"pool": "mean"}, crop=1.0,
@@ -241,8 +253,14 @@ def _table() -> list[Model]:
           "laion/CLIP-ViT-L-14-laion2B-s32B-b82K"),
         m("openclip_h14", "openclip", S["h"], 14, 224, "vit_huge_patch14_clip_224.laion2b",
           "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
-        m("siglip2_b16_naflex", "siglip2_naflex", S["b"], 16, 256, None, "google/siglip2-base-patch16-naflex"),
-        m("siglip2_so400m16_naflex", "siglip2_naflex", S["so400m"], 16, 256, None,
+        m("naflexvit_b16_gap", "naflexvit", S["b"], 16, 256, "naflexvit_base_patch16_gap", None, {"registers": 4}),
+        m("naflexvit_b16_par_gap", "naflexvit_par", S["b"], 16, 256, "naflexvit_base_patch16_par_gap", None,
+          {"registers": 4}),
+        m("naflexvit_b16_map", "naflexvit_map", S["b"], 16, 256, "naflexvit_base_patch16_map", None,
+          {"registers": 1}),
+        m("siglip2_b16_naflex", "siglip2_naflex", S["b"], 16, 256, "naflexvit_base_patch16_siglip",
+          "google/siglip2-base-patch16-naflex"),
+        m("siglip2_so400m16_naflex", "siglip2_naflex", S["so400m"], 16, 256, "naflexvit_so400m_patch16_siglip",
           "google/siglip2-so400m-patch16-naflex"),
         m("eva02_ti14", "eva02", Size(192, 12, 3, 512), 14, 336, "eva02_tiny_patch14_336"),
         m("eva02_s14", "eva02", Size(384, 12, 6, 1024), 14, 336, "eva02_small_patch14_336"),
@@ -337,8 +355,8 @@ def find(name: str) -> Model:
         fields["prefix_positions"] = min(e.prefix, e.positions == "learned")
         return Model(name, "vit", size, e.patch_size, e.image_size[0], fields=fields)
     raise UserError(
-        f"no model is called {name!r}.{nearest(name, MODELS)} `vitral models` lists all; vit_SIZE+PATCH with SIZE one of "
-        f"{', '.join(SIZES)} makes a plain ViT."
+        f"no model is called {name!r}.{nearest(name, MODELS)} `vitral models` lists all; vit_SIZE+PATCH with SIZE "
+        f"one of {', '.join(SIZES)} makes a plain ViT."
     )
 
 

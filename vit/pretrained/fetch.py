@@ -27,9 +27,9 @@ def _timm(name: str) -> Source:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the hub, the network and the cache raise
         raise UserError(
-            f"timm:{name} could not be fetched and is not in the cache: {_first_line(error)} Without a network, fetch it "
-            "elsewhere (timm.create_model with pretrained=True fills the cache of huggingface_hub, HF_HOME) and copy "
-            "that folder here, or pass the file itself: --weights FILE.safetensors."
+            f"timm:{name} could not be fetched and is not in the cache: {_first_line(error)} Without a network, "
+            "fetch it elsewhere (timm.create_model with pretrained=True fills the cache of huggingface_hub, HF_HOME) "
+            "and copy that folder here, or pass the file itself: --weights FILE.safetensors."
         ) from None
     return Source.of(model.state_dict(), f"timm:{name}")
 

@@ -6,6 +6,8 @@ Flax multiplies from the right: kernels are [in, out], and those of attention [D
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -73,14 +75,26 @@ def _rows(attention: str, norm1: str, norm2: str, mlp: str, position: str) -> tu
     return tuple(rows)
 
 
+def _tanh(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
+    """Flax's GELU is the tanh approximation unless told otherwise, and neither code base tells it."""
+    return replace(config, encoder=replace(config.encoder, activation="gelu_tanh"))
+
+
 VIT_JAX = Layout(
     "Google .npz (vit_jax)",
-    _rows("MultiHeadDotProductAttention_1", "LayerNorm_0", "LayerNorm_2", "MlpBlock_3", "Transformer/posembed_input/pos_embedding"),
+    _rows(
+        "MultiHeadDotProductAttention_1",
+        "LayerNorm_0",
+        "LayerNorm_2",
+        "MlpBlock_3",
+        "Transformer/posembed_input/pos_embedding",
+    ),
     ("Transformer/encoderblock_0/LayerNorm_2/scale", "embedding/kernel"),
     left_out={"pre_logits/*": "a tanh layer of pre-training; the public fine-tuned files have none"},
     resize="zoom",
     theirs=_flax,
-)  # fmt: skip
+    adapt=_tanh,
+)
 BIG_VISION = Layout(
     "Google .npz (big_vision)",
     _rows("MultiHeadDotProductAttention_0", "LayerNorm_0", "LayerNorm_1", "MlpBlock_0", "pos_embedding"),
@@ -88,6 +102,7 @@ BIG_VISION = Layout(
     left_out={"/*": "the text tower and the temperature of the loss"},
     resize="zoom",
     theirs=_flax,
+    adapt=_tanh,
 )
 
 

@@ -1,15 +1,14 @@
 """Hugging Face transformers: files as 4.x and 5.x write them, and the names 5.x uses in memory.
 
-All resize positions with plain bicubic interpolation, whatever the original did.
+All but one resize positions with plain bicubic interpolation, whatever the original did.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from torch import Tensor
-
 from vit.config import ClassifierConfig
+from vit.pretrained.orders import channels_last
 from vit.pretrained.rules import Layout, Row
 
 POOLER = "a tanh layer of the base model, which no head uses"
@@ -84,12 +83,19 @@ BEIT_NEW: tuple[Row, ...] = (
 )
 INDEX = {"*.relative_position_index": "computed from the grid"}
 
+
+def _tiny_eps(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
+    """The default of ViTConfig, which the public files of these families carry."""
+    return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, eps=1e-12))
+
+
 VIT = Layout(
     "Hugging Face ViT",
     (*EMBEDDINGS, *_norms(OLD, "layernorm_before", "layernorm_after"), *OLD_ATTENTION, *OLD_MLP, *BEIT_OLD, *TOP),
     (OLD.replace("#", "0") + "layernorm_before.weight", "embeddings.patch_embeddings.projection.weight"),
     left_out={**LEFT_OUT, **DECODER, **INDEX},
     resize="plain",
+    adapt=_tiny_eps,
 )
 VIT_MEMORY = Layout(
     "Hugging Face ViT (names in memory of 5.x)",
@@ -97,6 +103,7 @@ VIT_MEMORY = Layout(
     (NEW.replace("#", "0") + "layernorm_before.weight", "embeddings.patch_embeddings.projection.weight"),
     left_out={**LEFT_OUT, **DECODER, **INDEX},
     resize="plain",
+    adapt=_tiny_eps,
 )
 DINOV2_BLOCK: tuple[Row, ...] = (
     ("encoder.blocks.#.ls1.gamma", OLD + "layer_scale1.lambda1"),
@@ -108,8 +115,17 @@ DINOV2_BLOCK: tuple[Row, ...] = (
 )
 
 
+SPLIT_GATE: tuple[Row, ...] = (
+    ("encoder.blocks.#.mlp.w12.*", OLD + "mlp.{gate_proj,up_proj}.*"),
+    ("encoder.blocks.#.mlp.w3.*", OLD + "mlp.down_proj.*"),
+)
+
+
 def _class_and_mean(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
-    """The classifier of Dinov2ForImageClassification sees the class token and the mean of the patches."""
+    """The classifier of Dinov2ForImageClassification sees the class token and the mean of the patches; the class with
+    registers, alone among Hugging Face's, antialiases its positions."""
+    if "embeddings.register_tokens" in names:
+        config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, position_resize="antialias"))
     return dataclasses.replace(config, pool="class_mean") if "/classifier.weight" in names else config
 
 
@@ -123,7 +139,7 @@ DINOV2 = Layout(
 )
 DINOV2_MEMORY = Layout(
     "Hugging Face Dinov2 (names in memory of 5.x)",
-    (*EMBEDDINGS, *_norms(OLD, "norm1", "norm2"), *_attention(OLD, OLD)[1], *DINOV2_BLOCK, *TOP),
+    (*EMBEDDINGS, *_norms(OLD, "norm1", "norm2"), *_attention(OLD, OLD)[1], *DINOV2_BLOCK, *SPLIT_GATE, *TOP),
     (OLD.replace("#", "0") + "norm1.weight", "encoder.layer.0.attention.q_proj.weight"),
     left_out=LEFT_OUT,
     resize="plain",
@@ -229,16 +245,6 @@ SIGLIP_CLASSIFIER = Layout(
 )
 
 
-def _patches_last(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
-    """NaFlex unrolls a patch as [p, p, C], here it is [C, p, p]."""
-    if name != "encoder.patch_embed.proj.weight":
-        return tensor
-    c, p = config.encoder.in_chans, config.encoder.patch_size
-    if writing:
-        return tensor.unflatten(1, (c, p, p)).permute(0, 2, 3, 1).flatten(1)
-    return tensor.unflatten(1, (p, p, c)).permute(0, 3, 1, 2).flatten(1)
-
-
 NAFLEX = Layout(
     "Hugging Face Siglip2 vision (NaFlex)",
     tuple(row if "patch_embed.proj.weight" not in row[0] else row[:2] for row in TOWER),
@@ -246,7 +252,7 @@ NAFLEX = Layout(
     never=SIGLIP.never,
     left_out=TEXT,
     resize="bilinear",
-    ours=_patches_last,
+    ours=channels_last,
 )
 AIMV2 = Layout(
     "Hugging Face Aimv2 vision",

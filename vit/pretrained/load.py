@@ -51,7 +51,9 @@ def load(
     source = str(weights)
     if not is_public(source):
         model, config = load_model(find_checkpoint(source))
-        loaded = Loaded(model, Preprocess.from_dict(config["preprocess"]), (), config)
+        stored = config.get("preprocess")
+        preprocess = Preprocess.from_dict(stored) if stored else Preprocess(model.config.encoder.image_size)
+        loaded = Loaded(model, preprocess, (), config)
         patch = None
     else:
         row = find(name) if name else by_source(source)
@@ -62,7 +64,7 @@ def load(
         opened = fetch(source) if _is_remote(source) else open_source(source, trust_pickle=trust_pickle)
         loaded = from_public(row, opened)
         patch = row.patch if row.patch != loaded.model.config.encoder.patch_size else None
-    return _as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
+    return as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
 
 
 def is_public(source: str) -> bool:
@@ -107,7 +109,7 @@ def _left_out(layout: Layout, source: Source) -> tuple[str, ...]:
     return (f"left out: {'; '.join(reasons)}",) if reasons else ()
 
 
-def _as_wanted(
+def as_wanted(
     loaded: Loaded,
     num_classes: int | None,
     image_size: int | tuple[int, int] | None,

@@ -44,8 +44,8 @@ class Layout:
     """Patterns of keys that it does not have."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Pattern of keys -> why they are not needed. `/` before a key stands for "outside the prefix"."""
-    resize: Resize = "antialias"
-    """How this layout's code base resizes positions."""
+    resize: Resize | None = "antialias"
+    """How this layout's code base resizes positions; None where it is the family that says."""
     theirs: Hook = _unchanged
     """For one tensor of theirs, by their name."""
     ours: Hook = _unchanged
@@ -56,13 +56,11 @@ class Layout:
     def prefix(self, names: set[str]) -> str | None:
         """What stands before this layout's keys in a file, or None if the file is in another layout."""
         anchor = self.marks[0]
-        for name in sorted(names, key=len):
-            if name == anchor or name.endswith(("." + anchor, "/" + anchor)):
-                inside = relative(names, prefix := name.removesuffix(anchor))
-                if all(any(fnmatchcase(key, mark) for key in inside) for mark in self.marks[1:]) and not any(
-                    fnmatchcase(key, pattern) for pattern in self.never for key in inside
-                ):
-                    return prefix
+        found = [name for name in names if name == anchor or name.endswith(("." + anchor, "/" + anchor))]
+        for name in sorted(found, key=len):
+            inside = relative(names, prefix := name.removesuffix(anchor))
+            if all(_any(inside, mark) for mark in self.marks[1:]) and not any(_any(inside, no) for no in self.never):
+                return prefix
         return None
 
     def kernel_fits(self, source: Source) -> bool:
@@ -87,6 +85,10 @@ class Layout:
                 for i in range(depth) if "#" in ours else (0,):
                     pair = [_braces(text.replace("#", str(i))) for text in (mine, other)]
                     yield pair[0], pair[1], form[0] if form else ""
+
+
+def _any(names: set[str], pattern: str) -> bool:
+    return pattern in names or ("*" in pattern and any(fnmatchcase(name, pattern) for name in names))
 
 
 def relative(names: set[str], prefix: str) -> set[str]:
@@ -140,7 +142,7 @@ def read(
             if fitted is None:
                 wrong.append(f"{'+'.join(theirs)} is {list(joined.shape)}, {name} {list(expected[name])}")
             else:
-                tensors[name] = fitted
+                tensors[name] = fitted.contiguous()
     bad = {text.split()[2].removesuffix(",") for text in wrong}
     missing = sorted(expected.keys() - tensors.keys() - bad) if not wrong else []
     extra = sorted(n for n in inside - used if not any(fnmatchcase(n, p) for p in layout.left_out))

@@ -60,8 +60,9 @@ def _safetensors(file: Path) -> Source:
 
 def _npz(file: Path) -> Source:
     try:
-        arrays = np.load(file, allow_pickle=False)
-        values = {key: arrays[key] for key in arrays.files}
+        with file.open("rb") as stream:
+            arrays = np.load(stream, allow_pickle=False)
+            values = {key: arrays[key] for key in arrays.files}
     except Exception as error:  # numpy raises what zip, the header and the data lead it to
         raise UserError(f"{file} is not a whole .npz file: {error}. Fetch it again.") from None
     tensors = {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vit.pretrained.rope_order import interleaved
+from torch import Tensor
+
+from vit.config import ClassifierConfig
+from vit.pretrained.orders import channels_last, interleaved
 from vit.pretrained.rules import Layout, Row
 
 STEM: tuple[Row, ...] = (
@@ -120,6 +123,30 @@ TIMM_BEIT = Layout(
         "lm_head.*": "for pre-training only",
     },
 )
+NAFLEX_STEM: tuple[Row, ...] = (
+    ("encoder.cls_token", "embeds.cls_token"),
+    ("encoder.reg_token", "embeds.reg_token"),
+    ("encoder.pos_embed", "embeds.pos_embed"),
+    ("encoder.patch_embed.proj.weight", "embeds.proj.weight"),
+    ("encoder.patch_embed.proj.bias", "embeds.proj.bias"),
+)
+
+
+def _grid_of_positions(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
+    """NaFlexViT keeps its positions as a grid [1, h, w, D]."""
+    if name != "embeds.pos_embed":
+        return tensor
+    return tensor.unflatten(1, config.encoder.grid) if writing else tensor.flatten(1, 2)
+
+
+TIMM_NAFLEX = Layout(
+    "timm NaFlexVit",
+    (*NAFLEX_STEM, *ATTENTION, *MLP, *LAYER_SCALE, *TOP),
+    (VIT, "embeds.proj.weight", "embeds.pos_embed"),
+    resize=None,
+    theirs=_grid_of_positions,
+    ours=channels_last,
+)
 DEIT3 = Layout(
     "DeiT-III (original)",
     (*STEM, *ATTENTION, *MLP, *GAMMA, *TOP),
@@ -141,10 +168,10 @@ EVA02 = Layout(
     "EVA-02 (original)",
     (
         *STEM,
+        ("encoder.blocks.#.attn.inner_norm.*", "blocks.#.attn.inner_attn_ln.*"),
         *SPLIT_QKV[:1],
         *ATTENTION,
         *QV_BIAS,
-        ("encoder.blocks.#.attn.inner_norm.*", "blocks.#.attn.inner_attn_ln.*"),
         ("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.{w1,w2}.*"),
         ("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.w12.*"),
         ("encoder.blocks.#.mlp.norm.*", "blocks.#.mlp.ffn_ln.*"),

@@ -1,4 +1,6 @@
-"""Channel orders of rotary embedding. Ours turns the pairs (i, i + d/2) of a head; EVA-02, PE and rope-vit turn
+"""Orders of channels that differ between code bases.
+
+Rotary embedding: ours turns the pairs (i, i + d/2) of a head; EVA-02, PE and rope-vit turn
 (2i, 2i + 1). Queries and keys meet only in their product, so permuting both alike changes nothing but the order."""
 
 from __future__ import annotations
@@ -22,6 +24,16 @@ def interleaved(name: str, tensor: Tensor, config: ClassifierConfig, writing: bo
         q, k, v = tensor.chunk(3)
         return torch.cat([_reorder(q, width, writing), _reorder(k, width, writing), v])
     return tensor
+
+
+def channels_last(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
+    """The layout hook of NaFlex: a patch is unrolled as [p, p, C] there, as [C, p, p] here."""
+    if name != "encoder.patch_embed.proj.weight":
+        return tensor
+    c, p = config.encoder.in_chans, config.encoder.patch_size
+    if writing:
+        return tensor.unflatten(1, (c, p, p)).permute(0, 2, 3, 1).flatten(1)
+    return tensor.unflatten(1, (p, p, c)).permute(0, 3, 1, 2).flatten(1)
 
 
 def _reorder(rows: Tensor, width: int, writing: bool) -> Tensor:
