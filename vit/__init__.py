@@ -12,18 +12,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vit.classifier import create as create
     from vit.errors import UserError as UserError
     from vit.image import Preprocess as Preprocess
     from vit.predict import Prediction as Prediction
     from vit.predict import Predictor as Predictor
     from vit.predict import load as load
+    from vit.pretrained.create import create as create
     from vit.pretrained.listing import models as models
 
     __version__: str
 
 _HOMES = {
-    "create": "vit.classifier",
+    "create": "vit.pretrained.create",
     "load": "vit.predict",
     "models": "vit.pretrained.listing",
     "Prediction": "vit.predict",

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vit.classifier import Classifier, create
+from vit.classifier import Classifier
 from vit.config import ClassifierConfig
 from vit.engine import Loop
 from vit.errors import UserError
 from vit.image import Preprocess
 from vit.losses import ClassificationLoss, inverse_frequency
 from vit.optim import make_optimizers
+from vit.pretrained.create import create
 from vit.recipes import Facts
 from vit.tasks import Classification
 from vit.transfer import start_from

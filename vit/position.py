@@ -5,13 +5,14 @@ Shape letters: P patches, D width, d head width, H heads, (h, w) grid, R prefix 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit.config import Resize
+if TYPE_CHECKING:
+    from vit.config import Resize
 
 Rope = tuple[Tensor, Tensor]
 """cos and sin, each [N, d] or [H, N, d], for `rotate`."""

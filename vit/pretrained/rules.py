@@ -105,7 +105,7 @@ def _ended(text: str, end: str) -> str:
 
 
 def _braces(text: str) -> list[str]:
-    match = re.search(r"\{(.*?)\}", text)
+    match = re.search(r"\{(.*?)\}", text) if "{" in text else None
     if match is None:
         return [text]
     return [text[: match.start()] + choice + text[match.end() :] for choice in match[1].split(",")]
