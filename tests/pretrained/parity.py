@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vit.classifier import Classifier
-from vit.pretrained.families import find
 from vit.pretrained.load import from_public
+from vit.pretrained.registry import find
 from vit.pretrained.source import Source
 
 LIMIT = 1e-5

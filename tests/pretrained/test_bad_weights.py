@@ -16,8 +16,8 @@ from vit.config import Size
 from vit.errors import UserError
 from vit.pretrained import huggingface_layouts as hf
 from vit.pretrained import timm_layouts
-from vit.pretrained.families import MODELS, Model, find
 from vit.pretrained.load import from_public, load
+from vit.pretrained.registry import MODELS, Model, find
 from vit.pretrained.rules import write
 from vit.pretrained.source import Source, open_source
 

@@ -20,9 +20,10 @@ from vit.config import Size
 from vit.errors import UserError
 from vit.pretrained.commands import Convert
 from vit.pretrained.export import certificate, exported
-from vit.pretrained.families import FAMILIES, Model, find
+from vit.pretrained.families import FAMILIES
 from vit.pretrained.listing import flops, models
 from vit.pretrained.load import from_public, load
+from vit.pretrained.registry import Model, find
 from vit.pretrained.rules import write
 from vit.pretrained.source import Source
 from vit.refit import fit_channels, resize_kernel
@@ -70,7 +71,7 @@ def layout_key_present(mark: str, state) -> bool:
                                   "vit_base_patch16_siglip_224", "beit_base_patch16_224", "eva02_base_patch14_448",
                                   "vit_small_plus_patch16_dinov3", "vit_pe_core_base_patch16_224"])  # fmt: skip
 def test_a_timm_file_comes_back_bit_for_bit(name):
-    from vit.pretrained.families import MODELS
+    from vit.pretrained.registry import MODELS
 
     ours = next(row.name for row in MODELS.values() if row.timm and row.timm.split(".")[0] == name)
     other = timm.create_model(name, depth=2, num_classes=3)
@@ -240,7 +241,7 @@ def test_the_convert_command(tmp_path, capsys):
 
 
 def test_a_model_is_found_by_its_source():
-    from vit.pretrained.families import by_source
+    from vit.pretrained.registry import by_source
 
     assert by_source("timm:vit_small_patch14_dinov2.lvd142m").name == "dinov2_s14"
     assert by_source("hf:facebook/dinov2-small").name == "dinov2_s14"

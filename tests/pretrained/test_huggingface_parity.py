@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from tests.pretrained.parity import LIMIT, error, outputs, with_fields
 from tests.pretrained.random_weights import images
 from vit.config import Size
-from vit.pretrained.families import Model
 from vit.pretrained.load import from_public
+from vit.pretrained.registry import Model
 from vit.pretrained.source import open_source
 
 if importlib.util.find_spec("transformers") is None:

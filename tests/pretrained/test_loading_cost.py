@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vit.classifier import Classifier
-from vit.pretrained.families import find
 from vit.pretrained.load import load
+from vit.pretrained.registry import find
 
 
 @pytest.fixture(scope="module")

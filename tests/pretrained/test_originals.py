@@ -17,9 +17,9 @@ from tests.pretrained.random_weights import images, randomize
 from vit.classifier import Classifier
 from vit.config import Size
 from vit.pretrained import clip_layouts, dino_layouts, google_layouts, huggingface_layouts, timm_layouts
-from vit.pretrained.families import find
 from vit.pretrained.google_layouts import unstack
 from vit.pretrained.load import from_public
+from vit.pretrained.registry import find
 from vit.pretrained.rules import write
 from vit.pretrained.source import Source, open_source
 from vit.pretrained.torchvision_layouts import TORCHVISION

@@ -10,8 +10,8 @@ from typing import Any
 from vit import classifier
 from vit.classifier import Classifier
 from vit.config import changed
-from vit.pretrained.families import find
 from vit.pretrained.load import load
+from vit.pretrained.registry import find
 
 _log = logging.getLogger("vitral")
 

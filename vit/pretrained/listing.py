@@ -9,7 +9,8 @@ import torch
 
 from vit.classifier import Classifier
 from vit.config import ClassifierConfig
-from vit.pretrained.families import FAMILIES, MODELS
+from vit.pretrained.families import FAMILIES
+from vit.pretrained.registry import MODELS
 
 
 class Listed(NamedTuple):

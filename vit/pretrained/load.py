@@ -14,9 +14,10 @@ from vit.config import ClassifierConfig, changed
 from vit.errors import UserError, shown
 from vit.image import Preprocess
 from vit.pretrained.facts import config_of_file
-from vit.pretrained.families import FAMILIES, Model, by_source, find, in_layout
+from vit.pretrained.families import FAMILIES
 from vit.pretrained.fetch import fetch
 from vit.pretrained.google_layouts import unstack
+from vit.pretrained.registry import Model, by_source, find, in_layout
 from vit.pretrained.rules import Layout, read, relative
 from vit.pretrained.source import SUFFIXES, Source, open_source
 from vit.refit import refit
