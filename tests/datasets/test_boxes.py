@@ -177,9 +177,7 @@ def test_too_many_unreadable_images_stop_the_training():
             return super().read(i)
 
     preprocess = Preprocess((32, 32), resize="letterbox")
-    loader = box_train_loader(
-        Broken(), BoxPipeline(BoxAugment(), preprocess), preprocess, batch_size=2, epochs=3
-    )
+    loader = box_train_loader(Broken(), BoxPipeline(BoxAugment(), preprocess), preprocess, batch_size=2, epochs=3)
     with pytest.raises(UserError, match=r"2 of 6 training images cannot be used.*red/"):
         list(loader)
 

@@ -228,9 +228,7 @@ def test_coco_folders(write: Write, tmp_path: Path):
 def test_one_file_is_split_by_its_names(write: Write):
     values = content()
     values["images"] = [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 8} for i in range(20)]
-    values["annotations"] = [
-        {"id": i + 1, "image_id": i, "category_id": 3, "bbox": [1, 1, 4, 4]} for i in range(18)
-    ]
+    values["annotations"] = [{"id": i + 1, "image_id": i, "category_id": 3, "bbox": [1, 1, 4, 4]} for i in range(18)]
     data = open_detection(str(write(values)))
     assert len(data.train) == 15 and len(data.val) == 5  # 4 of the 18 with a box, 1 of the 2 without
     assert data.train.targets.max() == 1  # the number of boxes, as before the split

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vit.deformable import DeformableAttention
 from vit.detection_losses import Predictions
 from vit.detector.backbone import tapped_maps
 from vit.detector.config import DetectorConfig
@@ -18,7 +19,6 @@ from vit.detector.heads import PRIOR, Layers, box_head, moved
 from vit.detector.neck import Neck
 from vit.detector.selection import Selection, anchors
 from vit.encoder import Encoder
-from vit.layers import DeformableAttention
 
 
 class Output(NamedTuple):
