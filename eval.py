@@ -113,7 +113,7 @@ def main(args: Evaluate) -> None:
 
 def detection(args: Evaluate, config: dict[str, Any]) -> None:
     """A detector: COCO's figures."""
-    from datasets import reopen_detection
+    from datasets.open_detection import reopen_detection
     from eval_detector import evaluate_detector
     from vit.report import write_json
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vit.errors import UserError, shown
 
 if TYPE_CHECKING:
-    from datasets import DetectionData
+    from datasets.boxset import DetectionData
 
 
 def evaluate_detector(
@@ -29,7 +29,7 @@ def evaluate_detector(
     """
     import torch
 
-    from datasets import box_eval_loader
+    from datasets.box_loader import box_eval_loader
     from vit.detection_metrics import DetectionMetrics
     from vit.detection_report import print_detection
     from vit.detector.start import load_detector

@@ -11,7 +11,6 @@ python train.py RECIPE --help                          every option
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -126,6 +125,7 @@ def report(folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, s
     from vit.evaluate import collect, summarise, temperature_of
     from vit.predict import load
     from vit.report import print_report, write_curves, write_report
+    from vit.runs import write_bad_files
 
     best = find_checkpoint(folder)
     predictor = load(best, recipe.device)
@@ -164,11 +164,6 @@ def dry_run(task: Any, batches: Any, optimizers: list[Any], loop: Any) -> dict[s
     cost = measure(task.model, tuple(batch.images.shape[1:]), lambda: train_step(task, batch, optimizers, loop))
     tell(*cost.lines(loop.steps), "dry run: nothing was written")
     return asdict(cost)
-
-
-def write_bad_files(file: Path, bad: Sequence[tuple[str, str]]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([("path", "reason"), *bad])
 
 
 def tell(*lines: str) -> None:

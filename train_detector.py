@@ -15,14 +15,17 @@ from vit.errors import UserError
 from vit.recipes import Facts
 
 if TYPE_CHECKING:
-    from datasets import BoxPipeline, DetectionData
+    from datasets.box_transforms import BoxPipeline
+    from datasets.boxset import DetectionData
     from vit.detection_recipes import SettledDetection
     from vit.image import Preprocess
 
 
 def train(recipe: DetectionRecipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
-    from datasets import box_eval_loader, box_train_loader, open_detection, survey
+    from datasets import survey
+    from datasets.box_loader import box_eval_loader, box_train_loader
+    from datasets.open_detection import open_detection
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
@@ -88,7 +91,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
 
 def build_pipeline(recipe: SettledDetection, preprocess: Preprocess) -> BoxPipeline:
     """The augmentation of the recipe, for this model's input size."""
-    from datasets import BoxPipeline, named_box_augment
+    from datasets.box_transforms import BoxPipeline, named_box_augment
 
     augment = named_box_augment(recipe.augment)
     if recipe.flip == "no" or (recipe.flip == "auto" and recipe.data == "scenes"):
@@ -113,8 +116,8 @@ def crowded(data: DetectionData, queries: int) -> list[str]:
 def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any) -> dict[str, Any]:
     """The best checkpoint on the test split (on validation where there is none), into the run folder."""
     from eval_detector import evaluate_detector
-    from train import write_bad_files
     from vit.report import write_curves, write_json
+    from vit.runs import write_bad_files
 
     splits = data.splits()
     split = next(name for name in ("test", "val", "train") if name in splits)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,12 @@ def write_recipe(folder: Path, recipe: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def write_bad_files(file: Path, bad: Sequence[tuple[str, str]]) -> None:
+    """What could not be read, one line each, and why."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("path", "reason"), *bad])
 
 
 def read_recipe(folder: Path, kind: type = Recipe) -> Any:

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets import BoxAugment, BoxPipeline, box_eval_loader, box_train_loader, named_box_augment, open_detection
-from datasets.box_transforms import BOX_AUGMENTS, placed
+from datasets.box_loader import box_eval_loader, box_train_loader
+from datasets.box_transforms import BOX_AUGMENTS, BoxAugment, BoxPipeline, named_box_augment, placed
 from datasets.boxset import Annotation
 from datasets.imageset import ImageSet
+from datasets.open_detection import open_detection
 from vit.errors import UserError
 from vit.image import Preprocess
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import open_detection, reopen_detection
 from datasets.coco import read_coco
+from datasets.open_detection import open_detection, reopen_detection
 from vit.errors import UserError
 
 Write = Callable[..., Path]

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from datasets import open_detection, reopen_detection, survey
+from datasets import survey
+from datasets.open_detection import open_detection, reopen_detection
 from datasets.scenes import COUNTS, LARGEST, MOST, SIDE, Scenes, load_scenes
 from vit.errors import UserError
 

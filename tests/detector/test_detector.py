@@ -96,6 +96,7 @@ def test_starts_from_anchors_with_scores_of_one_percent():
     assert 0.001 < out.logits.sigmoid().mean() < 0.1
 
 
+@pytest.mark.slow
 def test_learns_one_image():
     torch.manual_seed(0)
     model = Detector(replace(TINY, groups=1))
