@@ -189,7 +189,7 @@ def test_a_missing_checkpoint_is_named_with_the_nearest(trained: SimpleNamespace
 
 def test_lazy_names():
     assert set(vit.__all__) <= set(dir(vit))
-    assert vit.create.__module__ == "vit.classifier"
+    assert vit.create.__module__ == "vit.pretrained.create"
     assert vit.__version__
     with pytest.raises(AttributeError, match='Did you mean "load"'):
         vit.laod  # noqa: B018
