@@ -145,7 +145,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "digits": (
         "The 5,000 real handwritten digits that come with vitral; minutes on two CPU cores.",
-        Recipe(recipe="digits", data="digits", epochs=35),
+        Recipe(recipe="digits", data="digits"),
     ),
     "folder": (
         "From scratch on --data DIR. Model, image size, augmentation and length are chosen from the data.",
