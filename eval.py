@@ -1,4 +1,4 @@
-"""Evaluate a classification checkpoint: checkpoint + data -> metrics -> report.
+"""Evaluate a checkpoint of a classifier or a detector: checkpoint + data -> metrics -> report.
 
 python eval.py runs/digits                                 the test split of the data it was trained on
 python eval.py runs/digits --data photos --json out.json   class folders of your own; every image counts as test
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a classification checkpoint and print the report. A mistake in the command gives exit code 2."""
+    """Evaluate a checkpoint and print the report. A mistake in the command gives exit code 2."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """A checkpoint folder, or a run folder of train.py (its best checkpoint)."""
     data: str | None = None
-    """A folder of class folders, a .csv manifest or "digits"; by default what the checkpoint was trained on."""
+    """Class folders, a .csv manifest or "digits"; for a detector COCO annotations or "scenes". By default what the
+    checkpoint was trained on."""
     split: Literal["train", "val", "test"] | None = None
     """test if left out, or val where the data has no test split."""
     json: Path | None = None
@@ -63,6 +64,8 @@ def main(args: Evaluate) -> None:
 
     # The data first: a misspelt path is told before any model is built.
     config = load_config(find_checkpoint(args.checkpoint))
+    if config["task"] == "detection":
+        return detection(args, config)
     data = reopen(config["data"], args.data)
     for note in data.notes:
         print(note, file=sys.stderr)
@@ -106,6 +109,29 @@ def main(args: Evaluate) -> None:
         write_json(args.json, result)
     if args.out is not None:
         write_report(args.out, result, outputs, classes, image=images.image, name=images.name)
+
+
+def detection(args: Evaluate, config: dict[str, Any]) -> None:
+    """A detector: COCO's figures."""
+    from datasets.open_detection import reopen_detection
+    from eval_detector import evaluate_detector
+    from vit.report import write_json
+
+    if args.tta or args.knn is not None:
+        raise UserError("--tta and --knn are for classifiers; this checkpoint is a detector.")
+    data = reopen_detection(config["data"], args.data)
+    for note in data.notes:
+        print(note, file=sys.stderr)
+    split = args.split or next((name for name in ("test", "val") if name in data.splits()), "test")
+    tick = progress(len(data.splits().get(split, ())))
+    result = evaluate_detector(
+        args.checkpoint, data, split, device=args.device, batch_size=args.batch_size, workers=args.workers, tick=tick
+    )
+    if args.json is not None:
+        write_json(args.json, result)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_json(args.out / "report.json", result)
 
 
 def check(args: Evaluate) -> None:

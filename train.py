@@ -1,15 +1,16 @@
-"""Train an image classifier: recipe -> data -> model -> fit -> report.
+"""Train an image classifier or an object detector: recipe -> data -> model -> fit -> report.
 
 python train.py                                        real handwritten digits, minutes on a CPU
 python train.py folder --data photos                   from scratch on class folders of your own
 python train.py finetune --data photos --weights RUN   from a checkpoint, with a new head
 python train.py probe --data photos --weights RUN      the head only
+python train.py scenes                                 detection of digits in composed scenes
+python train.py detect --data DIR [--weights SRC]      detection on COCO annotations of your own
 python train.py RECIPE --help                          every option
 """
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from vit.command import run
+from vit.detection_recipes import DETECTION_RECIPES, DetectionRecipe
 from vit.errors import UserError, nearest, shown
 from vit.recipes import RECIPES, Facts, Recipe, settle
 
@@ -123,6 +125,7 @@ def report(folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, s
     from vit.evaluate import collect, summarise, temperature_of
     from vit.predict import load
     from vit.report import print_report, write_curves, write_report
+    from vit.runs import write_bad_files
 
     best = find_checkpoint(folder)
     predictor = load(best, recipe.device)
@@ -163,30 +166,32 @@ def dry_run(task: Any, batches: Any, optimizers: list[Any], loop: Any) -> dict[s
     return asdict(cost)
 
 
-def write_bad_files(file: Path, bad: Sequence[tuple[str, str]]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([("path", "reason"), *bad])
-
-
 def tell(*lines: str) -> None:
     for line in lines:
         print(line, flush=True)
 
 
 def main(arguments: Sequence[str]) -> None:
-    train(parse(arguments))
+    recipe = parse(arguments)
+    if isinstance(recipe, Recipe):
+        train(recipe)
+    else:
+        import train_detector
+
+        train_detector.train(recipe)
 
 
-def parse(arguments: Sequence[str]) -> Recipe:
+def parse(arguments: Sequence[str]) -> Recipe | DetectionRecipe:
     """`RECIPE [--options]`; the recipe is digits if left out. A misspelt option exits with 2 and names the nearest."""
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["digits", *arguments]
-    if arguments[0] not in (*RECIPES, "-h", "--help"):
+    recipes: dict[str, tuple[str, Any]] = {**RECIPES, **DETECTION_RECIPES}
+    if arguments[0] not in (*recipes, "-h", "--help"):
         raise UserError(
-            f"there is no recipe {arguments[0]!r}.{nearest(arguments[0], RECIPES)} Recipes: {shown(list(RECIPES))}."
+            f"there is no recipe {arguments[0]!r}.{nearest(arguments[0], recipes)} Recipes: {shown(list(recipes))}."
         )
     return tyro.extras.overridable_config_cli(
-        {name: (told, recipe) for name, (told, recipe) in RECIPES.items()},
+        recipes,
         prog="train.py",
         description=__doc__,
         args=arguments,

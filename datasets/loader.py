@@ -145,10 +145,10 @@ class Loader:
             # Each item of the "sampler" is a whole batch: one message a batch, one DataLoader for the run.
             batch_size=None,
             sampler=self._batches,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             num_workers=self._workers,
             pin_memory=self._device.type == "cuda",
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
         )
         return iter(loader)
 
@@ -165,11 +165,11 @@ class Loader:
             )
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
     # Ctrl-C reaches the whole process group. The parent finishes its step and saves, so workers go on until
     # it closes them (or they notice that it has died).
     signal.signal(signal.SIGINT, signal.SIG_IGN)

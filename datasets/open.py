@@ -33,7 +33,7 @@ def open_data(source: str, *, seed: int = 0, evaluation: bool = False) -> Data:
     elif os.path.exists(source):
         raise UserError(f"{source}: is neither a folder nor a .csv manifest. {_remedy(source)}")
     else:
-        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{_existing(source)}")
+        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")
     data.notes += leakage_notes(data.splits())
     return data
 
@@ -69,7 +69,7 @@ def _remedy(source: str) -> str:
     return "Give a folder with one folder per class, or a manifest with the columns path,label."
 
 
-def _existing(source: str) -> str:
+def existing(source: str) -> str:
     """The nearest match on disk: the first missing part of the path against what lies beside it."""
     parent, part = os.path.abspath(source), ""
     while not os.path.isdir(parent):

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = [*sorted((ROOT / "vit").rglob("*.py")), *sorted((ROOT / "datasets").rglob("*.py"))]
-SOURCES = [*OURS, ROOT / "train.py", ROOT / "eval.py"]
+SCRIPTS = ("train", "eval", "train_detector", "eval_detector")
+SOURCES = [*OURS, *(ROOT / f"{name}.py" for name in SCRIPTS)]
 
 
 def module_of(file):
@@ -67,7 +68,7 @@ def test_vit_never_imports_datasets_nor_the_scripts():
         module = module_of(file)
         if inside(module, "vit"):
             everything = imports(file, typing=True)
-            assert not [name for name in everything if inside(name, "datasets") or name in ("train", "eval")], module
+            assert not [name for name in everything if inside(name, "datasets") or name in SCRIPTS], module
 
 
 def test_datasets_imports_two_leaves_of_vit():
@@ -88,6 +89,11 @@ LAYERS = {
     "vit.metrics": set(),
     "vit.tasks": {"vit.losses", "vit.metrics"},
     "vit.optim": set(),
+    "vit.boxes": set(),
+    "vit.matcher": {"vit.boxes"},
+    "vit.detection_losses": {"vit.boxes", "vit.errors", "vit.matcher"},
+    "vit.deformable": set(),
+    "vit.detector.decoder": {"vit.deformable", "vit.detector.config", "vit.detector.heads", "vit.layers"},
     "vit.engine": {"vit.errors", "vit.meter", "vit.metrics", "vit.optim", "vit.runlog", "vit.tasks"},
 }
 
@@ -112,6 +118,13 @@ def test_leaves_are_imported_by_no_part_of_the_core():
     leaves = {"vit.predict", "vit.report", "vit.plots", "vit.evaluate", "vit.knn", "vit.tta", "vit.__main__"}
     for module in [*LAYERS, "vit.checkpoint", "vit.transfer", "vit.build", "vit.runs", "vit.recipes"]:
         assert not within(module, "vit") & leaves, module
+
+
+def test_classification_does_not_need_detection():
+    detection = {"vit.boxes", "vit.matcher", "vit.deformable", "vit.detection", "vit.detector"}
+    for module in ["vit.classifier", "vit.tasks", "vit.engine", "vit.build", "vit.predict", "vit.evaluate", "datasets"]:
+        assert not within(module, "datasets") & {"datasets.coco", "datasets.open_detection", "datasets.scenes"}, module
+        assert not [name for name in GRAPH[module] if any(inside(name, other) for other in detection)], module
 
 
 def test_there_are_no_cycles():
@@ -192,7 +205,7 @@ socket.getaddrinfo = socket.create_connection = socket.gethostbyname = refuse
 
 def test_row_62_no_network_on_import_and_in_training(tmp_path):
     code = f"""{NO_NETWORK}
-import os, vit, train, eval, datasets
+import os, sys, vit, train, eval, datasets
 from PIL import Image
 vit.load, vit.create
 try:
@@ -203,9 +216,12 @@ for i in range(20):
     os.makedirs(f"data/{{i % 2}}", exist_ok=True)
     Image.new("RGB", (8, 8), (i, 0, 9 * i)).save(f"data/{{i % 2}}/{{i}}.png")
 train.main(["folder", "--data", "data", "--device", "cpu", "--out", "run", "--epochs", "1"])
+# Nor does a classifier load what only a detector needs.
+print([name for name in sys.modules if name.startswith("vit.detect") or name in ("vit.matcher", "datasets.coco")])
 """
     # Without this, albumentations asks the network for its newest version.
     told = python(code, cwd=tmp_path, env={"NO_ALBUMENTATIONS_UPDATE": ""})
+    assert "['vit.detection_recipes']" in told
     assert "the guard works" in told and (tmp_path / "run/report.json").is_file()
 
 

@@ -21,6 +21,7 @@ from vit.tasks import Classification
 from vit.transfer import start_from
 
 if TYPE_CHECKING:
+    from vit.detection_recipes import SettledDetection
     from vit.recipes import Settled
 
 DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -82,7 +83,7 @@ def build_task(recipe: Settled, model: Classifier, classes: Sequence[str], count
     return Classification(model, classes, loss.to(next(model.parameters()).device))
 
 
-def build_optimizers(recipe: Settled, model: Classifier) -> list[torch.optim.Optimizer]:
+def build_optimizers(recipe: Settled | SettledDetection, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
     return make_optimizers(
         model,
         name=recipe.optimizer,
@@ -93,7 +94,7 @@ def build_optimizers(recipe: Settled, model: Classifier) -> list[torch.optim.Opt
     )
 
 
-def build_loop(recipe: Settled, steps: int, device: torch.device) -> Loop:
+def build_loop(recipe: Settled | SettledDetection, steps: int, device: torch.device) -> Loop:
     """steps: of the whole run."""
     per_epoch = steps // recipe.epochs
     amp = recipe.amp

@@ -107,6 +107,8 @@ def load_model(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     """
     folder = find_checkpoint(path)
     config = load_config(folder)
+    if config.get("task") == "detection":
+        raise UserError(f"{folder} is a detector; a classifier is needed here.")
     with torch.device("meta"):  # no time spent on initial values that are overwritten
         model = Classifier(ClassifierConfig.from_dict(config["model"]))
     tensors = load_tensors(folder / WEIGHTS)

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from vit.errors import UserError, nearest
 
 Norm = Literal["layernorm", "rmsnorm"]
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
 Resize = Literal["antialias", "plain", "offset", "bilinear", "aligned", "zoom", "aspect"]
 
 

@@ -59,6 +59,24 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise UserError(f"{name}: cannot be decoded ({reason}). Replace or remove the file.") from error
 
 
+def image_size(source: Source) -> tuple[int, int]:
+    """(H, W) of an image as `decode` gives it, upright, from the header of a file. Raises UserError like `decode`."""
+    if isinstance(source, np.ndarray | Image.Image):
+        height, width = decode(source).shape[:2]
+        return height, width
+    name = _name(source)
+    try:
+        with _open(source, name) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file (current folder: {os.getcwd()}).") from None
+    except Exception as error:
+        raise UserError(f"{name}: cannot be decoded ({str(error) or type(error).__name__}).") from error
+
+
 def _pixels(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     if image.width * image.height > max_pixels:
         raise UserError(

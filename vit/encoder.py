@@ -63,7 +63,7 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tokens:
         """images [B, C, H, W] float, normalised -> tokens after the last norm."""
         x, grid = self.embed(images)
-        ropes, masks = self._ropes(grid, x.device), self._masks(grid, x.device)
+        ropes, masks = self.ropes(grid, x.device), self.masks(grid, x.device)
         for block, rope, mask in zip(self.blocks, ropes, masks, strict=True):
             x = block(x, mask=mask, rope=rope)
         x = self.norm(x)
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
             return None
         return self._table("sincos", grid, like.device, lambda: sincos_grid(grid, self.config.width))
 
-    def _ropes(self, grid: tuple[int, int], device: torch.device) -> list[Rope] | list[None]:
+    def ropes(self, grid: tuple[int, int], device: torch.device) -> list[Rope] | list[None]:
         """Rotary angles of each block, or None for each."""
         c = self.config
         if not c.rope:
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
         rope = self._table("rope", grid, device, made)
         return [rope] * c.depth
 
-    def _masks(self, grid: tuple[int, int], device: torch.device) -> list[Tensor] | list[None]:
+    def masks(self, grid: tuple[int, int], device: torch.device) -> list[Tensor] | list[None]:
         """What each block adds to its scores, [1, heads, N, N], or None for each."""
         if self.relative is None:
             return [None] * self.config.depth

@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from vit.decode import MAX_PIXELS as MAX_PIXELS
 from vit.decode import decode as decode
+from vit.decode import image_size as image_size
 from vit.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import torch
+
+
+class Placement(NamedTuple):
+    """x of the input = x of the image * scale_x + left, and y likewise; left and top in whole pixels."""
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+
 
 Resize = Literal["crop", "squash", "letterbox"]
 INTERPOLATIONS = {
@@ -74,6 +85,17 @@ class Preprocess:
             return self._letterbox(image, resample)
         return self._crop(image, resample)
 
+    def placement(self, size: tuple[int, int]) -> Placement:
+        """Where an image of (H, W) pixels lies in the model's input. Raises UserError for "crop", which loses parts."""
+        (height, width), (h, w) = self.size, size
+        if self.resize == "crop":
+            raise UserError('boxes need the whole image: preprocess.resize "squash" or "letterbox", not "crop".')
+        if self.resize == "squash" or size == self.size:
+            return Placement(width / w, height / h, 0, 0)
+        scale = min(height / h, width / w)
+        new_h, new_w = max(1, round(h * scale)), max(1, round(w * scale))
+        return Placement(new_w / w, new_h / h, (width - new_w) // 2, (height - new_h) // 2)
+
     def _crop(self, image: np.ndarray, resample: Image.Resampling) -> np.ndarray:
         height, width = self.size
         image = _trim(image, max(height, width) / min(height, width) * 4)
@@ -89,13 +111,12 @@ class Preprocess:
         return np.array(resized[top : top + height, left : left + width])
 
     def _letterbox(self, image: np.ndarray, resample: Image.Resampling) -> np.ndarray:
-        height, width = self.size
         h, w = image.shape[:2]
-        scale = min(height / h, width / w)
-        new_h, new_w = max(1, round(h * scale)), max(1, round(w * scale))
-        canvas = np.empty((height, width, 3), np.uint8)
+        place = self.placement((h, w))
+        new_h, new_w = round(h * place.scale_y), round(w * place.scale_x)
+        top, left = place.top, place.left
+        canvas = np.empty((*self.size, 3), np.uint8)
         canvas[:] = np.rint(np.array(self.mean) * 255)
-        top, left = (height - new_h) // 2, (width - new_w) // 2
         resized = Image.fromarray(image).resize((new_w, new_h), resample)
         canvas[top : top + new_h, left : left + new_w] = np.asarray(resized)
         return canvas

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
@@ -241,11 +241,11 @@ def _plain(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
+def differences(old: Any, new: Any) -> list[str]:
     """ "name: old -> new" for every option that changes what a run computes."""
     ignored = {"out", "resume", "dry_run", "device", "workers"}
     return [
         f"{f.name}: {getattr(old, f.name)} -> {getattr(new, f.name)}"
-        for f in dataclasses.fields(Recipe)
+        for f in dataclasses.fields(new)
         if f.name not in ignored and getattr(old, f.name) != getattr(new, f.name)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from vit.recipes import Recipe, differences
 ROOT = Path("runs")
 
 
-def open_run(recipe: Recipe) -> tuple[Path, dict[str, Any] | None]:
+def open_run(recipe: Any) -> tuple[Path, dict[str, Any] | None]:
     """The folder of a run, and what `engine.fit` resumes from (None: from the start).
 
     Raises UserError when a new run would overwrite another, when there is nothing to resume, or when the
@@ -29,7 +31,7 @@ def open_run(recipe: Recipe) -> tuple[Path, dict[str, Any] | None]:
     folder = Path(recipe.out) if recipe.out else _newest(recipe.recipe)
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder} holds no run to go on with. Leave out --resume to start it.")
-    changed = differences(read_recipe(folder), recipe)
+    changed = differences(read_recipe(folder, type(recipe)), recipe)
     if changed:
         raise UserError(
             f"{folder} was started with other options ({shown(changed)}). Repeat them, or start a new run with "
@@ -42,17 +44,23 @@ def open_run(recipe: Recipe) -> tuple[Path, dict[str, Any] | None]:
     return folder, None  # stopped before its first checkpoint
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> None:
+def write_recipe(folder: Path, recipe: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """The recipe a run was started with, every field settled. Raises UserError where it cannot be read."""
+def write_bad_files(file: Path, bad: Sequence[tuple[str, str]]) -> None:
+    """What could not be read, one line each, and why."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([("path", "reason"), *bad])
+
+
+def read_recipe(folder: Path, kind: type = Recipe) -> Any:
+    """The settled recipe, of class `kind`, that a run was started with. Raises UserError where it cannot be read."""
     file = folder / "config.yaml"
     try:
-        return Recipe(**yaml.safe_load(file.read_text(encoding="utf-8")))
+        return kind(**yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise UserError(f"{file} is not the recipe of a run: {error}.") from None
 

@@ -1,0 +1,202 @@
+"""From a BoxSet to batches of images and targets. As in `datasets.loader`, workers ship uint8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.box_transforms import BoxPipeline, placed
+from datasets.boxset import BoxSet
+from datasets.loader import BAD_SHARE, Bad, as_it_is, start_worker
+from datasets.sampling import Draw, TrainBatches, derive_seed
+from vit.errors import UserError, shown
+from vit.image import Preprocess
+
+
+class BoxBatch(NamedTuple):
+    """images float32 [B, 3, H, W], normalised, on the device; targets, one dict an image, on the CPU; index int64 [B].
+
+    A target: `boxes` float32 [n, 4] (cxcywh as shares of the input), `labels` int64 [n], `crowd` bool [n], `image_id`,
+    `original_size` (H, W). For evaluation also `placement` (scale_x, scale_y, left, top), where x of the input is x of
+    the image * scale + left, `original_boxes` float32 [n, 4] (xyxy in pixels of the image) and `area` float32 [n].
+    """
+
+    images: torch.Tensor
+    targets: list[dict[str, Any]]
+    index: torch.Tensor
+
+
+class _Shipped(NamedTuple):
+    """What a worker ships: pixels uint8 [b, h, w, 3], a target for each, and the indices that failed."""
+
+    pixels: torch.Tensor
+    targets: list[dict[str, Any]]
+    index: torch.Tensor
+    bad: list[tuple[int, str]]
+
+
+class _Reader(Dataset[_Shipped]):
+    def __init__(self, images: BoxSet, preprocess: Preprocess, pipeline: BoxPipeline | None, seed: int) -> None:
+        self.images, self.preprocess, self.pipeline, self.seed = images, preprocess, pipeline, seed
+
+    def __getitem__(self, draws: Sequence[Draw]) -> _Shipped:
+        pixels: list[np.ndarray] = []
+        targets: list[dict[str, Any]] = []
+        index: list[int] = []
+        bad: list[tuple[int, str]] = []
+
+        def read(draw: Draw) -> None:
+            try:
+                image = self.images.image(draw.index)
+            except UserError as error:
+                bad.append((draw.index, str(error)))
+                return
+            values, target = self._evaluated(image, draw) if self.pipeline is None else self._augmented(image, draw)
+            pixels.append(values)
+            targets.append(target)
+            index.append(draw.index)
+
+        for draw in draws:
+            read(draw)
+        if not pixels and self.pipeline is not None:
+            # A training step needs at least one image: the next readable one of the set takes the place.
+            for offset in range(1, min(100, len(self.images))):
+                read(draws[0]._replace(index=(draws[0].index + offset) % len(self.images)))
+                if pixels:
+                    break
+        height, width = self.preprocess.size
+        stacked = np.stack(pixels) if pixels else np.empty((0, height, width, 3), np.uint8)
+        return _Shipped(torch.from_numpy(stacked), targets, torch.tensor(index, dtype=torch.int64), bad)
+
+    def _augmented(self, image: np.ndarray, draw: Draw) -> tuple[np.ndarray, dict[str, Any]]:
+        assert self.pipeline is not None
+        truth = self.images.annotation(draw.index)
+        done = self.pipeline(image, truth.boxes, derive_seed(self.seed, *draw))
+        return done.pixels, {
+            "boxes": self._shares(done.boxes),
+            "labels": torch.from_numpy(truth.labels[done.rows]),
+            "crowd": torch.from_numpy(truth.crowd[done.rows]),
+            "image_id": self.images.image_id(draw.index),
+            "original_size": (image.shape[0], image.shape[1]),
+        }
+
+    def _evaluated(self, image: np.ndarray, draw: Draw) -> tuple[np.ndarray, dict[str, Any]]:
+        truth = self.images.annotation(draw.index)
+        size = (image.shape[0], image.shape[1])
+        return self.preprocess.pixels(image), {
+            "boxes": self._shares(placed(truth.boxes, self.preprocess, size)),
+            "labels": torch.from_numpy(truth.labels),
+            "crowd": torch.from_numpy(truth.crowd),
+            "image_id": self.images.image_id(draw.index),
+            "original_size": size,
+            "placement": tuple(self.preprocess.placement(size)),
+            "original_boxes": torch.from_numpy(truth.boxes),
+            "area": torch.from_numpy(truth.area),
+        }
+
+    def _shares(self, boxes: np.ndarray) -> torch.Tensor:
+        """xyxy in pixels of the input -> cxcywh as shares of its sides."""
+        height, width = self.preprocess.size
+        xyxy = boxes / np.array([width, height, width, height], np.float32)
+        center, size = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]
+        return torch.from_numpy(np.concatenate([center, size], axis=1).astype(np.float32))
+
+
+class BoxLoader:
+    """Iterates over `BoxBatch`. `bad` lists the files met so far that could not be decoded."""
+
+    def __init__(
+        self,
+        images: BoxSet,
+        reader: _Reader,
+        batches: Sequence[list[Draw]] | TrainBatches,
+        *,
+        workers: int,
+        device: torch.device,
+        bad_limit: float = float("inf"),
+    ) -> None:
+        self.bad: list[Bad] = []
+        self._images, self._reader, self._batches = images, reader, batches
+        self._workers, self._device, self._bad_limit = workers, device, bad_limit
+        self._bad_indices: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[BoxBatch]:
+        for shipped in self._shipped():
+            self._collect(shipped.bad)
+            if len(shipped.index) == 0:
+                continue
+            pixels = shipped.pixels.to(self._device, non_blocking=True)
+            yield BoxBatch(self._reader.preprocess.tensor(pixels), shipped.targets, shipped.index)
+
+    def _shipped(self) -> Iterator[_Shipped]:
+        if self._workers == 0:
+            return map(self._reader.__getitem__, self._batches)
+        loader = DataLoader(
+            self._reader,
+            batch_size=None,
+            sampler=self._batches,
+            collate_fn=as_it_is,
+            num_workers=self._workers,
+            pin_memory=self._device.type == "cuda",
+            worker_init_fn=start_worker,
+        )
+        return iter(loader)
+
+    def _collect(self, bad: list[tuple[int, str]]) -> None:
+        for index, reason in bad:
+            if index not in self._bad_indices:
+                self._bad_indices.add(index)
+                self.bad.append(Bad(self._images.name(index), reason))
+        if len(self.bad) > self._bad_limit:
+            raise UserError(
+                f"{len(self.bad)} of {len(self._images)} training images cannot be used, more than {BAD_SHARE:.0%}: "
+                f"{shown([item.name for item in self.bad])}. Replace or remove them. The first: {self.bad[0].reason}"
+            )
+
+
+def box_train_loader(
+    images: BoxSet,
+    pipeline: BoxPipeline,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int = 0,
+    start_step: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    device: str | torch.device = "cpu",
+) -> BoxLoader:
+    """All batches of a run from `start_step` on, as `datasets.loader.train_loader` gives them.
+
+    Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be decoded.
+    """
+    batches = TrainBatches(len(images), batch_size, epochs, seed=seed, start_step=start_step, rank=rank, world=world)
+    reader = _Reader(images, preprocess, pipeline, seed)
+    limit = max(1, BAD_SHARE * len(images))
+    return BoxLoader(images, reader, batches, workers=workers, device=torch.device(device), bad_limit=limit)
+
+
+def box_eval_loader(
+    images: BoxSet,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    device: str | torch.device = "cpu",
+) -> BoxLoader:
+    """Every image once, in order; what cannot be decoded is left out, never replaced, and listed in `.bad`."""
+    mine = range(rank, len(images), world)
+    batches = [[Draw(0, i) for i in mine[first : first + batch_size]] for first in range(0, len(mine), batch_size)]
+    reader = _Reader(images, preprocess, None, seed=0)
+    return BoxLoader(images, reader, batches, workers=workers, device=torch.device(device))

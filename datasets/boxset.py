@@ -1,0 +1,153 @@
+"""Images with boxes: what every detection reader gives and the detection loader takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from datasets.imageset import FileSet, ImageSet
+from datasets.names import NameTable
+from vit.errors import UserError, nearest, shown
+
+
+class Annotation(NamedTuple):
+    """The objects of one image."""
+
+    boxes: np.ndarray
+    """float32 [n, 4]: xyxy in pixels of the image, within it."""
+    labels: np.ndarray
+    """int64 [n]: positions in the set's classes."""
+    crowd: np.ndarray
+    """bool [n]: the box stands for many objects; it is not trained on and costs nothing in evaluation."""
+    area: np.ndarray
+    """float32 [n]: in pixels, of the object's outline where the file gives it, else of the box."""
+
+
+class BoxSet(Protocol):
+    """An ImageSet whose images have an `annotation`; `targets` int64 [n] is the number of boxes of each."""
+
+    classes: tuple[str, ...]
+    targets: np.ndarray
+
+    def __len__(self) -> int: ...
+    def name(self, i: int) -> str: ...
+    def image(self, i: int) -> np.ndarray: ...
+    def counts(self) -> np.ndarray: ...
+    def annotation(self, i: int) -> Annotation: ...
+    def image_id(self, i: int) -> int: ...
+    def relabel(self, classes: Sequence[str]) -> None: ...
+
+
+class BoxFiles(FileSet):
+    """Image files with boxes, all in flat arrays: image i owns the rows ends[i - 1]..ends[i]."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        root: str,
+        names: NameTable,
+        ends: np.ndarray,
+        rows: Annotation,
+        ids: np.ndarray,
+        sizes: np.ndarray,
+    ) -> None:
+        super().__init__(classes, np.diff(ends, prepend=0), root, names)
+        self.ends, self.rows, self.ids, self.sizes = ends, rows, ids, sizes
+
+    def annotation(self, i: int) -> Annotation:
+        mine = slice(self.ends[i - 1] if i else 0, self.ends[i])
+        return Annotation(*(column[mine] for column in self.rows))
+
+    def image_id(self, i: int) -> int:
+        return int(self.ids[i])
+
+    def read(self, i: int) -> np.ndarray:
+        image = super().read(i)
+        height, width = self.sizes[i].tolist()
+        if image.shape[:2] != (height, width):
+            raise UserError(wrong_size(self.name(i), image.shape[:2], (height, width)))
+        return image
+
+    def counts(self) -> np.ndarray:
+        """Boxes per class, without crowds: int64 [K]."""
+        return np.bincount(self.rows.labels[~self.rows.crowd], minlength=len(self.classes))
+
+    def select(self, indices: np.ndarray) -> BoxFiles:
+        parts = [self.annotation(i) for i in indices.tolist()]
+        columns = [np.concatenate(column) if parts else whole[:0] for column, whole in zip(
+            zip(*parts, strict=True) if parts else self.rows, self.rows, strict=True
+        )]  # fmt: skip
+        ends = np.cumsum([len(part.labels) for part in parts], dtype=np.int64)
+        names = self.names.select(indices)
+        return BoxFiles(
+            self.classes, self.root, names, ends, Annotation(*columns), self.ids[indices], self.sizes[indices]
+        )
+
+    def relabel(self, classes: Sequence[str]) -> None:
+        table = label_table(self.classes, classes, self.counts())
+        self.rows = self.rows._replace(labels=table[self.rows.labels])
+        self.classes = tuple(classes)
+
+
+def label_table(own: Sequence[str], classes: Sequence[str], counts: np.ndarray) -> np.ndarray:
+    """int64 [K]: the number in `classes` of each of our classes, -1 for one that has no boxes and is not there.
+
+    Raises UserError for a class with boxes that `classes`, a model's own list, does not have.
+    """
+    position = {name: k for k, name in enumerate(classes)}
+    unknown = [name for name, count in zip(own, counts, strict=True) if count and name not in position]
+    if unknown:
+        raise UserError(
+            f"The model has no class {shown(unknown)}.{nearest(unknown[0], classes)} Its classes: {shown(classes)}."
+        )
+    return np.array([position.get(name, -1) for name in own], np.int64)
+
+
+def wrong_size(name: str, found: tuple[int, ...], told: tuple[int, int]) -> str:
+    turned = " The file's EXIF orientation turns it: export it upright." if found[:2] == told[::-1] else ""
+    return (
+        f"{name}: the image is {found[1]}x{found[0]} pixels, its annotations say {told[1]}x{told[0]}.{turned} The "
+        "boxes would be in the wrong place; correct the file or the annotations."
+    )
+
+
+@dataclass
+class DetectionData:
+    """A detection data set as training sees it; the fields that `Data` has mean the same."""
+
+    train: Any
+    val: Any
+    test: Any
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    """What each class is called in the source's own files: predictions go back to these."""
+    source: str
+    notes: list[str] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        sets: Mapping[str, ImageSet],
+        source: str,
+        *,
+        category_ids: Sequence[int],
+        notes: list[str],
+        seed: int,
+        rule: str,
+        place: str,
+    ) -> DetectionData:
+        splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}
+        record = {"source": place, "seed": seed, "rule": rule, "splits": splits, "category_ids": list(category_ids)}
+        classes = next(iter(sets.values())).classes
+        return cls(
+            sets.get("train"), sets.get("val"), sets.get("test"), classes, tuple(category_ids), source, notes, record
+        )
+
+    def splits(self) -> dict[str, Any]:
+        """The splits that have images, by name."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: images for name, images in named.items() if images is not None and len(images)}

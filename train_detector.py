@@ -1,0 +1,147 @@
+"""Train an object detector: recipe -> data -> model -> fit -> report.
+
+`train.py scenes` and `train.py detect` come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vit.detection_recipes import DetectionRecipe, settle_detection
+from vit.errors import UserError
+from vit.recipes import Facts
+
+if TYPE_CHECKING:
+    from datasets.box_transforms import BoxPipeline
+    from datasets.boxset import DetectionData
+    from vit.detection_recipes import SettledDetection
+    from vit.image import Preprocess
+
+
+def train(recipe: DetectionRecipe) -> dict[str, Any]:
+    """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
+    from datasets import survey
+    from datasets.box_loader import box_eval_loader, box_train_loader
+    from datasets.open_detection import open_detection
+
+    # The data first: a misspelt path is told before a model is built.
+    if recipe.data is None:
+        raise UserError("say what to train on: --data DIR (COCO annotations), or scenes.")
+    data = open_detection(recipe.data, seed=recipe.seed)
+    facts = Facts(len(data.train), len(data.classes), *survey(data.train))
+
+    import torch
+
+    from vit import build, detection_build
+    from vit.checkpoint import save_checkpoint
+    from vit.engine import fit
+    from vit.optim import Ema
+    from vit.predict import pick_device
+    from vit.runlog import RunLog
+    from vit.runs import open_run, write_recipe
+
+    torch.manual_seed(recipe.seed)
+    model, notes = detection_build.build_detector(recipe, len(data.classes), recipe.image_size)
+    recipe, chosen = settle_detection(recipe, facts, model.config.divisor)
+    tell(*data.notes, *chosen, *notes, *crowded(data, model.config.queries))
+    folder, resume = open_run(recipe)
+    device = pick_device(recipe.device)
+    model.to(device)
+    preprocess = detection_build.detection_preprocess(recipe, facts)
+    counts = torch.from_numpy(data.train.counts())
+    task = detection_build.build_detection_task(recipe, model, data.classes, counts, preprocess.size)
+    optimizers = build.build_optimizers(recipe, model)
+    pipeline = build_pipeline(recipe, preprocess)
+    start = resume["progress"]["step"] if resume else 0
+    batches = box_train_loader(
+        data.train,
+        pipeline,
+        preprocess,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        start_step=start,
+        workers=recipe.workers,
+        device=device,
+    )
+    loop = build.build_loop(recipe, start + len(batches), device)
+    if recipe.dry_run:
+        return dry_run(task, batches, optimizers, loop)
+
+    def validation() -> Iterable[Any]:
+        return box_eval_loader(data.val, preprocess, batch_size=32, workers=recipe.workers, device=device)
+
+    config = detection_build.detection_config(task, preprocess, data.record, pipeline.augment.flip)
+
+    def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
+        save_checkpoint(folder / "checkpoints" / name, weights, {**config, "metrics": numbers}, state or None)
+
+    write_recipe(folder, replace(recipe, resume=False))
+    if recipe.compile:
+        model.compile()
+    ema = Ema(model, recipe.ema) if recipe.ema else None
+    with RunLog(folder, steps=loop.steps, start=start) as log:
+        log.say(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}")
+        fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
+    return report(folder, data, recipe, batches.bad)
+
+
+def build_pipeline(recipe: SettledDetection, preprocess: Preprocess) -> BoxPipeline:
+    """The augmentation of the recipe, for this model's input size."""
+    from datasets.box_transforms import BoxPipeline, named_box_augment
+
+    augment = named_box_augment(recipe.augment)
+    if recipe.flip == "no" or (recipe.flip == "auto" and recipe.data == "scenes"):
+        augment = replace(augment, flip=0.0)
+    elif recipe.flip == "yes":
+        augment = replace(augment, flip=0.5)
+    return BoxPipeline(augment, preprocess)
+
+
+def crowded(data: DetectionData, queries: int) -> list[str]:
+    """A warning when images have more objects than the detector has queries."""
+    most = data.train.targets.max(initial=0)
+    if most <= queries:
+        return []
+    share = (data.train.targets > queries).mean()
+    return [
+        f"Warning: {share:.1%} of the training images have more than {queries} objects, up to {most}; the detector "
+        f"finds {queries} at most. Add --queries {most}."
+    ]
+
+
+def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any) -> dict[str, Any]:
+    """The best checkpoint on the test split (on validation where there is none), into the run folder."""
+    from eval_detector import evaluate_detector
+    from vit.report import write_curves, write_json
+    from vit.runs import write_bad_files
+
+    splits = data.splits()
+    split = next(name for name in ("test", "val", "train") if name in splits)
+    result = evaluate_detector(folder, data, split, device=recipe.device, workers=recipe.workers)
+    write_json(folder / "report.json", result)
+    write_curves(folder)
+    if bad:
+        write_bad_files(folder / "bad_files.csv", bad)
+        tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
+    tell(f"everything is in {folder}: python eval.py {folder}")
+    return result
+
+
+def dry_run(task: Any, batches: Any, optimizers: list[Any], loop: Any) -> dict[str, Any]:
+    """One batch forward and backward, a few times for the clock; nothing is written."""
+    from vit.cost import measure
+    from vit.engine import train_step
+
+    batch = next(iter(batches))
+    cost = measure(task.model, tuple(batch.images.shape[1:]), lambda: train_step(task, batch, optimizers, loop))
+    tell(*cost.lines(loop.steps), "dry run: nothing was written")
+    return asdict(cost)
+
+
+def tell(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)

@@ -1,0 +1,34 @@
+"""Detection as a Task: what the engine knows of a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vit.detection_losses import DetectionLoss, Predictions
+from vit.detection_metrics import DetectionMetrics
+from vit.detector import Detector
+
+
+class Detection:
+    """Detection of boxes of K classes in images [B, 3, H, W] of `input_size` (H, W)."""
+
+    def __init__(self, model: Detector, classes: Sequence[str], loss: DetectionLoss, input_size: tuple[int, int]):
+        self.model: nn.Module = model
+        self.classes, self.loss, self.input_size = tuple(classes), loss, input_size
+        self.score = "map"
+
+    def losses(self, images: Tensor, targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        return self.loss(self.model(images), targets)
+
+    def predict(self, images: Tensor) -> Predictions:
+        return self.model(images).last
+
+    def metrics(self) -> DetectionMetrics:
+        return DetectionMetrics(self.classes, self.input_size)
+
+    def uncertainty(self, numbers: dict[str, Any]) -> float:
+        """Mean AP has no simple standard error: 0."""
+        return 0.0

@@ -1,0 +1,141 @@
+"""Losses of a detector: IoU-aware classification, L1 and GIoU, on every layer's predictions.
+
+Letters: B batch, Q queries of all groups, C classes, M matches, S objects of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vit.boxes import giou, iou, to_xyxy
+from vit.errors import UserError
+from vit.matcher import Matcher, Matches
+
+
+class Predictions(NamedTuple):
+    """What one layer says."""
+
+    logits: Tensor
+    """[B, Q, C], one sigmoid a class; there is no "background" class."""
+    boxes: Tensor
+    """[B, Q, 4], cxcywh as shares of the input's width and height."""
+
+
+class DetectorOutput(Protocol):
+    last: Predictions
+    earlier: Sequence[Predictions]
+    """The decoder's layers before the last."""
+    selected: Predictions | None
+    """The encoder's cells that became queries."""
+    groups: int
+
+
+class DetectionLoss(nn.Module):
+    """Terms of LW-DETR (Chen et al. 2024): `class`, `l1`, `giou` of the last layer, the same with `_0`, `_1`, ...
+    of the earlier ones and with `_enc` of the encoder's choice. Each is a sum over matches divided by the number of
+    objects, which is averaged over all processes so that ranks with few objects weigh as much.
+
+    kind: "iou" is the IoU-aware binary cross-entropy, target q = p^.25 * IoU^.75 for a match, weight p^2 elsewhere;
+        "mal" is the matchability-aware loss of DEIM (Huang et al. 2024, eq. 3), target IoU^1.5, weight p^1.5.
+    class_weights [C]: factor of the terms of each class.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        kind: Literal["iou", "mal"] = "iou",
+        matcher: Matcher | None = None,
+        class_weight: float = 1.0,
+        l1_weight: float = 5.0,
+        giou_weight: float = 2.0,
+        alpha: float = 0.25,
+        class_weights: Tensor | None = None,
+    ):
+        super().__init__()
+        self.num_classes, self.kind, self.alpha = num_classes, kind, alpha
+        self.matcher = matcher or Matcher()
+        self.weights = {"class": class_weight, "l1": l1_weight, "giou": giou_weight}
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.class_weights: Tensor | None
+
+    def forward(self, outputs: DetectorOutput, targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """targets: one dict an image with `boxes` float [n, 4] (cxcywh in 0..1) and `labels` int64 [n]; n may be 0.
+
+        An entry `crowd` bool [n] marks boxes that stand for many objects: they are not trained on.
+        """
+        device = outputs.last.logits.device
+        targets = [_wanted(target, device, self.num_classes) for target in targets]
+        count = self._count(targets, outputs.groups, device)
+        layers = {"": outputs.last}
+        layers |= {f"_{i}": predictions for i, predictions in enumerate(outputs.earlier)}
+        if outputs.selected is not None:
+            layers["_enc"] = outputs.selected
+        # Half precision overflows in the exponentials and rounds small boxes to nothing.
+        with torch.autocast(device.type, enabled=False):
+            terms = {}
+            for suffix, predictions in layers.items():
+                logits, boxes = predictions.logits.float(), predictions.boxes.float()
+                for name, value in self._layer(logits, boxes, targets, outputs.groups).items():
+                    terms[name + suffix] = self.weights[name] * value / count
+        return terms
+
+    def _layer(self, logits: Tensor, boxes: Tensor, targets: list[dict[str, Tensor]], groups: int) -> dict[str, Tensor]:
+        matches = self.matcher(logits, boxes, targets, groups)
+        labels = torch.cat([target["labels"] for target in targets])[matches.target]  # [M]
+        wanted = torch.cat([target["boxes"] for target in targets])[matches.target]  # [M, 4]
+        found = boxes[matches.image, matches.query]  # [M, 4]
+        weight = None if self.class_weights is None else self.class_weights[labels]
+        quality = iou(to_xyxy(found.detach()), to_xyxy(wanted))
+        l1 = (found - wanted).abs().sum(-1)
+        giou_loss = 1 - giou(to_xyxy(found), to_xyxy(wanted))
+        if weight is not None:
+            l1, giou_loss = l1 * weight, giou_loss * weight
+        return {
+            "class": self._classification(logits, matches, labels, quality),
+            "l1": l1.sum(),
+            "giou": giou_loss.sum(),
+        }
+
+    def _classification(self, logits: Tensor, matches: Matches, labels: Tensor, quality: Tensor) -> Tensor:
+        """-q log p - w log(1 - p) summed over [B, Q, C], from logits so that no sigmoid saturates to log(0)."""
+        where = (matches.image, matches.query, labels)
+        p = logits.detach().sigmoid()
+        if self.kind == "iou":
+            target = (p[where] ** self.alpha * quality ** (1 - self.alpha)).clamp(min=0.01)
+            # The weight of a non-match is part of the graph: a confident mistake is pushed down harder.
+            rest = logits.sigmoid() ** 2
+        else:
+            target, rest = quality**1.5, p**1.5
+        present = torch.zeros_like(logits).index_put(where, target)
+        absent = rest.index_put(where, 1 - target)
+        loss = present * F.softplus(-logits) + absent * F.softplus(logits)
+        return (loss if self.class_weights is None else loss * self.class_weights).sum()
+
+    def _count(self, targets: list[dict[str, Tensor]], groups: int, device: torch.device) -> Tensor:
+        count = torch.tensor(float(groups * sum(len(target["labels"]) for target in targets)), device=device)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(count)
+            count /= dist.get_world_size()
+        return count.clamp(min=1)
+
+
+def _wanted(target: dict[str, Any], device: torch.device, num_classes: int) -> dict[str, Tensor]:
+    """Boxes and labels to train on, on the device. Raises UserError for a label that is no class."""
+    labels, boxes = target["labels"], target["boxes"]
+    if "crowd" in target:
+        keep = ~target["crowd"]
+        labels, boxes = labels[keep], boxes[keep]
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise UserError(
+            f"image {target.get('image_id', '?')} has the label {wrong}; the model has {num_classes} classes, "
+            f"numbered from 0 to {num_classes - 1}."
+        )
+    return {"labels": labels.to(device), "boxes": boxes.to(device, torch.float32)}

@@ -1,0 +1,164 @@
+"""Recipes of detection: every option with its default, and what is chosen from the data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import tyro
+
+from vit.errors import UserError
+from vit.recipes import Facts
+
+
+@dataclass(frozen=True)
+class DetectionRecipe:
+    """Train an object detector."""
+
+    recipe: Annotated[str, tyro.conf.Suppress] = "detect"
+    """Name of the base this was made from."""
+    data: str | None = None
+    """A folder with COCO annotations (train/_annotations.coco.json or annotations/*train*.json), or scenes."""
+    model: str = "detector_nano"
+    """detector_nano, rfdetr_nano, rfdetr_small, ..., lwdetr_xlarge."""
+    weights: str | None = None
+    """Start from this: a run or checkpoint folder of a detector or a classifier, or a public detector's file."""
+    out: str | None = None
+    """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
+    epochs: int | None = None
+    batch_size: int = 16
+    lr: float = 5e-4
+    """Peak learning rate of AdamW."""
+    seed: int = 0
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    workers: int | None = None
+    """Processes that decode and augment."""
+    resume: bool = False
+    """Go on with the run in --out (or the newest run of this recipe)."""
+    dry_run: bool = False
+    """Check the data, run one batch each way, print parameters, FLOPs, memory and an estimate of the time."""
+
+    image_size: int | None = None
+    """Side in pixels of the square that images are brought to."""
+    resize: Literal["squash", "letterbox"] = "letterbox"
+    """Ignore the aspect, or pad to a square."""
+    augment: Literal["none", "light", "lsj"] | None = None
+    flip: Literal["auto", "yes", "no"] = "auto"
+    """Mirror images; auto: as the augmentation says, and never the digits of scenes."""
+    loss: Literal["iou", "mal"] = "iou"
+    """IoU-aware classification, or DEIM's matchability-aware one."""
+    queries: int | None = None
+    """Boxes an image can have at most; the model's own number if left out."""
+    groups: int | None = None
+    """Sets of queries that learn side by side."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: torch.optim.Muon on the matrices of the encoder's blocks, AdamW on the rest."""
+    muon_lr: float = 0.01
+    weight_decay: float = 1e-4
+    layer_decay: float = 1.0
+    """Factor of the learning rate from one layer of the encoder to the one before it."""
+    warmup: float | None = None
+    """Epochs of linear warm-up."""
+    final_lr: float = 0.0
+    """Learning rate at the end, as a share of the peak."""
+    clip: float | None = 0.1
+    """Largest norm of the gradient; None for no clipping."""
+    accumulate: int = 1
+    """Parts a batch goes through the model in, for batches that do not fit into memory."""
+    ema: float | None = None
+    """Decay of the moving average of the weights, which is what is evaluated and kept; 0 for none."""
+    drop_path: float = 0.0
+    freeze: bool = False
+    """Train the detector's head only, not the encoder."""
+    class_weights: bool = False
+    """Weigh the loss of a class by 1 / its frequency."""
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    """Mixed precision; auto: bf16 on CUDA."""
+    compile: bool = False
+    eval_every: int | None = None
+    """Epochs between evaluations."""
+    patience: int | None = None
+    """Stop after this many evaluations without a better one."""
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1), ("queries", 1),
+            ("groups", 1), ("image_size", 1),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}.")
+        for name in ("lr", "muon_lr", "warmup", "weight_decay", "workers", "ema"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}.")
+
+
+if TYPE_CHECKING:
+
+    class SettledDetection(DetectionRecipe):
+        """A recipe after `settle_detection`: nothing is open but what comes with the model."""
+
+        image_size: int
+        augment: Literal["none", "light", "lsj"]
+        epochs: int
+        workers: int
+        warmup: float
+        ema: float
+        eval_every: int
+
+
+DETECTION_RECIPES = {
+    "scenes": (
+        "Detection of digits in composed scenes; minutes on two CPU cores.",
+        DetectionRecipe(
+            recipe="scenes", data="scenes", epochs=2, augment="none", resize="squash", image_size=128, eval_every=1
+        ),
+    ),
+    "detect": (
+        "Detection on --data DIR with COCO annotations, from scratch or from --weights SRC.",
+        DetectionRecipe(recipe="detect"),
+    ),
+}
+"""name -> (what it is for, the recipe). What is None in a recipe is chosen from the data."""
+
+BOXES_SEEN = 400_000
+"""Images times epochs that a run from scratch should at least see."""
+
+
+def settle_detection(recipe: DetectionRecipe, facts: Facts, divisor: int) -> tuple[SettledDetection, list[str]]:
+    """Fill in every open field; also the lines that say what was chosen. divisor: of the model's input, in pixels."""
+    r, n = recipe, facts.images
+    chosen: dict[str, object] = {}
+
+    def choose(name: str, value: object) -> None:
+        if getattr(r, name) is None:
+            chosen[name] = value
+
+    longest = max(facts.size)
+    nearest = max(divisor, min(round(longest / divisor), 640 // divisor) * divisor)
+    choose("image_size", nearest)
+    choose("augment", "light" if n < 5_000 else "lsj")
+    choose("epochs", max(12, min(300, math.ceil(BOXES_SEEN / max(1, n) / 10))))
+    epochs = r.epochs or chosen["epochs"]
+    assert isinstance(epochs, int)
+    choose("warmup", min(3.0, epochs / 15))
+    steps = max(1, n // r.batch_size) * epochs
+    choose("ema", round(1 - 1 / min(2000.0, max(10.0, 0.08 * steps)), 5))
+    choose("eval_every", max(1, epochs // 20))
+    choose("workers", 0 if longest <= 128 else 2)
+    settled = cast("SettledDetection", replace(r, **chosen))  # pyright: ignore[reportArgumentType]
+    if settled.image_size % divisor:
+        raise UserError(
+            f"--image-size {settled.image_size}: {r.model} takes multiples of {divisor}, for example "
+            f"{max(divisor, round(settled.image_size / divisor) * divisor)}."
+        )
+    h, w = facts.size
+    told = [f"{n:,} training images, {facts.classes} classes, median size {w}x{h}"]
+    if chosen:
+        told[0] += ": chosen " + ", ".join(
+            f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in chosen.items()
+        )
+    return settled, told
