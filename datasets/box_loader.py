@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datasets.box_transforms import BoxPipeline, placed
 from datasets.boxset import BoxSet
-from datasets.loader import BAD_SHARE, Bad, as_it_is, start_worker
+from datasets.loader import BAD_SHARE, Bad, run_reader
 from datasets.sampling import Draw, TrainBatches, derive_seed
 from vit.errors import UserError, shown
 from vit.image import Preprocess
@@ -128,26 +128,12 @@ class BoxLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[BoxBatch]:
-        for shipped in self._shipped():
+        for shipped in run_reader(self._reader, self._batches, self._workers, self._device):
             self._collect(shipped.bad)
             if len(shipped.index) == 0:
                 continue
             pixels = shipped.pixels.to(self._device, non_blocking=True)
             yield BoxBatch(self._reader.preprocess.tensor(pixels), shipped.targets, shipped.index)
-
-    def _shipped(self) -> Iterator[_Shipped]:
-        if self._workers == 0:
-            return map(self._reader.__getitem__, self._batches)
-        loader = DataLoader(
-            self._reader,
-            batch_size=None,
-            sampler=self._batches,
-            collate_fn=as_it_is,
-            num_workers=self._workers,
-            pin_memory=self._device.type == "cuda",
-            worker_init_fn=start_worker,
-        )
-        return iter(loader)
 
     def _collect(self, bad: list[tuple[int, str]]) -> None:
         for index, reason in bad:

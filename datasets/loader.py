@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,9 +51,7 @@ class _Pixels(NamedTuple):
 class _Reader(Dataset[_Pixels]):
     """Turns the list of draws of one batch into pixels. Runs in the workers."""
 
-    def __init__(
-        self, images: ImageSet, preprocess: Preprocess, pipeline: Pipeline | None, seed: int
-    ) -> None:
+    def __init__(self, images: ImageSet, preprocess: Preprocess, pipeline: Pipeline | None, seed: int) -> None:
         self.images = images
         self.preprocess = preprocess
         self.pipeline = pipeline
@@ -76,9 +74,7 @@ class _Reader(Dataset[_Pixels]):
         stacked = np.stack(pixels) if pixels else np.empty((0, height, width, 3), np.uint8)
         return _Pixels(torch.from_numpy(stacked), torch.tensor(index, dtype=torch.int64), bad)
 
-    def _read(
-        self, draw: Draw, pixels: list[np.ndarray], index: list[int], bad: list[tuple[int, str]]
-    ) -> None:
+    def _read(self, draw: Draw, pixels: list[np.ndarray], index: list[int], bad: list[tuple[int, str]]) -> None:
         try:
             image = self.images.image(draw.index)
         except UserError as error:
@@ -125,7 +121,9 @@ class Loader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for step, raw in enumerate(self._raw(), self._start_step):
+        for step, raw in enumerate(
+            run_reader(self._reader, self._batches, self._workers, self._device), self._start_step
+        ):
             self._collect(raw.bad)
             if len(raw.index) == 0:
                 continue
@@ -136,21 +134,6 @@ class Loader:
             if self._mix is not None:
                 images, targets = self._mix(images, targets, derive_seed(*self._mix_seed, step))
             yield Batch(images, targets, raw.index)
-
-    def _raw(self) -> Iterator[_Pixels]:
-        if self._workers == 0:
-            return map(self._reader.__getitem__, self._batches)
-        loader = DataLoader(
-            self._reader,
-            # Each item of the "sampler" is a whole batch: one message a batch, one DataLoader for the run.
-            batch_size=None,
-            sampler=self._batches,
-            collate_fn=as_it_is,
-            num_workers=self._workers,
-            pin_memory=self._device.type == "cuda",
-            worker_init_fn=start_worker,
-        )
-        return iter(loader)
 
     def _collect(self, bad: list[tuple[int, str]]) -> None:
         for index, reason in bad:
@@ -163,6 +146,23 @@ class Loader:
                 f"{BAD_SHARE:.0%}: {shown([item.name for item in self.bad])}. Replace or remove them. "
                 f"The first: {self.bad[0].reason}"
             )
+
+
+def run_reader(reader: Dataset[Any], batches: Iterable[Any], workers: int, device: torch.device) -> Iterator[Any]:
+    """What `reader` gives for each batch of draws, in order, read in `workers` processes (0: in this one)."""
+    if workers == 0:
+        return map(reader.__getitem__, batches)
+    loader = DataLoader(
+        reader,
+        # Each item of the "sampler" is a whole batch: one message a batch, one DataLoader for the run.
+        batch_size=None,
+        sampler=batches,
+        collate_fn=as_it_is,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=start_worker,
+    )
+    return iter(loader)
 
 
 def as_it_is(batch: Any) -> Any:
@@ -241,8 +241,6 @@ def eval_loader(
     plus `len(bad)` is the size of the set.
     """
     mine = range(rank, len(images), world)
-    batches = [
-        [Draw(0, i) for i in mine[first : first + batch_size]] for first in range(0, len(mine), batch_size)
-    ]
+    batches = [[Draw(0, i) for i in mine[first : first + batch_size]] for first in range(0, len(mine), batch_size)]
     reader = _Reader(images, preprocess, None, seed=0)
     return Loader(images, reader, batches, workers=workers, device=torch.device(device))
