@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vit.muon import Muon
+
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 
 OptimizerName = Literal["adamw", "muon"]
@@ -58,7 +60,7 @@ def make_optimizers(
     if adam_groups:
         optimizers.append(torch.optim.AdamW(adam_groups, lr=lr, betas=betas, fused=True))
     if muon_groups:
-        optimizers.append(torch.optim.Muon(muon_groups, lr=muon_lr, weight_decay=weight_decay))
+        optimizers.append(Muon(muon_groups, lr=muon_lr, weight_decay=weight_decay))
     assert_covers(model, optimizers)
     return optimizers
 
