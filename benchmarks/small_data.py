@@ -60,7 +60,7 @@ def rival(name: str, folder: Path, seed: int) -> float:
     assert data.val is not None and data.test is not None
     torch.manual_seed(seed)
     model = timm_vit(28, 7, 10) if name == "timm" else small_cnn(10)
-    epochs = epochs_for(len(data.train), glyph=True)
+    epochs = epochs_for(len(data.train), 28)
     racer = contestant(name, model, data.train, data.val, side=28, epochs=epochs, seed=seed, augment="glyph")
     final = contestant(name, model, data.train, data.test, side=28, epochs=1, seed=seed, augment="none")
     best, at_best = -1.0, 0.0
