@@ -215,9 +215,9 @@ def settle(recipe: Recipe, facts: Facts) -> tuple[Settled, list[str]]:
 
 
 def epochs_for(n: int, side: int) -> int:
-    """For small grayscale images of `side` pixels: 40 epochs were enough for 3,500 of 28 pixels; fewer images need more
+    """For small grayscale images of `side` pixels: 32 epochs were enough for 3,500 of 28 pixels; fewer images need more
     rounds, though fewer steps in all. Smaller ones hold less to learn: 8x8 pixels were learnt within 7."""
-    rounds = 40 * max(1.0, 3500 / max(1, n)) ** 0.75
+    rounds = 32 * max(1.0, 3500 / max(1, n)) ** 0.75
     return min(400, max(12, math.ceil(rounds * min(1.0, side / 28) ** 1.5)))
 
 
