@@ -223,3 +223,20 @@ def test_multi_label_targets_come_as_floats(digits):
     targets[np.arange(70), digits.targets] = 1
     batches = run(ArraySet(digits.classes, targets, digits.images, "x"))
     assert batches[0].targets.shape == (16, 10) and batches[0].targets.dtype == torch.float32
+
+
+@pytest.mark.parametrize("augment", ["none", "glyph", "light"])
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_images_resized_once_are_those_resized_every_time(monkeypatch, augment, resize):
+    images = open_data("digits").train.select(np.arange(12))
+    preprocess = Preprocess((32, 24), resize=resize, crop=0.875 if resize == "crop" else 1.0)
+    pipeline = Pipeline(AUGMENTS[augment], preprocess)
+
+    def batches():
+        loader = train_loader(images, pipeline, preprocess, batch_size=4, epochs=2, seed=3)
+        return [batch.images for batch in loader]
+
+    kept = batches()
+    monkeypatch.setattr("datasets.loader._Reader.keep_resized", lambda self: None)
+    for ours, plain in zip(kept, batches(), strict=True):
+        assert torch.equal(ours, plain)
