@@ -88,7 +88,10 @@ class _Reader(Dataset[_Pixels]):
 
 
 class Loader:
-    """Iterates over `Batch`. `bad` lists the files met so far that could not be decoded."""
+    """Iterates over `Batch`. `bad` lists the files met so far that could not be decoded.
+
+    `draws` says which images each batch is of, `targets` is those of the whole set.
+    """
 
     def __init__(
         self,
