@@ -3,12 +3,13 @@
 python eval.py runs/digits                                 the test split of the data it was trained on
 python eval.py runs/digits --data photos --json out.json   class folders of your own; every image counts as test
 python eval.py runs/digits --tta --knn 20                  averaged views, and nearest neighbors, beside it
+python eval.py timm:NAME --data photos --knn 20            public weights: nearest neighbors on their features
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,8 @@ from vit.command import run
 from vit.errors import UserError, shown
 
 if TYPE_CHECKING:
-    from datasets import Data
+    from datasets import Data, ImageSet
+    from datasets.loader import Loader
     from vit.evaluate import Outputs
     from vit.predict import Predictor
 
@@ -30,7 +32,8 @@ class Evaluate:
     """Evaluate a checkpoint and print the report. A mistake in the command gives exit code 2."""
 
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint folder, or a run folder of train.py (its best checkpoint)."""
+    """A checkpoint folder, or a run folder of train.py (its best checkpoint); with --knn also public weights (a file,
+    timm:NAME, hf:OWNER/REPO)."""
     data: str | None = None
     """Class folders, a .csv manifest or "digits"; for a detector COCO annotations or "scenes". By default what the
     checkpoint was trained on."""
@@ -45,7 +48,12 @@ class Evaluate:
     tta_flip: Literal["auto", "yes", "no"] = "auto"
     """Mirror images in --tta; auto: if the training recipe flipped."""
     knn: int | None = None
-    """Also classify by this many nearest neighbors among the train split's features."""
+    """Also classify by this many nearest neighbors among the train split's features. Public weights, which have no
+    head for these classes, are evaluated by that alone."""
+    model: str | None = None
+    """The name of the model, where CHECKPOINT is a file of public weights (`vitral models` lists them)."""
+    image_size: int | None = None
+    """Public weights: side in pixels of the square that images are resized to; by default the model's."""
     batch_size: int = 64
     workers: int = 0
     """Processes that decode images."""
@@ -59,9 +67,14 @@ def main(args: Evaluate) -> None:
     from vit.checkpoint import find_checkpoint, load_config
     from vit.evaluate import collect, summarise, temperature_of
     from vit.predict import load
-    from vit.report import print_report, write_json, write_report
+    from vit.pretrained.load import is_public
+    from vit.progress import progress
     from vit.tta import with_tta
 
+    if is_public(args.checkpoint):
+        return neighbors_alone(args)
+    if args.model is not None or args.image_size is not None:
+        raise UserError("--model and --image-size go with public weights; a checkpoint knows its own.")
     # The data first: a misspelt path is told before any model is built.
     config = load_config(find_checkpoint(args.checkpoint))
     if config["task"] == "detection":
@@ -86,9 +99,7 @@ def main(args: Evaluate) -> None:
     batches = loader(images)
     outputs = collect(predictor.logits, batches, progress(len(images)))
     if outputs is None:
-        raise UserError(
-            f"none of the {len(images)} images of {split} can be read. The first: {batches.bad[0].reason}"
-        )
+        raise UserError(f"none of the {len(images)} images of {split} can be read. The first: {batches.bad[0].reason}")
 
     # Fitted on images that the figures below are not computed from; without such, as the checkpoint has it.
     temperature = config.get("temperature")
@@ -102,19 +113,62 @@ def main(args: Evaluate) -> None:
         averaged = with_tta(predictor.logits, flip=flips(args, config), multilabel=multilabel)
         result["tta"] = beside(collect(averaged, loader(images)), classes, multilabel)
     if args.knn is not None:
-        result["knn"] = neighbors(args.knn, predictor, loader(images), loader(splits["train"]))
+        _, result["knn"] = neighbors(args.knn, predictor, classes, loader(images), loader(splits["train"]))
+    finish(args, result, outputs, images)
 
+
+def neighbors_alone(args: Evaluate) -> None:
+    """Public weights: nearest neighbors on their features are the classifier."""
+    from datasets import eval_loader, open_data
+    from vit.evaluate import summarise
+    from vit.features import open_encoder
+
+    if args.knn is None or args.data is None or args.tta:
+        raise UserError(
+            f"{args.checkpoint} has no head for the classes of your data. Its features can be judged by nearest "
+            "neighbors, with --data and --knn 20 and without --tta; python train.py probe trains a head on them."
+        )
+    data = open_data(args.data)
+    split = args.split or ("test" if data.test else "val")
+    require_splits(data, split, knn=True)
+    encoder, notes = open_encoder(args.checkpoint, model=args.model, image_size=args.image_size, device=args.device)
+    for note in (*data.notes, *notes):
+        print(note, file=sys.stderr)
+    queries, train = (
+        eval_loader(
+            data.splits()[name],
+            encoder.preprocess,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            device=encoder.device,
+        )
+        for name in (split, "train")
+    )
+    outputs, knn = neighbors(args.knn, encoder, data.classes, queries, train)
+    result: dict[str, Any] = {"task": "classification", "split": split, "data": data.source}
+    result |= summarise(outputs, data.classes, multilabel=data.multilabel)
+    result |= {"knn": knn, "unreadable": [bad._asdict() for bad in queries.bad]}
+    finish(args, result, outputs, data.splits()[split])
+
+
+def finish(args: Evaluate, result: dict[str, Any], outputs: Outputs, images: ImageSet) -> None:
+    """The report on the screen, and in the files asked for."""
+    from vit.progress import clear
+    from vit.report import print_report, write_json, write_report
+
+    clear()  # the counter stops short of its end where images could not be read
     print_report(result)
     if args.json is not None:
         write_json(args.json, result)
     if args.out is not None:
-        write_report(args.out, result, outputs, classes, image=images.image, name=images.name)
+        write_report(args.out, result, outputs, images.classes, image=images.image, name=images.name)
 
 
 def detection(args: Evaluate, config: dict[str, Any]) -> None:
     """A detector: COCO's figures."""
     from datasets.open_detection import reopen_detection
     from eval_detector import evaluate_detector
+    from vit.progress import progress
     from vit.report import write_json
 
     if args.tta or args.knn is not None:
@@ -143,14 +197,19 @@ def check(args: Evaluate) -> None:
         raise UserError("--knn looks for neighbors in the train split: each image would find itself. Use --split test.")
 
 
-def check_data(data: Data, split: str, knn: bool, config: dict[str, Any]) -> None:
-    """Raise UserError unless the splits asked for exist and their labels are the checkpoint's. Numbers them alike."""
+def require_splits(data: Data, split: str, knn: bool) -> None:
     splits = data.splits()
     for needed in (split, "train") if knn else (split,):
         if needed not in splits:
             has = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
             why = " --knn needs it." if needed != split else f" Try --split {next(iter(splits))}."
             raise UserError(f"{data.source} has no {needed} split; it has {has}.{why}")
+
+
+def check_data(data: Data, split: str, knn: bool, config: dict[str, Any]) -> None:
+    """Raise UserError unless the splits asked for exist and their labels are the checkpoint's. Numbers them alike."""
+    require_splits(data, split, knn)
+    splits = data.splits()
     if data.multilabel != config["multilabel"]:
         kinds = {True: "any number of labels", False: "one class"}
         raise UserError(
@@ -188,29 +247,22 @@ def beside(outputs: Outputs | None, classes: Sequence[str], multilabel: bool) ->
     return {key: result[key] for key in ("n", "top1", "top5", "macro_f1", "map") if key in result}
 
 
-def neighbors(k: int, predictor: Predictor, queries: Any, memory: Any) -> dict[str, Any]:
-    """k-NN on frozen features, with the batches of `memory` as the labeled examples."""
+def neighbors(
+    k: int, predictor: Predictor, classes: Sequence[str], queries: Loader, memory: Loader
+) -> tuple[Outputs, dict[str, Any]]:
+    """k-NN on frozen features, with the images of `memory` as the labeled examples; and its headline figures."""
     from vit.evaluate import Outputs, collect
     from vit.knn import knn_logits
+    from vit.progress import progress
 
-    known, asked = collect(predictor.features, memory), collect(predictor.features, queries)
+    found = [collect(predictor.features, batches, progress(len(batches.targets))) for batches in (memory, queries)]
+    known, asked = found
     if known is None or asked is None:
-        raise UserError("--knn: no image of the train split can be read.")
-    classes = predictor.classes
+        batches = memory if known is None else queries
+        raise UserError(f"--knn: none of the images can be read. The first: {batches.bad[0].reason}")
     logits = knn_logits(asked.logits, known.logits, known.targets, k, num_classes=len(classes))
-    result = beside(Outputs(logits, asked.targets, asked.index), classes, predictor.multilabel)
-    return {"k": k, "memory": len(known.index), **result}
-
-
-def progress(total: int) -> Callable[[int], None] | None:
-    """A counter on the terminal, on stderr; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        return None
-
-    def tick(done: int) -> None:
-        print(f"\r{done} of {total} images", end="" if done < total else "\r\033[K", file=sys.stderr, flush=True)
-
-    return tick
+    outputs = Outputs(logits, asked.targets, asked.index)
+    return outputs, {"k": k, "memory": len(known.index), **beside(outputs, classes, outputs.multilabel)}
 
 
 if __name__ == "__main__":

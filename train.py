@@ -3,7 +3,7 @@
 python train.py                                        real handwritten digits, minutes on a CPU
 python train.py folder --data photos                   from scratch on class folders of your own
 python train.py finetune --data photos --weights RUN   from a checkpoint, with a new head
-python train.py probe --data photos --weights RUN      the head only
+python train.py probe --data photos --weights RUN      the head only, on features computed once
 python train.py scenes                                 detection of digits in composed scenes
 python train.py detect --data DIR [--weights SRC]      detection on COCO annotations of your own
 python train.py RECIPE --help                          every option
@@ -11,8 +11,9 @@ python train.py RECIPE --help                          every option
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,18 @@ from vit.errors import UserError, nearest, shown
 from vit.recipes import RECIPES, Facts, Recipe, settle
 
 if TYPE_CHECKING:
-    from datasets import Data, Pipeline
+    import torch
+    from torch import Tensor
+
+    from datasets import Data, Features, ImageSet, Pipeline
+    from datasets.loader import Loader
     from vit.image import Preprocess
     from vit.recipes import Settled
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
-    from datasets import Mix, eval_loader, open_data, survey, train_loader
+    from datasets import FeatureBatches, Mix, eval_loader, open_data, survey, train_loader
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
@@ -45,10 +50,11 @@ def train(recipe: Recipe) -> dict[str, Any]:
     import torch
 
     from vit import build
-    from vit.checkpoint import save_checkpoint
+    from vit.checkpoint import load_model, save_checkpoint
     from vit.engine import fit
     from vit.optim import Ema
     from vit.predict import pick_device
+    from vit.probe import HeadOnly, pooled, trains_head_only
     from vit.runlog import RunLog
     from vit.runs import open_run, write_recipe
 
@@ -77,28 +83,66 @@ def train(recipe: Recipe) -> dict[str, Any]:
         device=device,
     )
     loop = build.build_loop(recipe, start + len(batches), device)
+    # An encoder that never changes gives the same of an image that never changes.
+    frozen, random = trains_head_only(model), pipeline.random or recipe.mixup > 0 or recipe.cutmix > 0
+    once = frozen and not random
+    if frozen and random:
+        tell("training images change at random, so that they go through the frozen encoder in every epoch")
     if recipe.dry_run:
-        return dry_run(task, batches, optimizers, loop)
+        images = sum(len(split) for split in data.splits().values())
+        return dry_run(task, batches, optimizers, loop, math.ceil(images / recipe.batch_size) if once else loop.steps)
+
+    def in_order(images: ImageSet, *, strict: bool = False) -> Loader:
+        return eval_loader(
+            images, preprocess, batch_size=at_once(device), workers=recipe.workers, device=device, strict=strict
+        )
 
     def validation() -> Iterable[Any]:
         assert data.val is not None
-        return eval_loader(data.val, preprocess, batch_size=256, workers=recipe.workers, device=device)
+        return features["val"].batches(at_once(device), device) if once else in_order(data.val)
 
     config = build.checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
 
     def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
-        save_checkpoint(folder / "checkpoints" / name, weights, {**config, "metrics": numbers}, state or None)
+        whole = {**model.state_dict(), **weights}  # a head that is trained on features comes alone
+        save_checkpoint(folder / "checkpoints" / name, whole, {**config, "metrics": numbers}, state or None)
 
     write_recipe(folder, replace(recipe, resume=False))
+    features: dict[str, Features] = {}
+    if once:
+        if resume is not None:  # the encoder of this run, whatever --weights holds by now
+            model.load_state_dict(load_model(folder)[0].state_dict())
+        encode = pooled(model, loop.amp)
+        features["train"] = features_of(in_order(data.train, strict=True), encode)
+        if data.val is not None:
+            features["val"] = features_of(in_order(data.val), encode)
+        batches, task.model = FeatureBatches(batches, features["train"]), HeadOnly(model)
     if recipe.compile:
         model.compile()
-    ema = Ema(model, recipe.ema) if recipe.ema else None
+    ema = Ema(task.model, recipe.ema) if recipe.ema else None
     with RunLog(folder, steps=loop.steps, start=start) as log:
         log.say(
             f"{recipe.model or recipe.weights}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}"
         )
         fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
-    return report(folder, data, recipe, batches.bad)
+    # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
+    return report(folder, data, recipe, batches.bad, features if loop.amp is None else {})
+
+
+def features_of(loader: Loader, encode: Callable[[Tensor], Tensor]) -> Features:
+    from datasets import Features
+    from vit.progress import clear, progress
+
+    n = len(loader.targets)
+    tell(f"{n:,} images go through the frozen encoder, once")
+    features = Features.of(loader, encode, progress(n))
+    clear()
+    return features
+
+
+def at_once(device: torch.device) -> int:
+    """Images in a batch where no gradient is needed. On a CPU more take memory, and are no faster."""
+    return 64 if device.type == "cpu" else 256
 
 
 def build_pipeline(recipe: Settled, facts: Facts, preprocess: Preprocess) -> Pipeline:
@@ -115,10 +159,13 @@ def build_pipeline(recipe: Settled, facts: Facts, preprocess: Preprocess) -> Pip
     return Pipeline(replace(augment, erase=recipe.erase or augment.erase), preprocess)
 
 
-def report(folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def report(
+    folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, str]], features: Mapping[str, Features]
+) -> dict[str, Any]:
     """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
 
-    The temperature is fitted on validation and kept in the checkpoint, so that predictions come calibrated.
+    The temperature is fitted on validation and kept in the checkpoint, so that predictions come calibrated. `features`
+    of a split, where its encoder has given them already, stand for its images.
     """
     from datasets import eval_loader
     from vit.checkpoint import find_checkpoint, set_config
@@ -129,12 +176,16 @@ def report(folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, s
 
     best = find_checkpoint(folder)
     predictor = load(best, recipe.device)
+    device = predictor.device
     splits = data.splits()
     name = next(split for split in ("test", "val", "train") if split in splits)
 
     def outputs_of(split: str):
+        if split in features:
+            head: Any = predictor.model.head
+            return collect(head, features[split].batches(at_once(device), device)), features[split].bad
         loader = eval_loader(
-            splits[split], predictor.preprocess, batch_size=256, workers=recipe.workers, device=predictor.device
+            splits[split], predictor.preprocess, batch_size=at_once(device), workers=recipe.workers, device=device
         )
         return collect(predictor.logits, loader), loader.bad
 
@@ -155,14 +206,14 @@ def report(folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, s
     return result
 
 
-def dry_run(task: Any, batches: Any, optimizers: list[Any], loop: Any) -> dict[str, Any]:
-    """One batch forward and backward, a few times for the clock; nothing is written."""
+def dry_run(task: Any, batches: Any, optimizers: list[Any], loop: Any, steps: int) -> dict[str, Any]:
+    """One batch forward and backward, a few times for the clock; nothing is written. steps: that will take as long."""
     from vit.cost import measure
     from vit.engine import train_step
 
     batch = next(iter(batches))
     cost = measure(task.model, tuple(batch.images.shape[1:]), lambda: train_step(task, batch, optimizers, loop))
-    tell(*cost.lines(loop.steps), "dry run: nothing was written")
+    tell(*cost.lines(steps), "dry run: nothing was written")
     return asdict(cost)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datasets.features import FeatureBatches, Features
 from datasets.imageset import Data, ImageSet
 from datasets.loader import Batch, eval_loader, train_loader
 from datasets.mixing import Mix
@@ -14,6 +15,8 @@ __all__ = [
     "Augment",
     "Batch",
     "Data",
+    "FeatureBatches",
+    "Features",
     "ImageSet",
     "Mix",
     "Pipeline",

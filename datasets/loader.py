@@ -105,7 +105,10 @@ class _Reader(Dataset[_Pixels]):
 
 
 class Loader:
-    """Iterates over `Batch`. `bad` lists the files met so far that could not be decoded."""
+    """Iterates over `Batch`. `bad` lists the files met so far that could not be decoded.
+
+    `draws` says which images each batch is of, `targets` is those of the whole set.
+    """
 
     def __init__(
         self,
@@ -123,32 +126,32 @@ class Loader:
         self.bad: list[Bad] = []
         self._images = images
         self._reader = reader
-        self._batches = batches
+        self.draws = batches
         self._workers = workers
-        self._device = device
+        self.device = device
         self._start_step = start_step
         self._mix = mix
         self._mix_seed = mix_seed
         self._bad_limit = bad_limit
         self._bad_indices: set[int] = set()
-        self._targets = torch.from_numpy(images.targets)
+        self.targets = torch.from_numpy(images.targets)
         if images.cache():
             reader.keep_resized()
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.draws)
 
     def __iter__(self) -> Iterator[Batch]:
         for step, raw in enumerate(
-            run_reader(self._reader, self._batches, self._workers, self._device), self._start_step
+            run_reader(self._reader, self.draws, self._workers, self.device), self._start_step
         ):
             self._collect(raw.bad)
             if len(raw.index) == 0:
                 continue
             # Normalising after the copy: the bus carries a quarter of the bytes.
-            pixels = raw.pixels.to(self._device, non_blocking=True)
+            pixels = raw.pixels.to(self.device, non_blocking=True)
             images = self._reader.preprocess.tensor(pixels)
-            targets = self._targets[raw.index].to(self._device, non_blocking=True)
+            targets = self.targets[raw.index].to(self.device, non_blocking=True)
             if self._mix is not None:
                 images, targets = self._mix(images, targets, derive_seed(*self._mix_seed, step))
             yield Batch(images, targets, raw.index)
@@ -239,7 +242,7 @@ def train_loader(
         start_step=start_step,
         mix=mix,
         mix_seed=(seed, rank),
-        bad_limit=max(1, BAD_SHARE * len(images)),
+        bad_limit=_bad_limit(images),
     )
 
 
@@ -252,13 +255,19 @@ def eval_loader(
     rank: int = 0,
     world: int = 1,
     device: str | torch.device = "cpu",
+    strict: bool = False,
 ) -> Loader:
     """Every image once, in order; rank r takes every `world`-th from r, without padding.
 
     Images that cannot be decoded are left out, never replaced, and listed in `.bad`: the number evaluated
-    plus `len(bad)` is the size of the set.
+    plus `len(bad)` is the size of the set. `strict`: raises UserError where `train_loader` does.
     """
     mine = range(rank, len(images), world)
     batches = [[Draw(0, i) for i in mine[first : first + batch_size]] for first in range(0, len(mine), batch_size)]
     reader = _Reader(images, preprocess, None, seed=0)
-    return Loader(images, reader, batches, workers=workers, device=torch.device(device))
+    limit = _bad_limit(images) if strict else float("inf")
+    return Loader(images, reader, batches, workers=workers, device=torch.device(device), bad_limit=limit)
+
+
+def _bad_limit(images: ImageSet) -> float:
+    return max(1, BAD_SHARE * len(images))

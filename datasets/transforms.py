@@ -104,6 +104,11 @@ class Pipeline:
         if self._compose is not None:
             self._compose.set_random_state(self._generator, self._random)
 
+    @property
+    def random(self) -> bool:
+        """Whether the seed makes a difference."""
+        return self._compose is not None
+
     def __reduce__(self) -> tuple[type[Pipeline], tuple[Augment, Preprocess]]:
         # Workers that are not forked build their own: the operations hold OpenCV flags and generators.
         return Pipeline, (self.augment, self.preprocess)

@@ -4,15 +4,22 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+from sklearn.neighbors import KNeighborsClassifier
 
+from datasets import eval_loader, open_data
 from vit.command import run
 from vit.errors import UserError
+from vit.features import open_encoder
+from vit.pretrained import load, registry
 
 ROOT = Path(__file__).parent.parent
 evaluation = importlib.import_module("eval")
@@ -47,6 +54,76 @@ def test_neighbors_and_averaged_views_stand_beside(trained: SimpleNamespace, tmp
     assert result["knn"]["top1"] == pytest.approx(5 / 6) and result["tta"]["top1"] == pytest.approx(5 / 6)
     assert "tta" not in plain and "knn" not in plain
     assert "k nearest neighbors" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory) -> Path:
+    """A file of timm's names, with random weights."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("public") / "deit.safetensors"
+    save_file(timm.create_model("deit_tiny_patch16_224", num_classes=7, depth=2).state_dict(), file)
+    return file
+
+
+@pytest.fixture
+def two_blocks(monkeypatch) -> None:
+    """deit_ti16 of two blocks: neighbors need no more."""
+    row = registry.find("deit_ti16")
+    monkeypatch.setattr(load, "find", lambda name: replace(row, size=row.size._replace(depth=2)))
+
+
+def test_neighbors_alone_for_public_weights(public, two_blocks, photos: Path, tmp_path: Path, capsys):
+    options = {"model": "deit_ti16", "image_size": 32, "device": "cpu", "data": str(photos)}
+    report = tmp_path / "report"
+    evaluation.main(evaluation.Evaluate(str(public), knn=3, json=tmp_path / "a.json", out=report, **options))
+    result = json.loads((tmp_path / "a.json").read_text())
+    printed = capsys.readouterr()
+    assert "positions resized" in printed.err and "(k = 3, 36 in memory)" in printed.out
+    assert (result["split"], result["n"], result["knn"]["memory"]) == ("test", 15, 36)
+    assert result["top1"] == result["knn"]["top1"] and result["temperature"] is None
+    assert {path.name for path in report.iterdir()} == {"report.json", "confusion.png", "mistakes.png"}
+
+    # The same by scikit-learn: cosine similarity, weights exp(similarity / .07).
+    data, encoder = open_data(str(photos)), open_encoder(str(public), model="deit_ti16", image_size=32)[0]
+    (train,), (test,) = (
+        list(eval_loader(images, encoder.preprocess, batch_size=64)) for images in (data.train, data.test)
+    )
+    peer = KNeighborsClassifier(3, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
+    found = peer.fit(encoder.features(train.images), train.targets).predict(encoder.features(test.images))
+    confusion = np.zeros((3, 3), int)
+    np.add.at(confusion, (test.targets.numpy(), found), 1)
+    assert result["confusion"] == confusion.tolist() and result["top1"] > 0.5
+
+
+def test_neighbors_alone_hold_out_a_val_split_where_there_is_no_other(public, two_blocks, photos: Path, tmp_path: Path):
+    options = {"model": "deit_ti16", "image_size": 32, "device": "cpu", "json": tmp_path / "a.json"}
+    evaluation.main(evaluation.Evaluate(str(public), knn=3, data=str(photos / "train"), **options))
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert result["split"] == "val" and result["n"] + result["knn"]["memory"] == 36
+
+
+def test_mistakes_with_public_weights(trained: SimpleNamespace, public, two_blocks, photos: Path, tmp_path: Path):
+    for checkpoint, options, message in (
+        (public, {"data": str(photos)}, "has no head for the classes .* --knn 20"),
+        (public, {"knn": 3}, "with --data and --knn 20"),
+        (public, {"knn": 3, "data": str(photos), "tta": True}, "without --tta"),
+        (public, {"knn": 3, "data": str(photos)}, "say which model it is"),
+        (public, {"knn": 3, "data": str(photos), "split": "train"}, "would find itself"),
+        (public, {"knn": 3, "data": str(photos.with_name("ein Ordnr"))}, "ein Ordner"),
+        (public, {"knn": 3, "data": str(photos / "train"), "split": "test"}, "no test split; it has train"),
+        (public.with_name("no.npz"), {"knn": 3, "data": str(photos), "model": "deit_ti16"}, "does not exist"),
+        (public, {"knn": 3, "data": str(photos), "model": "deit_ti16", "image_size": 30}, "not a multiple"),
+        (trained.run, {"model": "deit_ti16"}, "go with public weights"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluation.main(evaluation.Evaluate(str(checkpoint), device="cpu", **options))
+    shutil.copytree(photos, tmp_path / "photos")
+    for file in (tmp_path / "photos" / "test").glob("*/*"):
+        file.write_bytes(b"no image")
+    options = {"knn": 3, "data": str(tmp_path / "photos"), "model": "deit_ti16", "image_size": 32}
+    with pytest.raises(UserError, match="none of the images can be read"):
+        evaluation.main(evaluation.Evaluate(str(public), device="cpu", **options))
 
 
 def test_flip_follows_the_recipe(trained: SimpleNamespace):

@@ -129,7 +129,7 @@ def test_tensors_go_to_logits(predictor: Predictor):
 def test_a_diverged_model_is_told(trained: SimpleNamespace, red: Path):
     model = vit.load(trained.run, device="cpu")
     model.model.head.bias.data.fill_(float("nan"))
-    with pytest.raises(vit.UserError, match="NaN or infinite logits"):
+    with pytest.raises(vit.UserError, match="NaN or infinite values"):
         model.predict(red)
 
 

@@ -85,6 +85,7 @@ LAYERS = {
     "vit.layers": {"vit.config", "vit.position"},
     "vit.encoder": {"vit.config", "vit.errors", "vit.layers", "vit.position"},
     "vit.classifier": {"vit.config", "vit.encoder", "vit.layers"},
+    "vit.probe": {"vit.classifier"},
     "vit.losses": set(),
     "vit.metrics": set(),
     "vit.tasks": {"vit.losses", "vit.metrics"},
@@ -117,6 +118,7 @@ def test_the_engine_knows_no_model_and_no_task_but_the_protocol():
 
 def test_leaves_are_imported_by_no_part_of_the_core():
     leaves = {"vit.predict", "vit.report", "vit.plots", "vit.evaluate", "vit.knn", "vit.tta", "vit.__main__"}
+    leaves |= {"vit.embed", "vit.features", "vit.files", "vit.progress"}
     for module in [*LAYERS, "vit.checkpoint", "vit.transfer", "vit.build", "vit.runs", "vit.recipes"]:
         assert not within(module, "vit") & leaves, module
 

@@ -1,7 +1,7 @@
-"""The `vitral` command: `vitral predict CHECKPOINT IMAGE|FOLDER...`, `vitral models`, `vitral convert`.
+"""The `vitral` command: `vitral predict CHECKPOINT IMAGE|FOLDER...`, `vitral embed`, `vitral models`, `vitral convert`.
 
-Exit codes of predict: 0 every image has an answer, 1 some could not be read (each is named, the others are answered),
-2 nothing was predicted: a mistake in the command, in the checkpoint or in every image.
+Exit codes of predict and embed: 0 every image has an answer, 1 some could not be read (each is named, the others are
+answered), 2 there is no answer: a mistake in the command, in the checkpoint or in every image.
 
 Training and evaluation need `datasets/`, which stays out of the wheel: they are `train.py` and `eval.py` in the
 repository. torch is imported only once there is something to predict, so that help and mistakes answer at once.
@@ -10,26 +10,20 @@ repository. torch is imported only once there is something to predict, so that h
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from vit.command import run
+from vit.embed import Embed
 from vit.errors import UserError, nearest, shown
 from vit.pretrained.commands import Convert, Models
 
 if TYPE_CHECKING:
     from vit.predict import Prediction
-
-# In a folder, files with these endings are taken for images (in any case); a file named by itself is always tried.
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class Predict:
     """auto, cpu, cuda, cuda:1, mps."""
 
 
-COMMANDS = {"predict": Predict, "models": Models, "convert": Convert}
+COMMANDS = {"predict": Predict, "embed": Embed, "models": Models, "convert": Convert}
 
 
 def main() -> None:
@@ -76,7 +70,7 @@ def command(arguments: Sequence[str]) -> int:
     parsed = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="vitral",
-        description="Vision Transformers: label images with a trained checkpoint, list and convert public weights. "
+        description="Vision Transformers: label images, save their features, list and convert public weights. "
         "vitral --version prints the version.",
         args=list(arguments),
         config=(tyro.conf.FlagCreatePairsOff,),
@@ -87,6 +81,8 @@ def command(arguments: Sequence[str]) -> int:
 def predict(args: Predict) -> int:
     if args.top < 1 or args.batch_size < 1:
         raise UserError("--top and --batch-size must be at least 1.")
+    from vit.files import exit_code, find_images
+
     files = find_images(args.images)  # before torch: a misspelt path is told at once
 
     from vit.predict import Unreadable, load
@@ -106,37 +102,7 @@ def predict(args: Predict) -> int:
             print(_line(result, args.top))
     if args.json:
         print("\n]")
-    if unreadable:
-        print(f"{unreadable} of {len(files)} images could not be read.", file=sys.stderr)
-    return 0 if not unreadable else 1 if unreadable < len(files) else 2
-
-
-def find_images(paths: Sequence[str]) -> list[str]:
-    """Files as they are, folders as the images below them, sorted. Raises UserError for a path that leads to none."""
-    if not paths:
-        raise UserError("no images given: vitral predict CHECKPOINT IMAGE|FOLDER...")
-    files: list[str] = []
-    for path in paths:
-        if os.path.isdir(path):
-            found = sorted(_images_below(path))
-            if not found:
-                raise UserError(f"{path}: no images in this folder (looked for {shown(SUFFIXES, 20)}).")
-            files += found
-        elif os.path.exists(path):
-            files.append(path)
-        else:
-            parent = Path(path).parent
-            beside = sorted(os.listdir(parent)) if parent.is_dir() else []
-            raise UserError(f"{path}: no such file or folder (in {os.getcwd()}).{nearest(Path(path).name, beside)}")
-    return files
-
-
-def _images_below(folder: str) -> Iterator[str]:
-    for root, _, names in os.walk(folder):
-        for name in names:
-            # ._photo.jpg is what macOS leaves on foreign disks: no image.
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                yield os.path.join(root, name)
+    return exit_code(unreadable, len(files))
 
 
 def _line(result: Prediction, top: int) -> str:

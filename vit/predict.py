@@ -9,7 +9,7 @@ Letters: B batch, K classes, D width, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -131,6 +131,14 @@ class Predictor:
 
     def stream(self, sources: Iterable[Source], *, batch_size: int = BATCH_SIZE) -> Iterator[Prediction | Unreadable]:
         """Predictions one after another, in order, in batches, with memory for one batch only."""
+        for result in self.each(self.logits, sources, batch_size=batch_size):
+            yield result if isinstance(result, Unreadable) else self._prediction(*result)
+
+    def each(
+        self, forward: Callable[[Tensor], Tensor], sources: Iterable[Source], *, batch_size: int = BATCH_SIZE
+    ) -> Iterator[tuple[Tensor, Source] | Unreadable]:
+        """What `forward` (normalised images float32 [B, 3, H, W] -> [B, ...]) gives of each image, on the CPU, and the
+        image, in order. Run in batches, with memory for one batch only."""
         iterator = iter(sources)
         while chunk := list(islice(iterator, batch_size)):
             readable: list[np.ndarray] = []
@@ -140,9 +148,9 @@ class Predictor:
                     readable.append(self.preprocess.pixels(decode(source)))
                 except UserError as error:
                     failed[i] = Unreadable(source, str(error))
-            logits = iter(self.logits(self.preprocess.tensor(np.stack(readable))).cpu() if readable else ())
+            values = iter(forward(self.preprocess.tensor(np.stack(readable))).cpu() if readable else ())
             for i, source in enumerate(chunk):
-                yield failed[i] if i in failed else self._prediction(next(logits), source)
+                yield failed[i] if i in failed else (_finite(next(values), source), source)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -160,22 +168,24 @@ class Predictor:
         if isinstance(x, Tensor):
             model: Any = self.model
             return model.pool(model.forward_features(x.to(self.device))).float()
-        iterator: Iterator[Source] = iter([x] if _is_image(x) else x)  # pyright: ignore
-        batches = []
-        while chunk := list(islice(iterator, batch_size)):
-            pixels = np.stack([self.preprocess.pixels(decode(source)) for source in chunk])
-            batches.append(self.features(self.preprocess.tensor(pixels)))
-        if not batches:
+        rows = []
+        for result in self.each(self.features, [x] if _is_image(x) else x, batch_size=batch_size):  # pyright: ignore
+            if isinstance(result, Unreadable):
+                raise UserError(result.reason)
+            rows.append(result[0])
+        if not rows:
             raise UserError("features() was given no images.")
-        return torch.cat(batches)
+        return torch.stack(rows).to(self.device)
+
+    @torch.no_grad()
+    def patch_features(self, images: Tensor) -> Tensor:
+        """Normalised images float32 [B, 3, H, W] -> a feature of each patch, float32 [B, h, w, D], on this predictor's
+        device."""
+        model: Any = self.model
+        tokens = model.forward_features(images.to(self.device))
+        return tokens.patches.unflatten(1, tokens.grid).float()
 
     def _prediction(self, logits: Tensor, source: Any) -> Prediction:
-        if not bool(logits.isfinite().all()):
-            named = str(source) if isinstance(source, str | Path) else "the image"
-            raise UserError(
-                f"the model gives NaN or infinite logits for {named}: its weights are damaged or its training "
-                "diverged. Load an earlier checkpoint."
-            )
         scaled = logits / self.temperature
         scores = scaled.sigmoid() if self.multilabel else scaled.softmax(0)
         order = scores.argsort(descending=True, stable=True).tolist()
@@ -209,6 +219,16 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used here: {reason} Try auto or cpu.") from None
     return device
+
+
+def _finite(values: Tensor, source: Any) -> Tensor:
+    if not bool(values.isfinite().all()):
+        named = str(source) if isinstance(source, str | Path) else "the image"
+        raise UserError(
+            f"the model gives NaN or infinite values for {named}: its weights are damaged or its training "
+            "diverged. Load an earlier checkpoint."
+        )
+    return values
 
 
 def _is_image(x: Any) -> bool:

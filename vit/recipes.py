@@ -159,10 +159,14 @@ RECIPES = {
         ),
     ),
     "probe": (
-        "A linear probe: the encoder of --weights RUN is frozen and only a new head is trained.",
+        "A linear probe: only a new head is trained, on features that the encoder of --weights RUN gives once.",
+        # 100 epochs, as DINO's eval_linear.py; DINOv2's takes 12,500 steps. Both use SGD without weight decay, and
+        # DINOv2's tries 13 rates. AdamW at this one gives 73.0, 90.6 and 93.9 % on DINOv2-S/14's features of 100, 1,000
+        # and 3,500 digits, logistic regression at its best C 74.0, 90.7 and 94.1 %; the same features scaled by .3 or 3
+        # cost it 1.6 points at most.
         Recipe(
-            recipe="probe", freeze=True, optimizer="adamw", lr=3e-3, epochs=20, ema=0.0, label_smoothing=0.0,
-            mixup=0.0, cutmix=0.0, weight_decay=0.0, drop_path=0.0, augment="none",
+            recipe="probe", freeze=True, optimizer="adamw", lr=0.01, epochs=100, eval_every=10, ema=0.0,
+            label_smoothing=0.0, mixup=0.0, cutmix=0.0, weight_decay=0.05, drop_path=0.0, augment="none",
         ),
     ),
 }  # fmt: skip
