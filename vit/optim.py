@@ -14,16 +14,21 @@ from torch.optim import Optimizer
 from vit.muon import Muon
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:blocks|relative)\.(\d+)\.")
+_EMBEDDINGS = {
+    "patch_embed", "patch_norm", "cls_token", "dist_token", "reg_token", "pos_embed", "rope_freqs", "norm_pre",
+}  # fmt: skip
+_NO_DECAY = ("_token", "pos_embed", "probe", "rope_freqs", "table")
 
 OptimizerName = Literal["adamw", "muon"]
 
 
 def depth_of(name: str, depth: int) -> int:
-    """Layer number of a parameter for layer decay: 0 the embeddings, 1..depth the blocks, depth + 1 the rest."""
-    if block := _BLOCK.search(name):
-        return int(block[1]) + 1
-    embeddings = {"patch_embed", "cls_token", "reg_token", "pos_embed"}
-    return depth + 1 if embeddings.isdisjoint(name.split(".")) else 0
+    """Layer number of a parameter, for layer decay and freezing: 0 what is before the blocks (patches, tokens,
+    positions), 1..depth the blocks, each with its relative positions, depth + 1 the rest."""
+    if layer := _LAYER.search(name):
+        return int(layer[1]) + 1
+    return depth + 1 if _EMBEDDINGS.isdisjoint(name.split(".")) else 0
 
 
 def make_optimizers(
@@ -39,7 +44,7 @@ def make_optimizers(
     """One optimizer, or two for "muon": Muon (Jordan et al. 2024) on the matrices inside the blocks, AdamW on
     the rest. A parameter of depth l learns at rate lr * layer_decay^(depth + 1 - l) (BEiT, Bao et al. 2022).
 
-    Vectors and tokens have no weight decay. Every trainable parameter is in exactly one group, or an
+    Vectors, tokens and positions have no weight decay. Every trainable parameter is in exactly one group, or an
     AssertionError says which is not. Each group keeps its own rate in `base_lr` for `set_lr`.
     """
     depth = 1 + max(int(m[1]) for name, _ in model.named_parameters() if (m := _BLOCK.search(name)))
@@ -47,7 +52,7 @@ def make_optimizers(
     for key, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        matrix = parameter.ndim >= 2 and not key.endswith(("_token", "pos_embed", "probe"))
+        matrix = parameter.ndim >= 2 and not key.endswith(_NO_DECAY)
         muon = name == "muon" and parameter.ndim == 2 and _BLOCK.search(key) is not None
         scale = layer_decay ** (depth + 1 - depth_of(key, depth))
         groups.setdefault((muon, matrix, scale), []).append(parameter)
