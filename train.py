@@ -46,7 +46,9 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
     from vit import build
     from vit.checkpoint import save_checkpoint
+    from vit.cost import count_parameters
     from vit.engine import fit
+    from vit.lora import merged
     from vit.optim import Ema
     from vit.predict import pick_device
     from vit.runlog import RunLog
@@ -60,7 +62,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     tell(*notes)
     counts = torch.from_numpy(data.train.counts())
     task = build.build_task(recipe, model, data.classes, counts, data.multilabel)
-    optimizers = build.build_optimizers(recipe, model)
+    optimizers = build.build_optimizers(recipe, model, head_first=recipe.head_epochs is not None)
     pipeline = build_pipeline(recipe, facts, preprocess)
     start = resume["progress"]["step"] if resume else 0
     batches = train_loader(
@@ -76,7 +78,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
         device=device,
     )
-    loop = build.build_loop(recipe, start + len(batches), device)
+    loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
     if recipe.dry_run:
         return dry_run(task, batches, optimizers, loop)
 
@@ -87,16 +89,15 @@ def train(recipe: Recipe) -> dict[str, Any]:
     config = build.checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
 
     def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
-        save_checkpoint(folder / "checkpoints" / name, weights, {**config, "metrics": numbers}, state or None)
+        plain = merged(weights, recipe.lora_alpha)
+        save_checkpoint(folder / "checkpoints" / name, plain, {**config, "metrics": numbers}, state or None)
 
     write_recipe(folder, replace(recipe, resume=False))
     if recipe.compile:
         model.compile()
     ema = Ema(model, recipe.ema) if recipe.ema else None
     with RunLog(folder, steps=loop.steps, start=start) as log:
-        log.say(
-            f"{recipe.model or recipe.weights}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}"
-        )
+        log.say(f"{recipe.model or recipe.weights}: {count_parameters(model)} -> {folder}")
         fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
     return report(folder, data, recipe, batches.bad)
 

@@ -59,7 +59,8 @@ def test_everything_is_settled_and_can_be_built(name, facts):
     scratch = name not in ("finetune", "probe")
     asked = replace(RECIPES[name][1], weights=None if scratch else "RUN")
     recipe, _ = settle(asked, FACTS[facts])
-    allowed = {"out", "weights", "clip", "patience", "data"} | (set() if scratch else {"model", "image_size"})
+    allowed = {"out", "weights", "clip", "patience", "data", "freeze_blocks", "lora_rank", "head_epochs"}
+    allowed |= set() if scratch else {"model", "image_size"}
     left_open = {f.name for f in dataclasses.fields(recipe) if getattr(recipe, f.name) is None}
     assert left_open <= allowed
     assert settle(recipe, FACTS[facts]) == (recipe, [])
@@ -110,13 +111,45 @@ def test_options_reach_the_parts():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"batch_size": -1}, {"lr": -1e-3}, {"lr": float("nan")}, {"warmup": -1.0}, {"patience": 0}],
+    [
+        {"epochs": 0}, {"batch_size": -1}, {"lr": -1e-3}, {"lr": float("nan")}, {"warmup": -1.0}, {"patience": 0},
+        {"lora_rank": 0}, {"lora_alpha": 0.0}, {"lora_alpha": float("inf")}, {"freeze_blocks": -1}, {"head_epochs": 0},
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_impossible_values(wrong):
     name = next(iter(wrong))
     with pytest.raises(UserError, match=f"--{name.replace('_', '-')} must"):
         replace(FOLDER, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"freeze": True, "freeze_blocks": 0}, "trains the head only: it does not go with --freeze-blocks"),
+        ({"freeze": True, "lora_rank": 4}, "trains the head only: it does not go with --lora-rank"),
+        ({"freeze": True, "head_epochs": 2}, "trains the head only: it does not go with --head-epochs"),
+        ({"lora_rank": 4, "optimizer": "muon"}, "--optimizer muon is for the blocks' own matrices, .* use adamw"),
+        ({"epochs": 5, "head_epochs": 5}, "--head-epochs 5 leaves none of --epochs 5 for the rest; .* use --freeze"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together(wrong, told):
+    with pytest.raises(UserError, match=told):
+        replace(FOLDER, **wrong)
+    for name in wrong:
+        replace(FOLDER, **{key: value for key, value in wrong.items() if key != name})
+
+
+def test_head_epochs_within_the_chosen_length():
+    few = settle(FOLDER, FACTS["many photos"])[0].epochs
+    with pytest.raises(UserError, match=f"leaves none of --epochs {few}"):
+        settle(replace(FOLDER, head_epochs=few), FACTS["many photos"])
+
+
+def test_lora_is_trained_by_adamw():
+    assert settle(replace(FOLDER, weights="RUN", lora_rank=4), FACTS["photos"])[0].optimizer == "adamw"
+    assert settle(replace(FOLDER, weights="RUN"), FACTS["photos"])[0].optimizer == "muon"
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -98,6 +98,15 @@ class Recipe:
     """Initial value of LayerScale; 0 for none."""
     freeze: bool = False
     """Train the head only."""
+    freeze_blocks: int | None = None
+    """Keep what is before the blocks (patches, tokens, positions) and the first so many blocks as they are."""
+    lora_rank: int | None = None
+    """Train low-rank updates of the blocks' linear layers (LoRA), and the head; the blocks' own weights are kept.
+    Checkpoints hold the sum of both."""
+    lora_alpha: float = 16.0
+    """The updates are scaled by alpha / rank."""
+    head_epochs: int | None = None
+    """Train the head alone for so many epochs at first, with a warm-up of its own, then everything."""
     balanced: bool = False
     """Draw every class equally often."""
     class_weights: bool = False
@@ -111,7 +120,10 @@ class Recipe:
     """Stop after this many evaluations without a better one."""
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1)):
+        for name, low in (
+            ("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1),
+            ("freeze_blocks", 0), ("lora_rank", 1), ("head_epochs", 1),
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}.")
@@ -119,6 +131,28 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}.")
+        if not 0 < self.lora_alpha < math.inf:
+            raise UserError(f"--lora-alpha must be above 0, got {self.lora_alpha}.")
+        if self.freeze and len(self.keeps) > 1:
+            raise UserError(
+                f"--freeze, which the recipe probe has, trains the head only: it does not go with {self.keeps[1]}. "
+                "The recipe finetune does."
+            )
+        if self.lora_rank is not None and self.optimizer == "muon":
+            raise UserError("--optimizer muon is for the blocks' own matrices, which --lora-rank keeps: use adamw.")
+        if self.head_epochs is not None and self.epochs is not None and self.head_epochs >= self.epochs:
+            raise UserError(
+                f"--head-epochs {self.head_epochs} leaves none of --epochs {self.epochs} for the rest; to train the "
+                "head only, use --freeze."
+            )
+
+    @property
+    def keeps(self) -> list[str]:
+        """The options in use, as typed, that keep some of the weights a run starts from."""
+        names = ("freeze", "freeze_blocks", "lora_rank", "head_epochs")
+        values = [getattr(self, name) for name in names]
+        on = [name for name, value in zip(names, values, strict=True) if value is not None and value is not False]
+        return [f"--{name.replace('_', '-')}" for name in on]
 
 
 if TYPE_CHECKING:
@@ -191,9 +225,10 @@ def settle(recipe: Recipe, facts: Facts) -> tuple[Settled, list[str]]:
         choose("model", _model_for(n, r.image_size or side))
     choose("resize", "squash" if facts.gray else "crop")
     choose("augment", "glyph" if glyph else "light" if n < 20_000 or not scratch else "deit3")
-    choose("optimizer", "muon")
+    rule = r.optimizer or ("muon" if r.lora_rank is None else "adamw")
+    choose("optimizer", rule)
     # Weight decay and drop path together took the error on 3,500 digits from 1.7 to 0.9 % (benchmarks/digits.md).
-    choose("weight_decay", 0.3 if (r.optimizer or "muon") == "muon" else 0.05)
+    choose("weight_decay", 0.3 if rule == "muon" else 0.05)
     choose("batch_size", 64 if n <= 20_000 else 256)
     batch = r.batch_size or (64 if n <= 20_000 else 256)
     choose("lr", 1e-3 * math.sqrt(batch / 64))
