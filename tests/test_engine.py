@@ -20,7 +20,7 @@ from vit.engine import Loop, _keeps, evaluate, fit, train_step
 from vit.errors import UserError
 from vit.image import Preprocess
 from vit.losses import ClassificationLoss
-from vit.optim import Ema, make_optimizers
+from vit.optim import Ema, depth_of, make_optimizers
 from vit.runlog import RunLog, read_rows
 from vit.tasks import Classification
 
@@ -285,6 +285,19 @@ def test_each_stage_has_a_warm_up_and_a_cosine(tmp_path):
     alone = [0.5, 1, 1, 0.5]  # half of the stage at most is warm-up
     both = [1 / 3, 2 / 3, 1, *(0.5 * (1 + math.cos(math.pi * i / 5)) for i in range(5))]
     assert rates == pytest.approx([1e-3 * f for f in [*alone, *both]])
+
+
+def test_a_frozen_stem_keeps_its_running_statistics_while_later_blocks_learn(tmp_path):
+    task = toy("vit_nano4_conv", dropout=0.5)
+    for name, parameter in task.model.named_parameters():
+        parameter.requires_grad_(depth_of(name, 2) > 1)
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    loop = Loop(steps=4, steps_per_epoch=2)
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(4), lambda: [bars(9, 0)], optimizers_of(task), loop, log, nothing)
+    assert any(k.endswith("running_var") for k in before)
+    changed = {k for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {k for k in before if k.startswith(("encoder.blocks.1.", "encoder.norm.", "head."))}
 
 
 class Stop(Exception):
