@@ -74,6 +74,24 @@ def test_everything_is_settled_and_can_be_built(name, facts):
         assert notes == [] and preprocess.size == model.config.encoder.image_size
 
 
+@pytest.mark.parametrize(
+    ("images", "options", "expected"),
+    [
+        (80, {}, {"batch_size": 16, "epochs": 40, "lr": 3e-4}),
+        (1000, {}, {"batch_size": 16, "epochs": 20}),
+        (8000, {}, {"batch_size": 64, "epochs": 20}),
+        (5, {}, {"batch_size": 16, "epochs": 200}),
+        (80, {"batch_size": 40}, {"epochs": 100}),
+        (80, {"lora_rank": 8}, {"batch_size": 16, "epochs": 40, "lr": 1e-3}),
+    ],
+    ids=str,
+)
+def test_finetuning_on_few_images_still_takes_200_steps(images, options, expected):
+    asked = replace(RECIPES["finetune"][1], data="photos", weights="RUN", **options)
+    recipe, _ = settle(asked, replace(FACTS["photos"], images=images))
+    assert {name: getattr(recipe, name) for name in expected} == expected
+
+
 def test_what_the_user_says_is_kept():
     asked = replace(FOLDER, model="vit_s16", image_size=160, epochs=7, lr=0.1, mixup=0.0, augment="none", workers=5)
     recipe, _ = settle(asked, FACTS["photos"])

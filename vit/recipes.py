@@ -188,9 +188,7 @@ RECIPES = {
     ),
     "finetune": (
         "From a checkpoint, --weights RUN, on --data DIR: a new head, layer decay, a low rate.",
-        Recipe(
-            recipe="finetune", optimizer="adamw", lr=3e-4, layer_decay=0.75, epochs=20, ema=0.0, mixup=0.0, cutmix=0.0
-        ),
+        Recipe(recipe="finetune", optimizer="adamw", layer_decay=0.75, ema=0.0, mixup=0.0, cutmix=0.0),
     ),
     "probe": (
         "A linear probe: the encoder of --weights RUN is frozen and only a new head is trained.",
@@ -229,10 +227,15 @@ def settle(recipe: Recipe, facts: Facts) -> tuple[Settled, list[str]]:
     choose("optimizer", rule)
     # Weight decay and drop path together took the error on 3,500 digits from 1.7 to 0.9 % (benchmarks/digits.md).
     choose("weight_decay", 0.3 if rule == "muon" else 0.05)
-    choose("batch_size", 64 if n <= 20_000 else 256)
-    batch = r.batch_size or (64 if n <= 20_000 else 256)
-    choose("lr", 1e-3 * math.sqrt(batch / 64))
-    choose("epochs", epochs_for(n, longest) if glyph else epochs_for_photographs(n))
+    tunes = r.recipe == "finetune"
+    batch = r.batch_size or (16 if tunes and n <= 1000 else 64 if n <= 20_000 else 256)
+    choose("batch_size", batch)
+    if tunes:
+        choose("lr", 3e-4 if r.lora_rank is None else 1e-3)
+        choose("epochs", tuning_epochs(n, batch))
+    else:
+        choose("lr", 1e-3 * math.sqrt(batch / 64))
+        choose("epochs", epochs_for(n, longest) if glyph else epochs_for_photographs(n))
     epochs = r.epochs or chosen["epochs"]
     assert isinstance(epochs, int)
     choose("warmup", min(5.0, epochs / 15))
@@ -259,6 +262,12 @@ def epochs_for(n: int, side: int) -> int:
 def epochs_for_photographs(n: int) -> int:
     """They have more to learn than glyphs, and take at least 100."""
     return min(400, max(100, math.ceil(30 * (3500 / max(1, n)) ** 0.75)))
+
+
+def tuning_epochs(n: int, batch: int) -> int:
+    """20, or what makes 200 steps: with 80 labelled digits DINOv2's ViT-S comes to 96 % in 200 steps of 16 images, and
+    to 59 % in the 20 steps that 20 epochs of 64 are."""
+    return max(20, math.ceil(200 / max(1, n // batch)))
 
 
 def _model_for(n: int, side: int) -> str:
