@@ -77,12 +77,12 @@ def test_everything_is_settled_and_can_be_built(name, facts):
 @pytest.mark.parametrize(
     ("images", "options", "expected"),
     [
-        (80, {}, {"batch_size": 16, "epochs": 40, "lr": 3e-4}),
+        (80, {}, {"batch_size": 16, "epochs": 40, "lr": 3e-4, "layer_decay": 0.75}),
         (1000, {}, {"batch_size": 16, "epochs": 20}),
         (8000, {}, {"batch_size": 64, "epochs": 20}),
         (5, {}, {"batch_size": 16, "epochs": 200}),
         (80, {"batch_size": 40}, {"epochs": 100}),
-        (80, {"lora_rank": 8}, {"batch_size": 16, "epochs": 40, "lr": 1e-3}),
+        (80, {"lora_rank": 8}, {"batch_size": 16, "epochs": 40, "lr": 1e-3, "layer_decay": 1.0}),
     ],
     ids=str,
 )

@@ -85,6 +85,7 @@ LAYERS = {
     "vit.layers": {"vit.config", "vit.position"},
     "vit.encoder": {"vit.config", "vit.errors", "vit.layers", "vit.position"},
     "vit.classifier": {"vit.config", "vit.encoder", "vit.layers"},
+    "vit.lora": {"vit.classifier", "vit.errors"},
     "vit.losses": set(),
     "vit.metrics": set(),
     "vit.tasks": {"vit.losses", "vit.metrics"},

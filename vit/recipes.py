@@ -79,7 +79,7 @@ class Recipe:
     """L2, decoupled; 0.3 with muon, 0.05 with adamw."""
     l1: float = 0.0
     """Weight of the sum of absolute values of all matrices."""
-    layer_decay: float = 1.0
+    layer_decay: float | None = None
     """Factor of the learning rate from one layer to the one before it."""
     warmup: float | None = None
     """Epochs of linear warm-up."""
@@ -167,6 +167,7 @@ if TYPE_CHECKING:
         batch_size: int
         lr: float
         weight_decay: float
+        layer_decay: float
         workers: int
         mixup: float
         cutmix: float
@@ -188,7 +189,7 @@ RECIPES = {
     ),
     "finetune": (
         "From a checkpoint, --weights RUN, on --data DIR: a new head, layer decay, a low rate.",
-        Recipe(recipe="finetune", optimizer="adamw", layer_decay=0.75, ema=0.0, mixup=0.0, cutmix=0.0),
+        Recipe(recipe="finetune", optimizer="adamw", ema=0.0, mixup=0.0, cutmix=0.0),
     ),
     "probe": (
         "A linear probe: the encoder of --weights RUN is frozen and only a new head is trained.",
@@ -231,10 +232,13 @@ def settle(recipe: Recipe, facts: Facts) -> tuple[Settled, list[str]]:
     batch = r.batch_size or (16 if tunes and n <= 1000 else 64 if n <= 20_000 else 256)
     choose("batch_size", batch)
     if tunes:
+        # LoRA on those of `tuning_epochs`: 93.4, 93.6, 92.8 % at 3e-4, 1e-3, 3e-3; at 1e-3 with layer decay 88.8 %.
         choose("lr", 3e-4 if r.lora_rank is None else 1e-3)
+        choose("layer_decay", 0.75 if r.lora_rank is None else 1.0)
         choose("epochs", tuning_epochs(n, batch))
     else:
         choose("lr", 1e-3 * math.sqrt(batch / 64))
+        choose("layer_decay", 1.0)
         choose("epochs", epochs_for(n, longest) if glyph else epochs_for_photographs(n))
     epochs = r.epochs or chosen["epochs"]
     assert isinstance(epochs, int)
