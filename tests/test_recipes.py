@@ -11,8 +11,8 @@ from vit import runs
 from vit.build import build_loop, build_model, build_optimizers, build_task
 from vit.checkpoint import save_checkpoint
 from vit.errors import UserError
-from vit.recipes import RECIPES, Facts, Recipe, differences, settle
-from vit.runs import open_run, read_recipe, write_recipe
+from vit.recipes import RECIPES, Facts, Recipe, settle
+from vit.runs import differences, open_run, read_recipe, write_recipe
 
 GRAY = {"gray": True, "mean": (0.1, 0.1, 0.1), "std": (0.3, 0.3, 0.3)}
 COLOR = {"gray": False, "mean": (0.5, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
@@ -144,9 +144,9 @@ def test_impossible_values(wrong):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"freeze": True, "freeze_blocks": 0}, "trains the head only: it does not go with --freeze-blocks"),
-        ({"freeze": True, "lora_rank": 4}, "trains the head only: it does not go with --lora-rank"),
-        ({"freeze": True, "head_epochs": 2}, "trains the head only: it does not go with --head-epochs"),
+        ({"freeze": True, "freeze_blocks": 0}, "train the head only: --freeze-blocks goes with finetune"),
+        ({"freeze": True, "lora_rank": 4}, "train the head only: --lora-rank goes with finetune"),
+        ({"freeze": True, "head_epochs": 2}, "train the head only: --head-epochs goes with finetune"),
         ({"lora_rank": 4, "optimizer": "muon"}, "--optimizer muon is for the blocks' own matrices, .* use adamw"),
         ({"epochs": 5, "head_epochs": 5}, "--head-epochs 5 leaves none of --epochs 5 for the rest; .* use --freeze"),
     ],

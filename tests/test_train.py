@@ -244,7 +244,7 @@ def test_what_is_trained_is_told_by_a_dry_run(command, trained, parity, tmp_path
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["probe", "--lora-rank", 4], "it does not go with --lora-rank. The recipe finetune does"),
+        (["probe", "--lora-rank", 4], "the recipe probe train the head only: --lora-rank goes with finetune"),
         (["finetune", "--lora-rank", 0], "--lora-rank must be at least 1, got 0"),
         (["finetune", "--lora-rank", 1000], "--lora-rank 1000 is above the rank of qkv, a matrix of 128x128"),
         (["finetune", "--freeze-blocks", 5], "--freeze-blocks 5: the model has 4 blocks"),

@@ -6,10 +6,9 @@ all options; the settled recipe is saved in the run folder as config.yaml.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import tyro
 
@@ -134,24 +133,18 @@ class Recipe:
         if not 0 < self.lora_alpha < math.inf:
             raise UserError(f"--lora-alpha must be above 0, got {self.lora_alpha}.")
         if self.freeze and len(self.keeps) > 1:
-            raise UserError(
-                f"--freeze, which the recipe probe has, trains the head only: it does not go with {self.keeps[1]}. "
-                "The recipe finetune does."
-            )
+            raise UserError(f"--freeze and the recipe probe train the head only: {self.keeps[1]} goes with finetune.")
         if self.lora_rank is not None and self.optimizer == "muon":
             raise UserError("--optimizer muon is for the blocks' own matrices, which --lora-rank keeps: use adamw.")
         if self.head_epochs is not None and self.epochs is not None and self.head_epochs >= self.epochs:
-            raise UserError(
-                f"--head-epochs {self.head_epochs} leaves none of --epochs {self.epochs} for the rest; to train the "
-                "head only, use --freeze."
-            )
+            told = f"--head-epochs {self.head_epochs} leaves none of --epochs {self.epochs} for the rest"
+            raise UserError(f"{told}; to train the head only, use --freeze.")
 
     @property
     def keeps(self) -> list[str]:
         """The options in use, as typed, that keep some of the weights a run starts from."""
         names = ("freeze", "freeze_blocks", "lora_rank", "head_epochs")
-        values = [getattr(self, name) for name in names]
-        on = [name for name, value in zip(names, values, strict=True) if value is not None and value is not False]
+        on = [name for name in names if (value := getattr(self, name)) is not None and value is not False]
         return [f"--{name.replace('_', '-')}" for name in on]
 
 
@@ -296,13 +289,3 @@ def _told(chosen: dict[str, object], facts: Facts) -> list[str]:
 
 def _plain(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def differences(old: Any, new: Any) -> list[str]:
-    """ "name: old -> new" for every option that changes what a run computes."""
-    ignored = {"out", "resume", "dry_run", "device", "workers"}
-    return [
-        f"{f.name}: {getattr(old, f.name)} -> {getattr(new, f.name)}"
-        for f in dataclasses.fields(new)
-        if f.name not in ignored and getattr(old, f.name) != getattr(new, f.name)
-    ]
