@@ -51,7 +51,9 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
     from vit import build
     from vit.checkpoint import load_model, save_checkpoint
+    from vit.cost import count_parameters
     from vit.engine import fit
+    from vit.lora import merged
     from vit.optim import Ema
     from vit.predict import pick_device
     from vit.probe import HeadOnly, pooled, trains_head_only
@@ -66,7 +68,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     tell(*notes)
     counts = torch.from_numpy(data.train.counts())
     task = build.build_task(recipe, model, data.classes, counts, data.multilabel)
-    optimizers = build.build_optimizers(recipe, model)
+    optimizers = build.build_optimizers(recipe, model, head_first=recipe.head_epochs is not None)
     pipeline = build_pipeline(recipe, facts, preprocess)
     start = resume["progress"]["step"] if resume else 0
     batches = train_loader(
@@ -82,7 +84,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
         device=device,
     )
-    loop = build.build_loop(recipe, start + len(batches), device)
+    loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
     # An encoder that never changes gives the same of an image that never changes.
     frozen, random = trains_head_only(model), pipeline.random or recipe.mixup > 0 or recipe.cutmix > 0
     once = frozen and not random
@@ -104,7 +106,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
     config = build.checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
 
     def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
-        whole = {**model.state_dict(), **weights}  # a head that is trained on features comes alone
+        # A head that is trained on features comes alone.
+        whole = merged({**model.state_dict(), **weights}, recipe.lora_alpha)
         save_checkpoint(folder / "checkpoints" / name, whole, {**config, "metrics": numbers}, state or None)
 
     write_recipe(folder, replace(recipe, resume=False))
@@ -121,9 +124,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         model.compile()
     ema = Ema(task.model, recipe.ema) if recipe.ema else None
     with RunLog(folder, steps=loop.steps, start=start) as log:
-        log.say(
-            f"{recipe.model or recipe.weights}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}"
-        )
+        log.say(f"{recipe.model or recipe.weights}: {count_parameters(model)} -> {folder}")
         fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
     # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
     return report(folder, data, recipe, batches.bad, features if loop.amp is None else {})

@@ -37,6 +37,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
 
     from vit import build, detection_build
     from vit.checkpoint import save_checkpoint
+    from vit.cost import count_parameters
     from vit.engine import fit
     from vit.optim import Ema
     from vit.predict import pick_device
@@ -84,7 +85,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         model.compile()
     ema = Ema(model, recipe.ema) if recipe.ema else None
     with RunLog(folder, steps=loop.steps, start=start) as log:
-        log.say(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}")
+        log.say(f"{recipe.model}: {count_parameters(model)} -> {folder}")
         fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
     return report(folder, data, recipe, batches.bad)
 

@@ -4,6 +4,7 @@ import io
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from vit.engine import Loop, _keeps, evaluate, fit, train_step
 from vit.errors import UserError
 from vit.image import Preprocess
 from vit.losses import ClassificationLoss
-from vit.optim import Ema, make_optimizers
+from vit.optim import Ema, depth_of, make_optimizers
 from vit.runlog import RunLog, read_rows
 from vit.tasks import Classification
 
@@ -50,8 +51,8 @@ def toy(name="vit_nano4", **fields):
     return Classification(model, ["a", "b", "c"], ClassificationLoss(3))
 
 
-def optimizers_of(task, name="adamw", lr=3e-3):
-    return make_optimizers(task.model, name=name, lr=lr, muon_lr=0.02, weight_decay=0.05)
+def optimizers_of(task, name="adamw", lr=3e-3, head_first=False):
+    return make_optimizers(task.model, name=name, lr=lr, muon_lr=0.02, weight_decay=0.05, head_first=head_first)
 
 
 def quiet(folder, loop, start=0):
@@ -167,6 +168,14 @@ def test_early_stop(tmp_path, scores, stops, best_step):
     assert again == at
 
 
+def test_a_head_that_stands_still_does_not_stop_what_comes_after(tmp_path):
+    task = scripted(toy(), [0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
+    loop = Loop(steps=12, steps_per_epoch=2, head_steps=6, patience=2)
+    with quiet(tmp_path, loop) as log:
+        at = fit(task, bar_batches(12), list, optimizers_of(task, head_first=True), loop, log, nothing)
+    assert at.step == 6 + 2 * 2
+
+
 def test_the_latest_within_a_standard_error_is_kept():
     # 98.8 % of 500 has a standard error of .49 %.
     error = toy().uncertainty({"top1": 0.988, "n": 500})
@@ -212,6 +221,85 @@ def test_a_frozen_encoder_stays_as_it_is_with_its_running_statistics(tmp_path):
     assert changed == {"head.weight", "head.bias"}
 
 
+def recorded(task, steps):
+    """The task, and a list that its state before each step is added to."""
+    inner = task.losses
+
+    def losses(images, targets):
+        steps.append({name: value.clone() for name, value in task.model.state_dict().items()})
+        return inner(images, targets)
+
+    task.losses = losses
+    return task
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("amp", [None, torch.float16])
+def test_the_head_learns_alone_at_first(tmp_path, name, amp):
+    """Until the switch the rest is bit-identical, running statistics too; at the next step all of it moves."""
+    states, loop = [], Loop(steps=8, steps_per_epoch=4, head_steps=4, amp=amp)
+    task = recorded(toy("vit_nano4_conv", drop_path=0.5), states)
+    if amp:  # gradients that a new scaler's factor does not make infinite, since such a step is left out
+        task.losses = lambda images, targets, inner=task.losses: {
+            k: v / 2**16 for k, v in inner(images, targets).items()
+        }
+    optimizers = optimizers_of(task, name, head_first=True)
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(8), lambda: [bars(9, 0)], optimizers, loop, log, nothing, ema=Ema(task.model, 0.9))
+    head = {"head.weight", "head.bias"}
+
+    def moved(one, other):
+        return {key for key in one if not torch.equal(one[key], other[key])}
+
+    for before, after in pairwise(states[:5]):
+        assert moved(before, after) == head
+    trained = {key for key, _ in task.model.named_parameters()}
+    last = moved(states[4], states[6])  # a dropped branch stands still for one step
+    assert {key for key in last if key in trained} == trained
+    assert any("running_mean" in key for key in last)
+    # The optimizers know nothing of the first four steps but for the head.
+    names = {id(p): key for key, p in task.model.named_parameters()}
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            if "step" in state:
+                assert int(state["step"]) == (8 if names[id(parameter)] in head else 4)
+
+
+def test_the_average_stays_with_the_weights_that_wait(tmp_path):
+    task, loop = toy(), Loop(steps=4, steps_per_epoch=4, head_steps=3)
+    first, ema, seen = {k: v.clone() for k, v in task.model.state_dict().items()}, Ema(task.model, 0.9), []
+    update = ema.update
+    ema.update = lambda model: (update(model), seen.append({k: v.clone() for k, v in ema.state.items()}))
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(4), None, optimizers_of(task, head_first=True), loop, log, nothing, ema=ema)
+    for average in seen[:3]:
+        assert {k for k in first if not torch.equal(first[k], average[k])} == {"head.weight", "head.bias"}
+    assert not torch.equal(first["encoder.norm.weight"], seen[3]["encoder.norm.weight"])
+
+
+def test_each_stage_has_a_warm_up_and_a_cosine(tmp_path):
+    task, loop = toy(), Loop(steps=12, steps_per_epoch=4, head_steps=4, warmup=3, log_every=1)
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(12), None, optimizers_of(task, lr=1e-3, head_first=True), loop, log, nothing)
+    rates = [row["lr"] for row in read_rows(tmp_path / "metrics.jsonl")]
+    alone = [0.5, 1, 1, 0.5]  # half of the stage at most is warm-up
+    both = [1 / 3, 2 / 3, 1, *(0.5 * (1 + math.cos(math.pi * i / 5)) for i in range(5))]
+    assert rates == pytest.approx([1e-3 * f for f in [*alone, *both]])
+
+
+def test_a_frozen_stem_keeps_its_running_statistics_while_later_blocks_learn(tmp_path):
+    task = toy("vit_nano4_conv", dropout=0.5)
+    for name, parameter in task.model.named_parameters():
+        parameter.requires_grad_(depth_of(name, 2) > 1)
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    loop = Loop(steps=4, steps_per_epoch=2)
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(4), lambda: [bars(9, 0)], optimizers_of(task), loop, log, nothing)
+    assert any(k.endswith("running_var") for k in before)
+    changed = {k for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {k for k in before if k.startswith(("encoder.blocks.1.", "encoder.norm.", "head."))}
+
+
 class Stop(Exception):
     pass
 
@@ -221,8 +309,9 @@ class Run:
 
     loop = Loop(steps=15, steps_per_epoch=5, warmup=3, clip=1.0, seed=3, log_every=3)
 
-    def __init__(self, folder, workers=0, optimizer="muon"):
+    def __init__(self, folder, workers=0, optimizer="muon", head_steps=0):
         self.folder, self.workers, self.optimizer = folder, workers, optimizer
+        self.loop = replace(self.loop, head_steps=head_steps)
         data = open_data("digits")
         self.train, self.val = data.train.select(np.arange(0, 3500, 58)[:60]), data.val.select(np.arange(0, 500, 10))
         self.preprocess = Preprocess((28, 28), resize="squash", mean=(0.1,) * 3, std=(0.3,) * 3)
@@ -268,7 +357,7 @@ class Run:
         def validation():
             return eval_loader(self.val, self.preprocess, batch_size=32)
 
-        optimizers = optimizers_of(task, self.optimizer)
+        optimizers = optimizers_of(task, self.optimizer, head_first=self.loop.head_steps > 0)
         with quiet(self.folder, self.loop, start) as log:
             at = fit(task, batches, validation, optimizers, self.loop, log, save, ema=ema, resume=state)
         return at, model.state_dict()
@@ -322,6 +411,24 @@ def test_rows_38_to_43_a_resumed_run_is_the_uninterrupted_one(tmp_path, uninterr
     assert_bit_equal(resumed_best, best)
     steps = [(row["phase"], row["step"]) for row in resumed_rows]
     assert len(set(steps)) == len(steps) == 5 + 2 + 3  # every third step, the ends of epochs, three evaluations
+
+
+@pytest.fixture(scope="module")
+def head_first(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("head first"), head_steps=10)
+    return run.start(), run.outcome()
+
+
+@pytest.mark.parametrize("stops", [[7], [10], [13], [6, 11]], ids=str)
+def test_a_run_with_the_head_first_is_resumed_in_either_stage(tmp_path, head_first, stops):
+    (at, weights), outcome = head_first
+    run = Run(tmp_path, head_steps=10)
+    for i, stop in enumerate(stops):
+        with pytest.raises(Stop):
+            run.start(resume=i > 0, stop_at=stop)
+    resumed_at, resumed_weights = run.start(resume=True)
+    assert resumed_at == at
+    assert_bit_equal([resumed_weights, *run.outcome()], [weights, *outcome])
 
 
 def test_another_seed_is_another_run(tmp_path, uninterrupted):

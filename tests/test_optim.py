@@ -15,6 +15,8 @@ VARIANTS = {
     "plain": ("vit_nano8", {}),
     "conv": ("vit_nano8_conv_mean", {"layer_scale": 1e-4, "registers": 2}),
     "rope": ("vit_nano8_rope", {"norm": "rmsnorm", "qk_norm": True, "feed_forward": "swiglu"}),
+    "beit": ("vit_nano8", {"positions": "none", "relative_positions": True, "qkv_bias": "qv"}),
+    "mixed": ("vit_nano8_rope", {"rope_mixed": True, "rope_places": "grid", "pre_norm": True}),
 }
 
 
@@ -74,10 +76,11 @@ def test_muon_gets_the_matrices_of_the_blocks_and_nothing_else(variant):
         assert optimizer == ("Muon" if matrix else "AdamW"), name
 
 
-def test_vectors_and_tokens_do_not_decay():
-    model = model_of("conv")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_vectors_tokens_and_positions_do_not_decay(variant):
+    model = model_of(variant)
     for name, (_, group) in named_groups(model, optimizers_of(model, weight_decay=0.3)).items():
-        token = name.endswith(("_token", "pos_embed"))
+        token = name.endswith(("_token", "pos_embed", "rope_freqs")) or "relative" in name
         assert group["weight_decay"] == (0.3 if model.get_parameter(name).ndim >= 2 and not token else 0), name
 
 
@@ -101,6 +104,9 @@ def test_layer_decay_is_timms():
 
 
 def test_depth_of():
+    before = ("patch_embed.proj.bias", "patch_norm.weight", "dist_token", "reg_token", "rope_freqs", "norm_pre.weight")
+    assert {depth_of(f"encoder.{name}", 12) for name in before} == {0}
+    assert depth_of("encoder.relative.3.table", 12) == depth_of("encoder.blocks.3.norm1.weight", 12) == 4
     assert depth_of("encoder.patch_embed.convs.0.weight", 12) == 0
     assert depth_of("encoder.pos_embed", 12) == depth_of("encoder.cls_token", 12) == 0
     assert depth_of("encoder.blocks.0.norm1.weight", 12) == 1

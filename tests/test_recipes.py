@@ -11,8 +11,8 @@ from vit import runs
 from vit.build import build_loop, build_model, build_optimizers, build_task
 from vit.checkpoint import save_checkpoint
 from vit.errors import UserError
-from vit.recipes import RECIPES, Facts, Recipe, differences, settle
-from vit.runs import open_run, read_recipe, write_recipe
+from vit.recipes import RECIPES, Facts, Recipe, settle
+from vit.runs import differences, open_run, read_recipe, write_recipe
 
 GRAY = {"gray": True, "mean": (0.1, 0.1, 0.1), "std": (0.3, 0.3, 0.3)}
 COLOR = {"gray": False, "mean": (0.5, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
@@ -59,7 +59,8 @@ def test_everything_is_settled_and_can_be_built(name, facts):
     scratch = name not in ("finetune", "probe")
     asked = replace(RECIPES[name][1], weights=None if scratch else "RUN")
     recipe, _ = settle(asked, FACTS[facts])
-    allowed = {"out", "weights", "clip", "patience", "data"} | (set() if scratch else {"model", "image_size"})
+    allowed = {"out", "weights", "clip", "patience", "data", "freeze_blocks", "lora_rank", "head_epochs"}
+    allowed |= set() if scratch else {"model", "image_size"}
     left_open = {f.name for f in dataclasses.fields(recipe) if getattr(recipe, f.name) is None}
     assert left_open <= allowed
     assert settle(recipe, FACTS[facts]) == (recipe, [])
@@ -71,6 +72,24 @@ def test_everything_is_settled_and_can_be_built(name, facts):
         with torch.device("meta"):
             model, preprocess, notes = build_model(recipe, ["x"] * FACTS[facts].classes, FACTS[facts])
         assert notes == [] and preprocess.size == model.config.encoder.image_size
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "expected"),
+    [
+        (80, {}, {"batch_size": 16, "epochs": 40, "lr": 3e-4, "layer_decay": 0.75}),
+        (1000, {}, {"batch_size": 16, "epochs": 20}),
+        (8000, {}, {"batch_size": 64, "epochs": 20}),
+        (5, {}, {"batch_size": 16, "epochs": 200}),
+        (80, {"batch_size": 40}, {"epochs": 100}),
+        (80, {"lora_rank": 8}, {"batch_size": 16, "epochs": 40, "lr": 1e-3, "layer_decay": 1.0}),
+    ],
+    ids=str,
+)
+def test_finetuning_on_few_images_still_takes_200_steps(images, options, expected):
+    asked = replace(RECIPES["finetune"][1], data="photos", weights="RUN", **options)
+    recipe, _ = settle(asked, replace(FACTS["photos"], images=images))
+    assert {name: getattr(recipe, name) for name in expected} == expected
 
 
 def test_what_the_user_says_is_kept():
@@ -110,13 +129,45 @@ def test_options_reach_the_parts():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"epochs": 0}, {"batch_size": -1}, {"lr": -1e-3}, {"lr": float("nan")}, {"warmup": -1.0}, {"patience": 0}],
+    [
+        {"epochs": 0}, {"batch_size": -1}, {"lr": -1e-3}, {"lr": float("nan")}, {"warmup": -1.0}, {"patience": 0},
+        {"lora_rank": 0}, {"lora_alpha": 0.0}, {"lora_alpha": float("inf")}, {"freeze_blocks": -1}, {"head_epochs": 0},
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_impossible_values(wrong):
     name = next(iter(wrong))
     with pytest.raises(UserError, match=f"--{name.replace('_', '-')} must"):
         replace(FOLDER, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"freeze": True, "freeze_blocks": 0}, "train the head only: --freeze-blocks goes with finetune"),
+        ({"freeze": True, "lora_rank": 4}, "train the head only: --lora-rank goes with finetune"),
+        ({"freeze": True, "head_epochs": 2}, "train the head only: --head-epochs goes with finetune"),
+        ({"lora_rank": 4, "optimizer": "muon"}, "--optimizer muon is for the blocks' own matrices, .* use adamw"),
+        ({"epochs": 5, "head_epochs": 5}, "--head-epochs 5 leaves none of --epochs 5 for the rest; .* use --freeze"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together(wrong, told):
+    with pytest.raises(UserError, match=told):
+        replace(FOLDER, **wrong)
+    for name in wrong:
+        replace(FOLDER, **{key: value for key, value in wrong.items() if key != name})
+
+
+def test_head_epochs_within_the_chosen_length():
+    few = settle(FOLDER, FACTS["many photos"])[0].epochs
+    with pytest.raises(UserError, match=f"leaves none of --epochs {few}"):
+        settle(replace(FOLDER, head_epochs=few), FACTS["many photos"])
+
+
+def test_lora_is_trained_by_adamw():
+    assert settle(replace(FOLDER, weights="RUN", lora_rank=4), FACTS["photos"])[0].optimizer == "adamw"
+    assert settle(replace(FOLDER, weights="RUN"), FACTS["photos"])[0].optimizer == "muon"
 
 
 @pytest.mark.parametrize("name", RECIPES)

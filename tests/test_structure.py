@@ -86,6 +86,7 @@ LAYERS = {
     "vit.encoder": {"vit.config", "vit.errors", "vit.layers", "vit.position"},
     "vit.classifier": {"vit.config", "vit.encoder", "vit.layers"},
     "vit.probe": {"vit.classifier"},
+    "vit.lora": {"vit.classifier", "vit.errors"},
     "vit.losses": set(),
     "vit.metrics": set(),
     "vit.tasks": {"vit.losses", "vit.metrics"},

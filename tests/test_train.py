@@ -171,6 +171,94 @@ def test_probe_trains_the_head_only(command, trained, parity, tmp_path):
     assert differ == {"head.weight", "head.bias"}
 
 
+def interrupted_at(patch, stop):
+    """Ctrl-C in a step, counted from the start of the command."""
+    import vit.engine
+
+    calls, step = iter(range(10_000)), vit.engine.train_step
+
+    def train_step(*args):
+        if next(calls) == stop:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    patch.setattr(vit.engine, "train_step", train_step)
+
+
+def test_lora_leaves_plain_checkpoints_and_is_resumed(command, trained, parity, tmp_path, monkeypatch):
+    import vit
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = ["--weights", trained[0], "--data", parity, "--epochs", 4, "--lora-rank", 3, "--ema", 0.9]
+    options += ["--drop-path", 0.2, "--lr", 1e-2, "--device", "cpu", "--batch-size", 16]  # 3 steps an epoch
+    code, told, err = command("finetune", "--out", whole, *options)
+    assert code == 0, err
+    assert "LoRA of rank 3 on 16 linear layers; only it and the head are trained" in told
+    width, mlp = 128, 512
+    learned = 4 * 3 * (8 * width + 2 * (width + mlp)) + 2 * width + 2
+    assert f"parameters ({learned:,} trainable)" in told
+
+    with monkeypatch.context() as patch:
+        interrupted_at(patch, 7)
+        assert command("finetune", "--out", broken, *options)[0] == 130
+    assert command("finetune", "--out", broken, "--resume", *options)[0] == 0
+    base = load_file(trained[0] / "checkpoints/best/model.safetensors")
+    for name in ("best", "last"):
+        one, other = (load_file(run / "checkpoints" / name / "model.safetensors") for run in (whole, broken))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+        assert one.keys() == base.keys()  # nothing of LoRA
+        changed = {key for key in one if not torch.equal(one[key], base[key])}
+        layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+        updated = {f"encoder.blocks.{i}.{layer}.weight" for i in range(4) for layer in layers}
+        assert changed == updated | {"head.weight", "head.bias"}
+        for key in updated:
+            for update in (one[key] - base[key]).chunk(3 if "qkv" in key else 1):
+                assert torch.linalg.matrix_rank(update.double(), rtol=1e-3) == 3
+        vit.load(whole / "checkpoints" / name)
+    assert "lora" not in json.dumps(json.loads((whole / "checkpoints/best/config.json").read_text())["model"])
+
+
+def test_the_head_first_and_frozen_blocks_as_typed(command, trained, parity, tmp_path):
+    out = tmp_path / "run"
+    options = ["--weights", trained[0], "--data", parity, "--out", out, "--device", "cpu", "--batch-size", 16]
+    code, told, err = command("finetune", *options, "--epochs", 3, "--head-epochs", 1, "--freeze-blocks", 2)
+    assert code == 0, err
+    assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told
+    assert "up to epoch 1 the head is trained alone" in told and "trainable)" in told
+    before, after = (load_file(run / "checkpoints/last/model.safetensors") for run in (trained[0], out))
+    differ = {
+        name for name in after if before[name].shape != after[name].shape or not torch.equal(before[name], after[name])
+    }
+    stays = ("encoder.patch_embed", "encoder.pos_embed", "encoder.blocks.0.", "encoder.blocks.1.")
+    assert differ == {name for name in after if not name.startswith(stays)}
+
+
+def test_what_is_trained_is_told_by_a_dry_run(command, trained, parity, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--weights", trained[0], "--data", parity, "--dry-run", *BRIEF, "--lora-rank", 2, "--freeze-blocks", 3]
+    code, told, err = command("finetune", *options)
+    learned = 2 * (8 * 128 + 2 * (128 + 512)) + 2 * 128 + 2
+    assert code == 0 and f"({learned:,} trainable)" in told, err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["probe", "--lora-rank", 4], "the recipe probe train the head only: --lora-rank goes with finetune"),
+        (["finetune", "--lora-rank", 0], "--lora-rank must be at least 1, got 0"),
+        (["finetune", "--lora-rank", 1000], "--lora-rank 1000 is above the rank of qkv, a matrix of 128x128"),
+        (["finetune", "--freeze-blocks", 5], "--freeze-blocks 5: the model has 4 blocks"),
+        (["finetune", "--head-epochs", 9, "--epochs", 9], "--head-epochs 9 leaves none of --epochs 9"),
+    ],
+    ids=lambda words: " ".join(map(str, words)) if isinstance(words, list) else "",
+)
+def test_mistakes_in_what_is_kept(command, trained, parity, tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(words[0], "--weights", trained[0], "--data", parity, *words[1:])
+    assert code == 2 and told in err
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("recipe", ["finetune", "probe"])
 def test_weights_are_asked_for(command, folder, recipe):
     code, _, err = command(recipe, "--data", folder)
@@ -228,6 +316,7 @@ def test_row_59_in_a_process_of_its_own(tmp_path):
         (["--data", "DATA", "--model", "vit_nanno8"], 'Did you mean "vit_nano'),
         (["--data", "DATA", "--model", "vit_nano8", "--image-size", 30], "not a multiple of the patch"),
         (["--data", "DATA", "--weights", "nowhere"], "checkpoint nowhere does not exist"),
+        (["--data", "DATA", "--lora-rank", 4], "--lora-rank keeps weights that were learned before: add --weights"),
         (["--data", "DATA", "--device", "tpu"], "tpu"),
         (["--data", "DATA", "--dropout", 1.5], "dropout must be in"),
         (["--data", "DATA", "--resume", "--out", "nowhere"], "nowhere holds no run to go on with"),
@@ -250,21 +339,11 @@ def test_dry_run_writes_nothing(command, folder, tmp_path, monkeypatch):
 
 
 def test_resume_after_an_interruption_is_the_uninterrupted_run(command, folder, tmp_path, monkeypatch):
-    import vit.engine
-
     options = ["--data", folder, "--epochs", 3, "--mixup", 0.5, "--drop-path", 0.2, "--dropout", 0.1, *BRIEF]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert command("folder", "--out", whole, *options)[0] == 0
-    calls = iter(range(100))
-    step = vit.engine.train_step
-
-    def interrupted(*args):
-        if next(calls) == 12:
-            raise KeyboardInterrupt
-        return step(*args)
-
     with monkeypatch.context() as patch:
-        patch.setattr(vit.engine, "train_step", interrupted)
+        interrupted_at(patch, 12)
         assert command("folder", "--out", broken, *options)[0] == 130
     code, _, err = command("folder", "--out", broken, *options)
     assert code == 2 and "already holds a run. Add --resume" in err

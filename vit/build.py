@@ -13,8 +13,9 @@ from vit.config import ClassifierConfig
 from vit.engine import Loop
 from vit.errors import UserError
 from vit.image import Preprocess
+from vit.lora import add_lora
 from vit.losses import ClassificationLoss, inverse_frequency
-from vit.optim import make_optimizers
+from vit.optim import depth_of, make_optimizers
 from vit.pretrained.create import create
 from vit.recipes import Facts
 from vit.tasks import Classification
@@ -39,6 +40,8 @@ def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[
         assert recipe.model is not None and side is not None
         if recipe.recipe in ("finetune", "probe"):
             raise UserError(f"{recipe.recipe} starts from a checkpoint: add --weights RUN (or timm:NAME, or a file).")
+        if recipe.keeps:
+            raise UserError(f"{recipe.keeps[0]} keeps weights that were learned before: add --weights SRC.")
         model = create(
             recipe.model,
             num_classes=len(classes),
@@ -53,11 +56,32 @@ def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[
     )
     preprocess = Preprocess.from_dict(config["preprocess"])
     preprocess = replace(preprocess, size=model.config.encoder.image_size, resize=recipe.resize or preprocess.resize)
+    return model, preprocess, notes + freeze(recipe, model)
+
+
+def freeze(recipe: Settled, model: Classifier) -> list[str]:
+    """Choose which of the trained weights the run keeps as they are; what to tell the user."""
+    depth, notes = len(model.encoder.blocks), []
+    kept = recipe.freeze_blocks or 0
+    if kept > depth:
+        raise UserError(f"--freeze-blocks {kept}: the model has {depth} blocks.")
     if recipe.freeze:
         model.requires_grad_(False)
         model.head.requires_grad_(True)
         notes.append("the encoder is frozen: only the head is trained")
-    return model, preprocess, notes
+    if recipe.lora_rank is not None:
+        if kept == depth:
+            raise UserError(f"--freeze-blocks {kept} leaves no block for the updates of --lora-rank.")
+        layers = add_lora(model, recipe.lora_rank, recipe.lora_alpha, first_block=kept)
+        notes.append(f"LoRA of rank {recipe.lora_rank} on {layers} linear layers; only it and the head are trained")
+    if recipe.freeze_blocks is not None:
+        for name, parameter in model.named_parameters():
+            if depth_of(name, depth) <= kept:
+                parameter.requires_grad_(False)
+        notes.append(f"the patch embedding, the positions and {kept} of {depth} blocks are frozen")
+    if recipe.head_epochs is not None:
+        notes.append(f"up to epoch {recipe.head_epochs} the head is trained alone")
+    return notes
 
 
 def fresh_preprocess(recipe: Settled, facts: Facts, side: int) -> Preprocess:
@@ -83,7 +107,9 @@ def build_task(recipe: Settled, model: Classifier, classes: Sequence[str], count
     return Classification(model, classes, loss.to(next(model.parameters()).device))
 
 
-def build_optimizers(recipe: Settled | SettledDetection, model: torch.nn.Module) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    recipe: Settled | SettledDetection, model: torch.nn.Module, *, head_first: bool = False
+) -> list[torch.optim.Optimizer]:
     return make_optimizers(
         model,
         name=recipe.optimizer,
@@ -91,10 +117,13 @@ def build_optimizers(recipe: Settled | SettledDetection, model: torch.nn.Module)
         muon_lr=recipe.muon_lr,
         weight_decay=recipe.weight_decay,
         layer_decay=recipe.layer_decay,
+        head_first=head_first,
     )
 
 
-def build_loop(recipe: Settled | SettledDetection, steps: int, device: torch.device) -> Loop:
+def build_loop(
+    recipe: Settled | SettledDetection, steps: int, device: torch.device, *, head_epochs: int | None = None
+) -> Loop:
     """steps: of the whole run."""
     per_epoch = steps // recipe.epochs
     amp = recipe.amp
@@ -103,6 +132,7 @@ def build_loop(recipe: Settled | SettledDetection, steps: int, device: torch.dev
     return Loop(
         steps=steps,
         steps_per_epoch=per_epoch,
+        head_steps=(head_epochs or 0) * per_epoch,
         warmup=round(recipe.warmup * per_epoch),
         final_lr=recipe.final_lr,
         accumulate=recipe.accumulate,

@@ -34,6 +34,17 @@ class Cost:
         ]
 
 
+def count_parameters(model: nn.Module) -> str:
+    """ "22,056,576 parameters", and how many of them are trained where it is not all."""
+    parameters, trained = _numbers(model)
+    return f"{parameters:,} parameters" + (f" ({trained:,} trainable)" if trained < parameters else "")
+
+
+def _numbers(model: nn.Module) -> tuple[int, int]:
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
 def measure(model: nn.Module, image_shape: tuple[int, int, int], step: Callable[[], object]) -> Cost:
     """Cost of `step`, one training step of `model` on images [C, H, W]: run once to warm up, then timed."""
     device = next(model.parameters()).device
@@ -50,14 +61,7 @@ def measure(model: nn.Module, image_shape: tuple[int, int, int], step: Callable[
         times += 1
     _wait(device)
     seconds = (time.perf_counter() - begun) / times
-    parameters = list(model.parameters())
-    return Cost(
-        sum(p.numel() for p in parameters),
-        sum(p.numel() for p in parameters if p.requires_grad),
-        counter.get_total_flops(),
-        _peak_memory(device),
-        seconds,
-    )
+    return Cost(*_numbers(model), counter.get_total_flops(), _peak_memory(device), seconds)
 
 
 def _wait(device: torch.device) -> None:

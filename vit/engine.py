@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from vit.meter import Meter
 from vit.metrics import is_better
-from vit.optim import Ema, set_lr, warmup_cosine
+from vit.optim import Ema, let_learn, set_lr, warmup_cosine
 from vit.runlog import RunLog
 from vit.tasks import Metrics, Task
 
@@ -34,7 +34,10 @@ class Loop:
 
     steps: int
     steps_per_epoch: int
+    head_steps: int = 0
+    """Steps at the start in which the head learns alone (LP-FT, Kumar et al. 2022, section 3.4)."""
     warmup: int = 0
+    """Steps of linear warm-up, of the head alone and again of everything."""
     final_lr: float = 0.0
     accumulate: int = 1
     clip: float | None = None
@@ -45,6 +48,12 @@ class Loop:
     patience: int | None = None
     """Evaluations without a new best after which training stops."""
     log_every: int = 10
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rate."""
+        if step < self.head_steps:
+            return warmup_cosine(step, self.head_steps, min(self.warmup, self.head_steps // 2), self.final_lr)
+        return warmup_cosine(step - self.head_steps, self.steps - self.head_steps, self.warmup, self.final_lr)
 
 
 @dataclass
@@ -87,10 +96,12 @@ def fit(
     if resume is not None:
         run.load(resume)
     meter = Meter(loop.steps_per_epoch)
-    _to_training(model)
-    feed = iter(batches)
+    begin, feed = at.step, iter(batches)
     while at.step < loop.steps and not _stands_still(at, loop):
-        set_lr(optimizers, warmup_cosine(at.step, loop.steps, loop.warmup, loop.final_lr))
+        if at.step in (begin, loop.head_steps):
+            let_learn(optimizers, head_only=at.step < loop.head_steps)
+            _to_training(model)
+        set_lr(optimizers, loop.rate(at.step))
         batch = next(feed)
         # After `next`: starting workers draws from the same stream.
         torch.manual_seed(_step_seed(loop.seed, at.step))
@@ -112,7 +123,7 @@ def fit(
         at.best_step = at.step if keeps else at.best_step
         if is_better(value, at.best):
             at.best, at.stale = value, 0
-        elif validation is not None:
+        elif validation is not None and at.step > loop.head_steps:
             at.stale += 1
         if numbers:
             epoch = at.step / loop.steps_per_epoch
@@ -142,6 +153,8 @@ def train_step(
         loss = torch.stack(list(terms.values())).sum() * (len(images) / len(batch.images))
         scaler.scale(loss).backward()
         total += loss.detach()
+    # One whose parameters all wait has nothing to scale, which the scaler takes for a mistake.
+    optimizers = [o for o in optimizers if any(p.grad is not None for g in o.param_groups for p in g["params"])]
     for optimizer in optimizers:
         scaler.unscale_(optimizer)
     if loop.clip is not None:

@@ -14,16 +14,21 @@ from torch.optim import Optimizer
 from vit.muon import Muon
 
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:blocks|relative)\.(\d+)\.")
+_EMBEDDINGS = {
+    "patch_embed", "patch_norm", "cls_token", "dist_token", "reg_token", "pos_embed", "rope_freqs", "norm_pre",
+}  # fmt: skip
+_NO_DECAY = ("_token", "pos_embed", "probe", "rope_freqs", "table")
 
 OptimizerName = Literal["adamw", "muon"]
 
 
 def depth_of(name: str, depth: int) -> int:
-    """Layer number of a parameter for layer decay: 0 the embeddings, 1..depth the blocks, depth + 1 the rest."""
-    if block := _BLOCK.search(name):
-        return int(block[1]) + 1
-    embeddings = {"patch_embed", "cls_token", "reg_token", "pos_embed"}
-    return depth + 1 if embeddings.isdisjoint(name.split(".")) else 0
+    """Layer number of a parameter, for layer decay and freezing: 0 what is before the blocks (patches, tokens,
+    positions), 1..depth the blocks, each with its relative positions, depth + 1 the rest."""
+    if layer := _LAYER.search(name):
+        return int(layer[1]) + 1
+    return depth + 1 if _EMBEDDINGS.isdisjoint(name.split(".")) else 0
 
 
 def make_optimizers(
@@ -34,27 +39,31 @@ def make_optimizers(
     muon_lr: float,
     weight_decay: float,
     layer_decay: float = 1.0,
+    head_first: bool = False,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[Optimizer]:
     """One optimizer, or two for "muon": Muon (Jordan et al. 2024) on the matrices inside the blocks, AdamW on
     the rest. A parameter of depth l learns at rate lr * layer_decay^(depth + 1 - l) (BEiT, Bao et al. 2022).
 
-    Vectors and tokens have no weight decay. Every trainable parameter is in exactly one group, or an
-    AssertionError says which is not. Each group keeps its own rate in `base_lr` for `set_lr`.
+    Vectors, tokens and positions have no weight decay. Every trainable parameter is in exactly one group, or an
+    AssertionError says which is not. Each group keeps its own rate in `base_lr` for `set_lr`, and, with head_first,
+    in `waits` whether it is to wait for the head (see `let_learn`).
     """
     depth = 1 + max(int(m[1]) for name, _ in model.named_parameters() if (m := _BLOCK.search(name)))
     groups: dict[tuple, list[nn.Parameter]] = {}
     for key, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        matrix = parameter.ndim >= 2 and not key.endswith(("_token", "pos_embed", "probe"))
+        matrix = parameter.ndim >= 2 and not key.endswith(_NO_DECAY)
         muon = name == "muon" and parameter.ndim == 2 and _BLOCK.search(key) is not None
         scale = layer_decay ** (depth + 1 - depth_of(key, depth))
-        groups.setdefault((muon, matrix, scale), []).append(parameter)
+        waits = head_first and not key.startswith("head.")
+        groups.setdefault((muon, matrix, scale, waits), []).append(parameter)
     muon_groups, adam_groups = [], []
-    for (muon, matrix, scale), parameters in groups.items():
+    for (muon, matrix, scale, waits), parameters in groups.items():
         rate = (muon_lr if muon else lr) * scale
-        group = {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": weight_decay if matrix else 0.0}
+        decay = weight_decay if matrix else 0.0
+        group = {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay, "waits": waits}
         (muon_groups if muon else adam_groups).append(group)
     optimizers: list[Optimizer] = []
     if adam_groups:
@@ -92,6 +101,16 @@ def set_lr(optimizers: Iterable[Optimizer], factor: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
+
+
+def let_learn(optimizers: Iterable[Optimizer], *, head_only: bool) -> None:
+    """Turn the gradients of the groups that wait for the head off or on. Without a gradient an optimizer leaves a
+    parameter as it is and has no state of it."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if group.get("waits"):
+                for parameter in group["params"]:
+                    parameter.requires_grad_(not head_only)
 
 
 class Ema:

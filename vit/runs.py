@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import yaml
 
 from vit.checkpoint import TRAINER, load_trainer
 from vit.errors import UserError, shown
-from vit.recipes import Recipe, differences
+from vit.recipes import Recipe
 
 ROOT = Path("runs")
 
@@ -63,6 +63,16 @@ def read_recipe(folder: Path, kind: type = Recipe) -> Any:
         return kind(**yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise UserError(f"{file} is not the recipe of a run: {error}.") from None
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """ "name: old -> new" for every option that changes what a run computes."""
+    ignored = {"out", "resume", "dry_run", "device", "workers"}
+    return [
+        f"{f.name}: {getattr(old, f.name)} -> {getattr(new, f.name)}"
+        for f in fields(new)
+        if f.name not in ignored and getattr(old, f.name) != getattr(new, f.name)
+    ]
 
 
 def _free(base: Path) -> Path:
