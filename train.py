@@ -121,14 +121,14 @@ def report(folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, s
     The temperature is fitted on validation and kept in the checkpoint, so that predictions come calibrated.
     """
     from datasets import eval_loader
-    from vit.checkpoint import find_checkpoint, set_config
+    from vit.checkpoint import find_checkpoint, load_model, set_config
     from vit.evaluate import collect, summarise, temperature_of
-    from vit.predict import load
+    from vit.predict import Predictor
     from vit.report import print_report, write_curves, write_report
     from vit.runs import write_bad_files
 
     best = find_checkpoint(folder)
-    predictor = load(best, recipe.device)
+    predictor = Predictor(*load_model(best), device=recipe.device)
     splits = data.splits()
     name = next(split for split in ("test", "val", "train") if split in splits)
 

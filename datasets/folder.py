@@ -12,11 +12,8 @@ from datasets.imageset import Data, FileSet
 from datasets.names import NameTable
 from datasets.split import RULE, hold_out
 from vit.errors import UserError, shown
+from vit.image import IMAGE_SUFFIXES
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp"),
-    *(".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
-)
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # What operating systems and archivers leave behind.
 LITTER = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
@@ -112,7 +109,7 @@ def _read(root: str, findings: Findings) -> FileSet:
     for entry in _visible(root):
         if entry.is_dir():
             folders.append(entry.name)
-        elif entry.name.lower().endswith(SUFFIXES):
+        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
             loose.append(entry.path)
     if not folders:
         if loose:
@@ -131,7 +128,7 @@ def _read(root: str, findings: Findings) -> FileSet:
     targets = np.repeat(np.arange(len(folders)), [len(table) for table in tables])
     if len(targets) == 0:
         raise UserError(
-            f"{root}: no images in {len(folders)} folders ({shown(folders)}). Read are {', '.join(SUFFIXES)}."
+            f"{root}: no images in {len(folders)} folders ({shown(folders)}). Read are {', '.join(IMAGE_SUFFIXES)}."
         )
     return FileSet(folders, targets, root, NameTable.joined(tables))
 
@@ -148,7 +145,7 @@ def _collect(
         relative = f"{folder}/{entry.name}"
         if entry.is_dir():
             _collect(root, relative, files, findings, above | {identity})
-        elif not entry.name.lower().endswith(SUFFIXES):
+        elif not entry.name.lower().endswith(IMAGE_SUFFIXES):
             findings.other[os.path.splitext(entry.name)[1].lower()] += 1
         elif not entry.is_file():
             findings.broken.append(entry.path)

@@ -19,6 +19,11 @@ Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 # What a photograph comes in. EPS runs Ghostscript, PSD and FITS are seldom images of this kind, and a file
 # renamed to .jpg is recognised by its first bytes, so the list is what protects, not the suffix.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# In a folder, files with these endings are taken for images, in any case; a file named by itself is always tried.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp"),
+    *(".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
+)
 # Pillow warns from here to twice as many and refuses beyond. A warning does not stop an out-of-memory kill,
 # so the whole zone is refused here.
 MAX_PIXELS = 89_478_485
