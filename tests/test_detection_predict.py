@@ -239,7 +239,9 @@ def test_unreadable_images_are_told_and_the_others_answered(
     detector: SimpleNamespace, files: list[Path], tmp_path: Path
 ):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    results = list(load(detector).stream([files[0], tmp_path / "broken.png", files[1]]))
+    sources = [files[0], tmp_path / "broken.png", files[1]]
+    results = list(load(detector).stream(sources))
     assert [isinstance(result, Detections) for result in results] == [True, False, True]
+    assert [result.source for result in results] == sources
     with pytest.raises(vit.UserError, match=r"broken\.png"):
         load(detector).predict([tmp_path / "broken.png"])

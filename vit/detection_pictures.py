@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NAMED = 10
 """Up to so many classes have a named curve of their own."""
+WIDTH = 12.0
+"""Of a page of pictures, in inches."""
 TEXT = 1 / 28
 """Height of names as a share of an image's longer side: many images share a page."""
 RIGHT: Color = (90, 210, 120)
@@ -85,7 +87,7 @@ def draw_predictions(scenes: Sequence[Scene], classes: Sequence[str], columns: i
         found = [Mark(box, f"{classes[label]} {score:.2f}", color_of(label)) for box, label, score, _ in scene.found]
         pair = [draw_boxes(scene.image, marks, text=TEXT) for marks in (truth, found)]
         pictures.append((_beside(*pair), scene))
-    figure, grid = _grid(pictures, columns, "Each pair: the truth, the prediction", wide=2.0)
+    figure, grid = _grid(pictures, columns, "Each pair: the truth, the prediction")
     for axes, (_, scene) in zip(grid, pictures, strict=False):
         right = sum(ok for *_, ok in scene.found)
         title = f"{right} of {len(scene.truth)} found, {len(scene.found) - right} wrong"
@@ -108,7 +110,7 @@ def draw_worst(scenes: Sequence[Scene], classes: Sequence[str], columns: int = 4
         marks += [Mark(box, "", RIGHT) for box, _, _, right in scene.found if right]
         pictures.append((draw_boxes(scene.image, marks, text=TEXT), scene))
     title = "Most mistakes first: wrong boxes red, missed objects yellow and dashed, right boxes green"
-    figure, grid = _grid(pictures, columns, title, wide=1.0)
+    figure, grid = _grid(pictures, columns, title)
     for axes, (_, scene) in zip(grid, pictures, strict=False):
         wrong, missed = sum(not ok for *_, ok in scene.found), sum(not got for *_, got in scene.truth)
         axes.set_title(f"{wrong} wrong, {missed} missed", fontsize=8, color=RED, pad=3)
@@ -143,14 +145,14 @@ def scene_of(image: np.ndarray, name: str, truth: Any, found: Any, matched: Matc
     )
 
 
-def _grid(
-    pictures: Sequence[tuple[np.ndarray, Scene]], columns: int, title: str, wide: float
-) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with a cell for each picture, `wide` times as wide as high."""
+def _grid(pictures: Sequence[tuple[np.ndarray, Scene]], columns: int, title: str) -> tuple[Figure, Sequence[Axes]]:
+    """A figure with a cell for each picture."""
     columns = min(columns, max(1, len(pictures)))
     rows = math.ceil(len(pictures) / columns)
-    side = 2.2
-    figure = new_figure(max(6.5, wide * side * columns), (side + 0.35) * rows + 0.4)
+    width = max(WIDTH / columns, 2.2)
+    # As high as the highest picture needs, up to a point: a strip beside squares must not shrink them all.
+    height = width * min(1.3, max(picture.shape[0] / picture.shape[1] for picture, _ in pictures))
+    figure = new_figure(width * columns, (height + 0.35) * rows + 0.4)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)
     grid: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for axes, (picture, _) in zip(grid, pictures, strict=False):
