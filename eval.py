@@ -19,6 +19,7 @@ import tyro
 
 from vit.command import run
 from vit.errors import UserError, shown
+from vit.scan import Scan
 
 if TYPE_CHECKING:
     from datasets import Data
@@ -51,7 +52,7 @@ class Evaluate:
     """Also classify by this many nearest neighbors among the train split's features."""
     tile: int | None = None
     """A detector also looks at tiles of this side, in pixels of the image."""
-    overlap: float = 0.2
+    overlap: float = Scan.overlap
     """Share of a tile's side that neighbors have in common."""
     nms: float | None = None
     """A detector's boxes without those that a better one of the class overlaps by more than this IoU."""
@@ -124,7 +125,6 @@ def detection(args: Evaluate, config: dict[str, Any]) -> None:
     """A detector: COCO's figures."""
     from datasets.open_detection import reopen_detection
     from eval_detector import evaluate_detector
-    from vit.detector.scan import Scan
     from vit.report import write_json
 
     if args.knn is not None:

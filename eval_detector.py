@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datasets.loader import Bad
     from vit.detection_metrics import DetectionMetrics
     from vit.detector import Detector
-    from vit.detector.scan import Scan
+    from vit.scan import Scan
 
 
 class Evaluated(NamedTuple):
@@ -46,9 +46,9 @@ def evaluate_detector(
     Raises UserError when the split does not exist, none of it can be read, or its classes are not the checkpoint's.
     """
     from vit.detection_report import print_detection, write_detection_report
-    from vit.detector.scan import Scan
     from vit.detector.start import load_detector
     from vit.predictor import pick_device
+    from vit.scan import Scan
 
     splits = data.splits()
     if split not in splits:
@@ -85,7 +85,7 @@ def collect(
 
     from datasets.box_loader import box_eval_loader
     from vit.detection_metrics import DetectionMetrics
-    from vit.detector.scan import Scanner
+    from vit.detector.scanner import Scanner
 
     scanner = Scanner(model, config, scan)
     preprocess, device = scanner.preprocess, next(model.parameters()).device

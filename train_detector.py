@@ -121,11 +121,11 @@ def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any
     from eval_detector import collect, evaluate_detector
     from vit.checkpoint import find_checkpoint, set_config
     from vit.detection_report import thresholds_to_keep
-    from vit.detector.scan import Scan
     from vit.detector.start import load_detector
     from vit.predictor import pick_device
     from vit.report import write_curves
     from vit.runs import write_bad_files
+    from vit.scan import Scan
 
     best, splits = find_checkpoint(folder), data.splits()
     if "val" in splits:

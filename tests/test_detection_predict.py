@@ -16,8 +16,8 @@ from datasets.open_detection import open_detection
 from eval_detector import collect
 from vit.detection_predict import DetectionPredictor, thresholds_of
 from vit.detections import Detections
-from vit.detector.scan import Scan
 from vit.detector.start import load_detector
+from vit.scan import Scan
 
 IDS = {"red": 0, "grün": 7, "blue": 3}
 

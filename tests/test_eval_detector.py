@@ -17,9 +17,9 @@ from datasets.open_detection import open_detection
 from eval_detector import collect, evaluate_detector
 from vit.detection_metrics import Boxes, DetectionMetrics, Truth
 from vit.detection_report import summary_of, thresholds_to_keep, write_detection_report
-from vit.detector.scan import Scan
 from vit.detector.start import load_detector
 from vit.errors import UserError
+from vit.scan import Scan
 from vit.summary import summary_lines
 
 evaluation = importlib.import_module("eval")
@@ -82,6 +82,32 @@ def test_other_ways_to_look(detector: SimpleNamespace, tmp_path: Path, capsys: p
         assert result["scan"] == scan and result["n"] == 18 and result["map"] != plain["map"]
         assert result["map50"] > 0.2
         assert ", ".join(f"{key} {value}" for key, value in scan.items()) in capsys.readouterr().out
+
+
+def test_tiles_find_what_is_small_in_a_large_image(detector: SimpleNamespace, tmp_path: Path):
+    """16 images beside each other as one: at the model's 64 pixels its objects are a few pixels wide."""
+    content = json.loads((detector.shapes / "train" / "_annotations.coco.json").read_text())
+    parts = [image for image in content["images"] if image["width"] == image["height"] == 64][:16]
+    large, annotations = np.zeros((256, 256, 3), np.uint8), []
+    for i, part in enumerate(parts):
+        x, y = i % 4 * 64, i // 4 * 64
+        with Image.open(detector.shapes / "train" / part["file_name"]) as image:
+            large[y : y + 64, x : x + 64] = np.asarray(image)
+        for row in content["annotations"]:
+            if row["image_id"] == part["id"]:
+                left, top, *size = row["bbox"]
+                annotations.append(
+                    row | {"image_id": 1, "id": len(annotations) + 1, "bbox": [left + x, top + y, *size]}
+                )
+    Image.fromarray(large).save(tmp_path / "large.png")
+    images = [{"id": 1, "file_name": "large.png", "width": 256, "height": 256}]
+    content |= {"images": images, "annotations": annotations}
+    (tmp_path / "large.json").write_text(json.dumps(content))
+    plain, tiled = (
+        evaluated(detector, tmp_path, data=str(tmp_path / "large.json"), **options)["map50"]
+        for options in ({}, {"tile": 64, "overlap": 0.0})
+    )
+    assert plain < 0.05 and tiled > 0.25
 
 
 def test_unreadable_images_are_told_in_tiles_too(detector: SimpleNamespace, tmp_path: Path):

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vit.detection_predict import DetectionPredictor as DetectionPredictor
     from vit.detections import Detections as Detections
-    from vit.detector.scan import Scan as Scan
     from vit.errors import UserError as UserError
     from vit.image import Preprocess as Preprocess
     from vit.predict import Prediction as Prediction
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from vit.predict import load as load
     from vit.pretrained.create import create as create
     from vit.pretrained.listing import models as models
+    from vit.scan import Scan as Scan
 
     __version__: str
 
@@ -35,7 +35,7 @@ _HOMES = {
     "Prediction": "vit.predict",
     "Predictor": "vit.predict",
     "Preprocess": "vit.image",
-    "Scan": "vit.detector.scan",
+    "Scan": "vit.scan",
     "UserError": "vit.errors",
 }
 __all__ = [

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from vit.draw import Color, Mark, color_of, draw_boxes
 from vit.plots import BLUE, DPI, FAINT, GREEN, INK, ORANGE, RED, VIOLET, dress, new_figure, shortened, show_pixels
@@ -21,6 +22,8 @@ NAMED = 10
 """Up to so many classes have a named curve of their own."""
 WIDTH = 12.0
 """Of a page of pictures, in inches."""
+LARGEST = 1000
+"""Longer side of an image on such a page, in pixels: a dozen photographs of a camera would fill the memory."""
 TEXT = 1 / 28
 """Height of names as a share of an image's longer side: many images share a page."""
 RIGHT: Color = (90, 210, 120)
@@ -32,10 +35,10 @@ class Scene(NamedTuple):
     """One image of a report, with what is in it and what was found from the threshold on, best first."""
 
     image: np.ndarray
-    """uint8 [H, W, 3]"""
+    """uint8 [h, w, 3]"""
     name: str
     truth: list[tuple[tuple[float, ...], int, bool]]
-    """(xyxy, label, whether a box found it) of every object that is no crowd."""
+    """(xyxy in pixels of `image`, label, whether a box found it) of every object that is no crowd."""
     found: list[tuple[tuple[float, ...], int, float, bool]]
     """(xyxy, label, score, whether it is right)"""
 
@@ -131,17 +134,21 @@ def draw_image(image: np.ndarray) -> Figure:
 
 
 def scene_of(image: np.ndarray, name: str, truth: Any, found: Any, matched: Matched, threshold: float) -> Scene:
-    """truth, found: of `vit.detection_metrics`; matched: of `match_image` on them."""
+    """truth, found: of `vit.detection_metrics`; matched: of `match_image` on them. A large image is made smaller."""
+    scale = min(1.0, LARGEST / max(image.shape[:2]))
+    if scale < 1:
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     chosen = matched.scores >= threshold
     rows, objects = matched.rows[chosen], matched.objects[chosen]
     got = np.isin(np.arange(len(truth.labels)), objects)
-    seen = zip(truth.boxes.tolist(), truth.labels.tolist(), got.tolist(), strict=True)
-    boxes, labels, scores = found.boxes[rows].tolist(), found.labels[rows].tolist(), found.scores[rows].tolist()
+    seen = zip((truth.boxes * scale).tolist(), truth.labels.tolist(), got.tolist(), strict=True)
+    boxes, labels = (found.boxes[rows] * scale).tolist(), found.labels[rows].tolist()
     return Scene(
         image,
         name,
         [row for row, crowd in zip(seen, truth.crowd.tolist(), strict=True) if not crowd],
-        list(zip(boxes, labels, scores, (objects >= 0).tolist(), strict=True)),
+        list(zip(boxes, labels, found.scores[rows].tolist(), (objects >= 0).tolist(), strict=True)),
     )
 
 

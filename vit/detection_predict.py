@@ -20,10 +20,11 @@ import torch
 from vit.detections import Detections
 from vit.detector import Detector
 from vit.detector.postprocess import LIMIT, Found
-from vit.detector.scan import Scan, Scanner
+from vit.detector.scanner import Scanner
 from vit.detector.start import load_detector
 from vit.errors import UserError, nearest, shown
 from vit.predictor import Streaming, pick_device
+from vit.scan import Scan
 
 THRESHOLD = 0.5
 """For checkpoints that store none: those of other projects, and of runs without validation objects."""

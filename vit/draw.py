@@ -54,7 +54,7 @@ def draw_boxes(image: np.ndarray, marks: Sequence[Mark], *, text: float = FONT_S
     picture = Image.fromarray(image)
     picture = picture.resize((width, height), Image.Resampling.BICUBIC) if factor > 1 else picture.copy()
     draw = ImageDraw.Draw(picture)
-    crowded = sum(bool(mark.text) for mark in marks) > CROWDED
+    crowded = len(marks) > CROWDED
     font = _font(max(SMALLEST_FONT, round(max(height, width) * text * (0.65 if crowded else 1))))
     line = max(2 if crowded else 3, round(max(height, width) / (400 if crowded else 240)))
     scaled = [mark._replace(xyxy=tuple(value * factor for value in mark.xyxy)) for mark in marks]

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vit.detection_predict import DetectionPredictor
-    from vit.detector.scan import Scan
     from vit.predictor import Source
+    from vit.scan import Scan
 
 
 class Scored(NamedTuple):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import tyro
 
 from vit.errors import UserError
+from vit.scan import Scan
 
 if TYPE_CHECKING:
     from vit.detections import Detections
@@ -45,7 +46,7 @@ class Predict:
     detector's best on validation."""
     tile: int | None = None
     """A detector also looks at tiles of this side, in pixels of the image."""
-    overlap: float = 0.2
+    overlap: float = Scan.overlap
     """Share of a tile's side that neighbors have in common."""
     tta: bool = False
     """A detector looks at several scales, and at mirror images where training had them."""
@@ -105,8 +106,6 @@ class Predict:
                 if given:
                     raise UserError(f"--{name} is for detectors; {self.checkpoint} is a classifier.")
             return load(self.checkpoint, self.device, threshold=threshold)
-
-        from vit.detector.scan import Scan
 
         scan = Scan(tile=self.tile, overlap=self.overlap, tta=self.tta, nms=self.nms)
         return load(self.checkpoint, self.device, threshold=threshold, limit=self.top, scan=scan)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from vit.detection_losses import Predictions
 from vit.detector.postprocess import Found
-from vit.detector.scan import Scan, Scanner
+from vit.detector.scanner import Scanner
 from vit.detector.views import View, fuse, views_of
 from vit.errors import UserError
 from vit.image import Preprocess
+from vit.scan import Scan
 
 
 class Bright(nn.Module):

@@ -1,9 +1,8 @@
-"""How a detector goes over images: once, in several views, in tiles. Prediction and evaluation both come here."""
+"""A detector goes over images as a `Scan` says. Prediction and evaluation both come here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,34 +13,10 @@ from vit.detector.model import Detector
 from vit.detector.postprocess import LIMIT, Found, find_boxes, suppress
 from vit.detector.tiles import stitch, windows_of
 from vit.detector.views import View, fuse, seen, unseen, views_of
-from vit.errors import UserError
 from vit.image import Preprocess
+from vit.scan import Scan
 
 BATCH_SIZE = 32
-
-
-@dataclass(frozen=True)
-class Scan:
-    """How to look for objects. The default is one look at the whole image, as in training."""
-
-    tile: int | None = None
-    """Also look at tiles of this side, in pixels of the image; for objects that are small in large images."""
-    overlap: float = 0.2
-    """Share of a tile's side that neighbors have in common; objects up to this size are never cut in both."""
-    tta: bool = False
-    """Look at every input at several sizes, and mirrored, and fuse the boxes."""
-    flip: bool | None = None
-    """Mirrored views in tta; None: if training mirrored (a mirrored 3 is no 3)."""
-    nms: float | None = None
-    """Leave out a box that a better one of its class overlaps by more than this IoU."""
-
-    def __post_init__(self) -> None:
-        if self.tile is not None and self.tile < 1:
-            raise UserError(f"tile is the side of a square in pixels, at least 1, not {self.tile}.")
-        if not 0 <= self.overlap < 1:
-            raise UserError(f"overlap is a share of a tile's side from 0 up to but not 1, not {self.overlap}.")
-        if self.nms is not None and not 0 <= self.nms <= 1:
-            raise UserError(f"nms is an IoU in 0..1, not {self.nms}.")
 
 
 class Prepared(NamedTuple):
@@ -80,12 +55,9 @@ class Scanner:
 
     def finish(self, images: Sequence[Prepared]) -> list[Found]:
         """Boxes of each image, in its pixels."""
-        if self.scan.tile is not None:
-            return [self._finished(image.content) for image in images]
-        sizes = [image.size for image in images]
-        pixels = torch.from_numpy(np.stack([image.content for image in images]))
-        batch = self.preprocess.tensor(pixels.to(next(self.model.parameters()).device))
-        return self.inputs(batch, [self.preprocess.placement(size) for size in sizes], sizes)
+        contents, sizes = [image.content for image in images], [image.size for image in images]
+        found = contents if self.scan.tile is not None else self._look(contents, sizes)
+        return [self._finished(boxes) for boxes in found]
 
     def _tiled(self, image: np.ndarray, tile: int) -> Found:
         """The whole image and its tiles, without non-maximum suppression."""
@@ -94,14 +66,17 @@ class Scanner:
         found: list[Found] = []
         for first in range(0, len(windows), BATCH_SIZE):
             part = windows[first : first + BATCH_SIZE]
-            crops = [image[top:bottom, left:right] for left, top, right, bottom in part]
-            sizes = [(crop.shape[0], crop.shape[1]) for crop in crops]
-            pixels = torch.from_numpy(np.stack([self.preprocess.pixels(crop) for crop in crops]))
-            batch = self.preprocess.tensor(pixels.to(next(self.model.parameters()).device))
-            boxes = self._seen(batch, [self.preprocess.placement(size) for size in sizes], sizes)
+            pixels = [self.preprocess.pixels(image[top:bottom, left:right]) for left, top, right, bottom in part]
+            boxes = self._look(pixels, [(bottom - top, right - left) for left, top, right, bottom in part])
             for each, (left, top, _, _) in zip(boxes, part, strict=True):
                 found.append(each._replace(xyxy=each.xyxy + each.xyxy.new_tensor([left, top, left, top])))
         return stitch(found, windows, size) if len(found) > 1 else found[0]
+
+    def _look(self, pixels: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> list[Found]:
+        """pixels: uint8 [h, w, 3] of the input's size, of images of (H, W)."""
+        device = next(self.model.parameters()).device
+        images = self.preprocess.tensor(torch.from_numpy(np.stack(pixels)).to(device))
+        return self._seen(images, [self.preprocess.placement(size) for size in sizes], sizes)
 
     @torch.no_grad()
     def _seen(
