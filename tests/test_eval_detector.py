@@ -16,6 +16,7 @@ import vit.detection_report as detection_report
 from datasets.open_detection import open_detection
 from eval_detector import collect, evaluate_detector
 from vit.detection_metrics import Boxes, DetectionMetrics, Truth
+from vit.detection_pictures import scene_of
 from vit.detection_report import summary_of, thresholds_to_keep, write_detection_report
 from vit.detector.start import load_detector
 from vit.errors import UserError
@@ -198,6 +199,16 @@ def test_reports_of_odd_results(images: list[Any], tmp_path: Path):
     result = written(metrics_of(*images), tmp_path)
     if not any(objects for objects, _ in images):
         assert result["map"] is None and result["best_threshold"] is None  # row 47: undefined, not zero
+
+
+def test_a_photograph_is_made_smaller_with_its_boxes():
+    metrics = metrics_of(([[400, 20, 800, 60, 0], [0, 0, 50, 50, 1]], [[410, 20, 800, 60, 0.9, 0], [*BOX, 0.2, 1]]))
+    scene = scene_of(
+        np.zeros((100, 2000, 3), np.uint8), "wide", metrics.truths[0], metrics.found[0], metrics.matched()[0], 0.5
+    )
+    assert scene.image.shape == (50, 1000, 3)
+    assert scene.truth == [([200, 10, 400, 30], 0, True), ([0, 0, 25, 25], 1, False)]
+    assert scene.found == [([205, 10, 400, 30], 0, pytest.approx(0.9), True)]
 
 
 def test_a_thousand_classes(tmp_path: Path):
