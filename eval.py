@@ -4,6 +4,7 @@ python eval.py runs/digits                                 the test split of the
 python eval.py runs/digits --data photos --json out.json   class folders of your own; every image counts as test
 python eval.py runs/digits --tta --knn 20                  averaged views, and nearest neighbors, beside it
 python eval.py timm:NAME --data photos --knn 20            public weights: nearest neighbors on their features
+python eval.py runs/detect --tile 640 --out report         a detector, in tiles; its pictures into report/
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import tyro
 
 from vit.command import run
 from vit.errors import UserError, shown
+from vit.scan import Scan
 
 if TYPE_CHECKING:
     from datasets import Data, ImageSet
@@ -42,9 +44,11 @@ class Evaluate:
     json: Path | None = None
     """Write all figures to this file, as JSON."""
     out: Path | None = None
-    """A folder for report.json, confusion.png and mistakes.png."""
+    """A folder for report.json and pictures: confusion.png and mistakes.png, of a detector also precision_recall.png
+    and predictions.png."""
     tta: bool = False
-    """Also average the probabilities over several scales, and over mirror images where training had them."""
+    """Several scales, and mirror images where training had them: a classifier's averaged probabilities beside the plain
+    figures, a detector's fused boxes in place of them."""
     tta_flip: Literal["auto", "yes", "no"] = "auto"
     """Mirror images in --tta; auto: if the training recipe flipped."""
     knn: int | None = None
@@ -54,6 +58,12 @@ class Evaluate:
     """The name of the model, where CHECKPOINT is a file of public weights (`vitral models` lists them)."""
     image_size: int | None = None
     """Public weights: side in pixels of the square that images are resized to; by default the model's."""
+    tile: int | None = None
+    """A detector also looks at tiles of this side, in pixels of the image."""
+    overlap: float = Scan.overlap
+    """Share of a tile's side that neighbors have in common."""
+    nms: float | None = None
+    """A detector's boxes without those that a better one of the class overlaps by more than this IoU."""
     batch_size: int = 64
     workers: int = 0
     """Processes that decode images."""
@@ -64,9 +74,9 @@ class Evaluate:
 def main(args: Evaluate) -> None:
     check(args)
     from datasets import eval_loader, reopen
-    from vit.checkpoint import find_checkpoint, load_config
+    from vit.checkpoint import find_checkpoint, load_config, load_model
     from vit.evaluate import collect, summarise, temperature_of
-    from vit.predict import load
+    from vit.predict import Predictor
     from vit.pretrained.load import is_public
     from vit.progress import progress
     from vit.tta import with_tta
@@ -84,7 +94,9 @@ def main(args: Evaluate) -> None:
         print(note, file=sys.stderr)
     split = args.split or ("val" if "val" in data.splits() and "test" not in data.splits() else "test")
     check_data(data, split, args.knn is not None, config)
-    predictor = load(args.checkpoint, args.device)
+    if args.tile is not None or args.nms is not None:
+        raise UserError("--tile and --nms are for detectors; this checkpoint is a classifier.")
+    predictor = Predictor(*load_model(args.checkpoint), device=args.device)
     classes, multilabel = predictor.classes, predictor.multilabel
 
     splits = data.splits()
@@ -123,10 +135,10 @@ def neighbors_alone(args: Evaluate) -> None:
     from vit.evaluate import summarise
     from vit.features import open_encoder
 
-    if args.knn is None or args.data is None or args.tta:
+    if args.knn is None or args.data is None or args.tta or args.tile is not None or args.nms is not None:
         raise UserError(
             f"{args.checkpoint} has no head for the classes of your data. Its features can be judged by nearest "
-            "neighbors, with --data and --knn 20 and without --tta; python train.py probe trains a head on them."
+            "neighbors: with --data and --knn 20, without --tta, --tile and --nms. python train.py probe trains a head."
         )
     data = open_data(args.data)
     split = args.split or ("test" if data.test else "val")
@@ -171,21 +183,28 @@ def detection(args: Evaluate, config: dict[str, Any]) -> None:
     from vit.progress import progress
     from vit.report import write_json
 
-    if args.tta or args.knn is not None:
-        raise UserError("--tta and --knn are for classifiers; this checkpoint is a detector.")
+    if args.knn is not None:
+        raise UserError("--knn is for classifiers; this checkpoint is a detector.")
+    scan = Scan(
+        tile=args.tile, overlap=args.overlap, tta=args.tta, flip=flips(args, config) if args.tta else None, nms=args.nms
+    )
     data = reopen_detection(config["data"], args.data)
     for note in data.notes:
         print(note, file=sys.stderr)
     split = args.split or next((name for name in ("test", "val") if name in data.splits()), "test")
-    tick = progress(len(data.splits().get(split, ())))
     result = evaluate_detector(
-        args.checkpoint, data, split, device=args.device, batch_size=args.batch_size, workers=args.workers, tick=tick
+        args.checkpoint,
+        data,
+        split,
+        scan=scan,
+        device=args.device,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        tick=progress(len(data.splits().get(split, ()))),
+        out=args.out,
     )
     if args.json is not None:
         write_json(args.json, result)
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_json(args.out / "report.json", result)
 
 
 def check(args: Evaluate) -> None:

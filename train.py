@@ -169,14 +169,14 @@ def report(
     of a split, where its encoder has given them already, stand for its images.
     """
     from datasets import eval_loader
-    from vit.checkpoint import find_checkpoint, set_config
+    from vit.checkpoint import find_checkpoint, load_model, set_config
     from vit.evaluate import collect, summarise, temperature_of
-    from vit.predict import load
+    from vit.predict import Predictor
     from vit.report import print_report, write_curves, write_report
     from vit.runs import write_bad_files
 
     best = find_checkpoint(folder)
-    predictor = load(best, recipe.device)
+    predictor = Predictor(*load_model(best), device=recipe.device)
     device = predictor.device
     splits = data.splits()
     name = next(split for split in ("test", "val", "train") if split in splits)

@@ -40,7 +40,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from vit.cost import count_parameters
     from vit.engine import fit
     from vit.optim import Ema
-    from vit.predict import pick_device
+    from vit.predictor import pick_device
     from vit.runlog import RunLog
     from vit.runs import open_run, write_recipe
 
@@ -115,20 +115,31 @@ def crowded(data: DetectionData, queries: int) -> list[str]:
 
 
 def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any) -> dict[str, Any]:
-    """The best checkpoint on the test split (on validation where there is none), into the run folder."""
-    from eval_detector import evaluate_detector
-    from vit.report import write_curves, write_json
-    from vit.runs import write_bad_files
+    """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
 
-    splits = data.splits()
+    The score thresholds are chosen on validation and kept in the checkpoint, so that prediction uses them.
+    """
+    from eval_detector import collect, evaluate_detector
+    from vit.checkpoint import find_checkpoint, set_config
+    from vit.detection_report import thresholds_to_keep
+    from vit.detector.start import load_detector
+    from vit.predictor import pick_device
+    from vit.report import write_curves
+    from vit.runs import write_bad_files
+    from vit.scan import Scan
+
+    best, splits = find_checkpoint(folder), data.splits()
+    if "val" in splits:
+        model, config = load_detector(best)
+        done = collect(model.to(pick_device(recipe.device)), config, splits["val"], Scan(), workers=recipe.workers)
+        set_config(best, **thresholds_to_keep(done.metrics.compute()))
     split = next(name for name in ("test", "val", "train") if name in splits)
-    result = evaluate_detector(folder, data, split, device=recipe.device, workers=recipe.workers)
-    write_json(folder / "report.json", result)
+    result = evaluate_detector(best, data, split, device=recipe.device, workers=recipe.workers, out=folder)
     write_curves(folder)
     if bad:
         write_bad_files(folder / "bad_files.csv", bad)
         tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
-    tell(f"everything is in {folder}: python eval.py {folder}")
+    tell(f"everything is in {folder}: python eval.py {folder}, vitral predict {folder} IMAGE --out DIR")
     return result
 
 

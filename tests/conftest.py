@@ -1,5 +1,7 @@
 """A small data set and a checkpoint trained on it, made once for all tests."""
 
+
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,3 +65,78 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
     run = tmp_path_factory.mktemp("runs") / "colors"
     save_checkpoint(run / "checkpoints" / "best", model.state_dict(), config)
     return SimpleNamespace(run=run, photos=photos, config=config, model=model.eval())
+
+
+SHAPES = {"red": (210, 40, 40), "grün": (40, 170, 60), "blue": (50, 70, 220)}
+SHAPE_IDS = {"red": 0, "grün": 7, "blue": 3}
+"""Category ids with gaps and from 0, in another order than the names."""
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DIR/{train,valid,test}/_annotations.coco.json: images of three sizes with up to three colored rectangles; every
+    sixth is empty. Image and annotation ids start at 0."""
+    root = tmp_path_factory.mktemp("shapes")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 48), ("valid", 18), ("test", 18)):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for i in range(count):
+            height, width = [(64, 64), (48, 80), (70, 56)][i % 3]
+            pixels = rng.normal(rng.uniform(90, 190, 3), 14, (height, width, 3))
+            taken = np.zeros((height, width), bool)
+            for _ in range(0 if i % 6 == 5 else int(rng.integers(1, 4))):
+                w, h = rng.integers(12, 29, 2).tolist()
+                x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
+                place, name = (slice(y, y + h), slice(x, x + w)), list(SHAPES)[int(rng.integers(3))]
+                if taken[place].any():
+                    continue
+                taken[place] = True
+                pixels[place] = rng.normal(SHAPES[name], 8, (h, w, 3))
+                entry = {"bbox": [x, y, w, h], "area": w * h, "iscrowd": 0, "category_id": SHAPE_IDS[name]}
+                annotations.append({"id": len(annotations), "image_id": i, **entry})
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / split / f"{i}.png")
+            images.append({"id": i, "file_name": f"{i}.png", "width": width, "height": height})
+        categories = [{"id": k, "name": name} for name, k in SHAPE_IDS.items()]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        (root / split / "_annotations.coco.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="session")
+def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """`.run`: a run folder with a detector that has learned the shapes a little; `.shapes`, `.config`."""
+    import torch
+
+    from datasets.box_loader import box_train_loader
+    from datasets.box_transforms import BoxAugment, BoxPipeline
+    from datasets.open_detection import open_detection
+    from vit.checkpoint import save_checkpoint
+    from vit.config import EncoderConfig
+    from vit.detection import Detection
+    from vit.detection_build import detection_config
+    from vit.detection_losses import DetectionLoss
+    from vit.detector import Detector, DetectorConfig
+    from vit.image import Preprocess
+
+    data = open_detection(str(shapes))
+    preprocess = Preprocess((64, 64), resize="letterbox", interpolation="bilinear")
+    encoder = EncoderConfig(32, 1, 2, 64, patch_size=8, image_size=(64, 64), class_token=False, final_norm=False)
+    torch.manual_seed(0)
+    head = {"layers": 1, "heads": 2, "sampling_heads": 2, "points": 4, "mlp": 64, "queries": 12, "groups": 1}
+    model = Detector(DetectorConfig(encoder, num_classes=3, taps=(1,), neck_blocks=1, width=32, **head))
+    loss, steps = DetectionLoss(3), 150
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
+    pipeline = BoxPipeline(BoxAugment(flip=0.5), preprocess)
+    for batch in box_train_loader(data.train, pipeline, preprocess, batch_size=8, epochs=steps // 6):
+        optimizer.zero_grad()
+        torch.stack(list(loss(model.train()(batch.images), batch.targets).values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    config = detection_config(Detection(model, data.classes, loss, (64, 64)), preprocess, data.record, 0.5)
+    config |= {"threshold": 0.25, "class_thresholds": {"red": 0.3}}
+    run = tmp_path_factory.mktemp("runs") / "shapes"
+    save_checkpoint(run / "checkpoints" / "best", model.state_dict(), config)
+    return SimpleNamespace(run=run, shapes=shapes, config=config)

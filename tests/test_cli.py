@@ -133,4 +133,3 @@ def test_a_closed_pipe_is_no_error(trained: SimpleNamespace):
     line = f"{sys.executable} -m vit --version | true"
     done = subprocess.run(line, shell=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == ""
-

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from vit.detection_curves import best_threshold, confusion, match_image
+from vit.detection_curves import best_threshold, confusion, match_image, pooled
 from vit.detection_losses import Predictions
 from vit.detection_metrics import Boxes, DetectionMetrics, Truth, coco_boxes, coco_truth
-from vit.detector.postprocess import Found, find_boxes
+from vit.detector.postprocess import Found, find_boxes, suppress
 
 CLASSES = ("a", "b", "c", "never")
 
@@ -120,7 +120,7 @@ def test_no_object_at_all_is_undefined():
 def test_best_threshold_is_the_best():
     truths, found = example(3)
     matched = [match_image(t, f) for t, f in zip(truths, found, strict=True)]
-    score, f1 = best_threshold(matched)
+    score, f1 = best_threshold(pooled(matched))
     objects = sum(len(m.truths) for m in matched)
 
     def f1_at(threshold: float) -> float:
@@ -173,7 +173,7 @@ def test_boxes_come_back_to_the_image():
     assert (found.xyxy >= 0).all() and (found.xyxy[:, 2] <= 100).all() and (found.xyxy[:, 3] <= 50).all()
 
 
-def test_threshold_limit_and_nms():
+def test_limit_and_nms():
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.21, 0.2], [0.2, 0.2, 0.1, 0.1]]])
     logits = torch.tensor([[[2.0, -3.0], [1.0, -3.0], [0.5, -3.0]]])
 
@@ -182,8 +182,11 @@ def test_threshold_limit_and_nms():
 
     assert labels_of() == 6
     assert labels_of(limit=2) == 2
-    assert labels_of(threshold=0.5) == 3
-    assert labels_of(threshold=0.5, nms=0.7) == 2
+    found = find_boxes(Predictions(logits, boxes), (10, 10), [(1, 1, 0, 0)], [(10, 10)])[0]
+    # Of two boxes of a class that overlap by more the better one is left, in each class.
+    kept = suppress(found, 0.7)
+    assert kept.labels.tolist().count(0) == 2 and kept.scores[0] == found.scores[0]
+    assert len(suppress(found, 0.99).scores) == 6
 
 
 def test_found_in_numpy_or_torch():

@@ -26,8 +26,10 @@ def test_scenes_are_trained_on_and_evaluated(
     again = json.loads((tmp_path / "out.json").read_text())
     assert again["map"] == report["map"] and again["objects"] == report["objects"]
     assert "test: 4 images" in capsys.readouterr().out
-    with pytest.raises(UserError, match="for classifiers"):
-        evaluation.main(evaluation.Evaluate(str(run), tta=True))
+    pictures = {"curves.png", "precision_recall.png", "confusion.png", "predictions.png", "mistakes.png"}
+    assert pictures <= {file.name for file in run.iterdir()}
+    evaluation.main(evaluation.Evaluate(str(run), json=tmp_path / "tta.json", device="cpu", tta=True))
+    assert json.loads((tmp_path / "tta.json").read_text())["scan"] == {"tta": True, "flip": False}  # digits: no mirror
 
 
 def test_recipes_are_told_apart():

@@ -2,6 +2,7 @@
 
     import vit
     print(vit.load("runs/digits").predict("seven.png").label)
+    print(vit.load("runs/scenes").predict("scene.png").xyxy)
 
 Names are imported when they are first used, so that `import vit` costs nothing, not even torch.
 """
@@ -12,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vit.detection_predict import DetectionPredictor as DetectionPredictor
+    from vit.detections import Detections as Detections
     from vit.errors import UserError as UserError
     from vit.image import Preprocess as Preprocess
     from vit.predict import Prediction as Prediction
@@ -19,19 +22,35 @@ if TYPE_CHECKING:
     from vit.predict import load as load
     from vit.pretrained.create import create as create
     from vit.pretrained.listing import models as models
+    from vit.scan import Scan as Scan
 
     __version__: str
 
 _HOMES = {
     "create": "vit.pretrained.create",
+    "DetectionPredictor": "vit.detection_predict",
+    "Detections": "vit.detections",
     "load": "vit.predict",
     "models": "vit.pretrained.listing",
     "Prediction": "vit.predict",
     "Predictor": "vit.predict",
     "Preprocess": "vit.image",
+    "Scan": "vit.scan",
     "UserError": "vit.errors",
 }
-__all__ = ["Prediction", "Predictor", "Preprocess", "UserError", "__version__", "create", "load", "models"]
+__all__ = [
+    "DetectionPredictor",
+    "Detections",
+    "Prediction",
+    "Predictor",
+    "Preprocess",
+    "Scan",
+    "UserError",
+    "__version__",
+    "create",
+    "load",
+    "models",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,18 +16,69 @@ IOU = 0.5
 class Matched(NamedTuple):
     """The boxes of one image after matching within each class, best score first."""
 
+    rows: np.ndarray
+    """int64 [m]: positions in what was found."""
     scores: np.ndarray
     """[m]"""
     labels: np.ndarray
     """[m]"""
-    right: np.ndarray
-    """bool [m]: found an object that no better box had found."""
+    objects: np.ndarray
+    """int64 [m]: position in the truth of the object that the box found and no better one had; -1 for none."""
     truths: np.ndarray
     """[n]: labels of the objects, without crowds."""
 
-    def of_class(self, k: int) -> Matched:
-        mine = self.labels == k
-        return Matched(self.scores[mine], self.labels[mine], self.right[mine], self.truths[self.truths == k])
+    @property
+    def right(self) -> np.ndarray:
+        """bool [m]"""
+        return self.objects >= 0
+
+    def mistakes(self, threshold: float) -> int:
+        """Boxes on nothing and objects that were missed, at a score threshold."""
+        chosen = self.scores >= threshold
+        return int(chosen.sum() + len(self.truths) - 2 * (chosen & self.right).sum())
+
+
+class Pool(NamedTuple):
+    """The boxes of all images, best score first."""
+
+    scores: np.ndarray
+    """[m]"""
+    right: np.ndarray
+    """bool [m]"""
+    objects: int
+
+    def at(self, threshold: float) -> tuple[float | None, float | None, float | None]:
+        """Precision, recall and F1 of the boxes from this score on; None where there is nothing to divide by."""
+        count = int((self.scores >= threshold).sum())
+        hits = int(self.right[:count].sum())
+        precision = hits / count if count else None
+        recall = hits / self.objects if self.objects else None
+        return precision, recall, 2 * hits / (count + self.objects) if count + self.objects else None
+
+
+def pooled(matched: Sequence[Matched]) -> Pool:
+    """All classes as one."""
+    scores = np.concatenate([m.scores for m in matched] or [np.empty(0)])
+    right = np.concatenate([m.right for m in matched] or [np.empty(0, bool)])
+    order = np.argsort(-scores, kind="stable")
+    return Pool(scores[order], right[order], sum(len(m.truths) for m in matched))
+
+
+def pooled_by_class(matched: Sequence[Matched], classes: int) -> list[Pool]:
+    """One for each class."""
+    none = np.empty(0, np.int64)
+    scores, labels, right, truths = (
+        np.concatenate(columns or [none])
+        for columns in (
+            [m.scores for m in matched], [m.labels for m in matched], [m.right for m in matched],
+            [m.truths for m in matched],
+        )
+    )  # fmt: skip
+    order = np.lexsort((-scores, labels))
+    ends = np.searchsorted(labels[order], np.arange(classes + 1))
+    objects = np.bincount(truths.astype(np.int64), minlength=classes)
+    rows = [order[ends[k] : ends[k + 1]] for k in range(classes)]
+    return [Pool(scores[row], right[row], int(objects[k])) for k, row in enumerate(rows)]
 
 
 def match_image(truth: Any, found: Any) -> Matched:
@@ -38,7 +89,7 @@ def match_image(truth: Any, found: Any) -> Matched:
     """
     order = np.argsort(-found.scores, kind="stable")
     boxes, scores, labels = found.boxes[order], found.scores[order], found.labels[order]
-    right, ignored = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
+    got, ignored = np.full(len(boxes), -1), np.zeros(len(boxes), bool)
     for k in np.unique(labels):
         mine, objects = np.flatnonzero(labels == k), np.flatnonzero((truth.labels == k) & ~truth.crowd)
         crowds = truth.boxes[(truth.labels == k) & truth.crowd]
@@ -48,27 +99,23 @@ def match_image(truth: Any, found: Any) -> Matched:
             candidates = np.where(free, overlap[row], 0.0)
             if len(candidates) and candidates.max() >= IOU:
                 free[candidates.argmax()] = False
-                right[i] = True
+                got[i] = objects[candidates.argmax()]
         if len(crowds):
-            ignored[mine] = ~right[mine] & (share_within(boxes[mine], crowds).max(axis=1) >= IOU)
+            ignored[mine] = (got[mine] < 0) & (share_within(boxes[mine], crowds).max(axis=1) >= IOU)
     keep = ~ignored
-    return Matched(scores[keep], labels[keep], right[keep], truth.labels[~truth.crowd])
+    return Matched(order[keep], scores[keep], labels[keep], got[keep], truth.labels[~truth.crowd])
 
 
-def best_threshold(matched: Sequence[Matched]) -> tuple[float | None, float | None]:
+def best_threshold(pool: Pool) -> tuple[float | None, float | None]:
     """The score at which 2 TP / (boxes + objects) is highest, and that F1; None without objects or right boxes."""
-    objects = sum(len(m.truths) for m in matched)
-    scores = np.concatenate([m.scores for m in matched]) if matched else np.empty(0)
-    right = np.concatenate([m.right for m in matched]) if matched else np.empty(0, bool)
+    scores, right, objects = pool
     if not objects or not right.any():
         return None, None
-    order = np.argsort(-scores, kind="stable")
-    hits = right[order].cumsum()
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
+    f1 = 2 * right.cumsum() / (np.arange(1, len(right) + 1) + objects)
     # Boxes of equal score stand or fall together: only the last of them is a threshold.
-    last = np.r_[scores[order][1:] != scores[order][:-1], True]
+    last = np.r_[scores[1:] != scores[:-1], True]
     best = int(np.where(last, f1, -1.0).argmax())
-    return float(scores[order][best]), float(f1[best])
+    return float(scores[best]), float(f1[best])
 
 
 def confusion(truths: Sequence[Any], found: Sequence[Any], classes: int, threshold: float) -> np.ndarray:
@@ -81,11 +128,12 @@ def confusion(truths: Sequence[Any], found: Sequence[Any], classes: int, thresho
         objects, wanted = truth.boxes[~truth.crowd], truth.labels[~truth.crowd]
         overlap = iou_matrix(kept, objects)
         free_box, free_object = np.ones(len(kept), bool), np.ones(len(objects), bool)
+        rows, columns = np.nonzero(overlap >= IOU)
         # Pairs of the right class first: a wrong box must not take the place of a right one beside it.
-        bonus = overlap + (labels[:, None] == wanted[None])
-        for flat in np.argsort(-bonus, axis=None, kind="stable"):
-            i, j = np.unravel_index(flat, overlap.shape)
-            if overlap[i, j] >= IOU and free_box[i] and free_object[j]:
+        worth = overlap[rows, columns] + (labels[rows] == wanted[columns])
+        order = np.argsort(-worth, kind="stable")
+        for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+            if free_box[i] and free_object[j]:
                 free_box[i] = free_object[j] = False
                 table[wanted[j], labels[i]] += 1
         if truth.crowd.any() and len(kept):

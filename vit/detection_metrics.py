@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vit.detection_curves import Matched, best_threshold, confusion, match_image
+from vit.detection_curves import Matched, best_threshold, confusion, match_image, pooled, pooled_by_class
 from vit.detection_losses import Predictions
 from vit.detector.postprocess import Found, find_boxes
 
@@ -71,46 +71,50 @@ class DetectionMetrics:
         return whole
 
     def scalars(self) -> dict[str, Any]:
-        """n, objects, nonfinite, map, map50, map75, map_small, map_medium, map_large, ar1, ar10, ar100; None where
-        undefined: no object (of that size) at all."""
+        """n, objects, nonfinite, map, map50, map75, map_small, map_medium, map_large, ar1, ar10, ar100, ar_small,
+        ar_medium, ar_large; None where undefined: no object (of that size) at all."""
         return self._scalars(self._evaluated())
 
-    def compute(self) -> dict[str, Any]:
-        """All of `scalars`, and per_class {name: {ap, ap50, objects, threshold}}, best_threshold (score of the
-        highest F1 at IoU 0.5 over all classes) with best_f1, confusion (K + 1 rows of K + 1 counts at that threshold:
-        row = true, column = predicted, the last of both is the background), curves {precision: K lists of 101 at IoU
-        0.5, None where undefined}."""
+    def compute(self, threshold: float | None = None) -> dict[str, Any]:
+        """All of `scalars`, and best_threshold (score of the highest F1 at IoU 0.5 over all classes) with best_f1;
+        threshold, the one in use (given, else the best), with precision, recall and f1 there; per_class {name: {ap,
+        ap50, objects, precision, recall, threshold: the best of the class}}; confusion (K + 1 rows of K + 1 counts at
+        the threshold in use: row = true, column = predicted, the last of both is the background); curves: precision
+        at 101 recalls, of each class at IoU 0.5 (None where undefined) and mean over classes at IoU 0.5, 0.75 and
+        over all ten, and precision, recall and f1 at 101 thresholds."""
         evaluated = self._evaluated()
         result = self._scalars(evaluated)
+        matched = self.matched()
+        pool, pools = pooled(matched), pooled_by_class(matched, len(self.classes))
+        best, best_f1 = best_threshold(pool)
+        used = next(value for value in (threshold, best, 0.5) if value is not None)
+        names = ("precision", "recall", "f1")
+        result |= {"best_threshold": best, "best_f1": best_f1, "threshold": used}
+        result |= dict(zip(names, pool.at(used), strict=True))
         precision = evaluated["precision"] if evaluated is not None else None  # [T, R, K, A, M]
-        matched = self._matched()
-        score, f1 = best_threshold(matched)
-        objects = np.zeros(len(self.classes), np.int64)
-        for truth in self.truths:
-            objects += np.bincount(truth.labels[~truth.crowd].astype(np.int64), minlength=len(self.classes))
         result["per_class"] = {
             name: {
                 "ap": _mean(precision[:, :, k, 0, -1]) if precision is not None else None,
                 "ap50": _mean(precision[0, :, k, 0, -1]) if precision is not None else None,
-                "objects": int(objects[k]),
-                "threshold": best_threshold([m.of_class(k) for m in matched])[0],
+                "objects": pools[k].objects,
+                "precision": pools[k].at(used)[0],
+                "recall": pools[k].at(used)[1],
+                "threshold": best_threshold(pools[k])[0],
             }
             for k, name in enumerate(self.classes)
         }
-        result |= {"best_threshold": score, "best_f1": f1}
-        result["confusion"] = confusion(
-            self.truths, self.found, len(self.classes), 0.5 if score is None else score
-        ).tolist()
+        result["confusion"] = confusion(self.truths, self.found, len(self.classes), used).tolist()
+        at = [pool.at(t) for t in np.linspace(0, 1, 101)]
         result["curves"] = {
-            "precision": [
-                None if precision is None or precision[0, 0, k, 0, -1] < 0 else precision[0, :, k, 0, -1].tolist()
-                for k in range(len(self.classes))
-            ]
+            "precision": _curves(precision, len(self.classes)),
+            "mean": _mean_curves(precision),
+            "threshold": dict(zip(names, (list(column) for column in zip(*at, strict=True)), strict=True)),
         }
         return result
 
-    def _matched(self) -> list[Matched]:
-        return [match_image(truth, found) for truth, found in zip(self.truths, self.found, strict=True)]
+    def matched(self) -> list[Matched]:
+        """Of each image: which boxes are right."""
+        return [match_image(t, f) for t, f in zip(self.truths, self.found, strict=True)]
 
     def _scalars(self, evaluated: dict[str, np.ndarray] | None) -> dict[str, Any]:
         precision = evaluated["precision"] if evaluated is not None else None  # [T, R, K, A, M]
@@ -129,8 +133,10 @@ class DetectionMetrics:
             ("map_large", (slice(None), slice(None), slice(None), 3, 2)),
         ):
             result[name] = None if precision is None else _mean(precision[part])
-        for name, m in (("ar1", 0), ("ar10", 1), ("ar100", 2)):
-            result[name] = None if recall is None else _mean(recall[:, :, 0, m])
+        for name, a, m in (
+            ("ar1", 0, 0), ("ar10", 0, 1), ("ar100", 0, 2), ("ar_small", 1, 2), ("ar_medium", 2, 2), ("ar_large", 3, 2),
+        ):  # fmt: skip
+            result[name] = None if recall is None else _mean(recall[:, :, a, m])
         return result
 
     def _evaluated(self) -> dict[str, np.ndarray] | None:
@@ -189,6 +195,22 @@ def _mean(values: np.ndarray) -> float | None:
     """COCO marks what is undefined by -1: it is left out, and nothing at all is None, never a score."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else None
+
+
+def _curves(precision: np.ndarray | None, classes: int) -> list[list[float] | None]:
+    if precision is None:
+        return [None] * classes
+    table = precision[0, :, :, 0, -1]  # [R, K]
+    return [None if table[0, k] < 0 else table[:, k].tolist() for k in range(classes)]
+
+
+def _mean_curves(precision: np.ndarray | None) -> dict[str, list[float] | None]:
+    """Means over the classes that have objects."""
+    if precision is None:
+        return dict.fromkeys(("map50", "map75", "map"))
+    table = precision[:, :, :, 0, -1]  # [T, R, K]
+    table = table[:, :, table[0, 0] > -1]
+    return {"map50": table[0].mean(1).tolist(), "map75": table[5].mean(1).tolist(), "map": table.mean((0, 2)).tolist()}
 
 
 def _numpy(values: Tensor | np.ndarray) -> np.ndarray:

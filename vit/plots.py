@@ -25,7 +25,7 @@ DPI = 150
 NAMED_CLASSES = 30
 # A curve of more points than this is drawn as its running mean over a faint original.
 SMOOTH_FROM = 60
-METRICS = ("top1", "top5", "macro_f1", "micro_f1", "map")
+METRICS = ("top1", "top5", "macro_f1", "micro_f1", "map", "map50")
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -61,7 +61,7 @@ def draw_curves(records: Iterable[Mapping[str, Any]]) -> Figure:
     figure = new_figure(11, 3.4)
     titles = {"loss": "Loss", "metric": "Validation", "lr": "Learning rate"}
     for axes, (panel, series) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        _dress(axes, titles[panel], x="step")
+        dress(axes, titles[panel], x="step")
         _draw_series(axes, series)
         if panel == "lr":
             axes.set_ylim(bottom=0)
@@ -96,20 +96,21 @@ def _smooth(y: np.ndarray, width: int) -> np.ndarray:
     return np.convolve(y, kernel, mode="same") / np.convolve(np.ones_like(y), kernel, mode="same")
 
 
-def draw_confusion(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Confusion matrix [K, K], row = true, column = predicted; color is the share of the row.
+def draw_confusion(matrix: np.ndarray, classes: Sequence[str], note: str = "") -> Figure:
+    """Confusion matrix [K, K], row = true, column = predicted; color is the share of the row. `note` ends the title.
 
     Up to NAMED_CLASSES classes every cell carries its count. With more, the diagonal would be a thin line on a blank
     square, so the mistakes alone are shown, each block of classes summed into one cell, with the most frequent
     confusions listed beside them.
     """
     matrix = np.asarray(matrix)
-    return _draw_cells(matrix, classes) if len(classes) <= NAMED_CLASSES else _draw_blocks(matrix, classes)
+    draw = _draw_cells if len(classes) <= NAMED_CLASSES else _draw_blocks
+    return draw(matrix, classes, note)
 
 
-def _draw_cells(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
+def _draw_cells(matrix: np.ndarray, classes: Sequence[str], note: str) -> Figure:
     k = len(classes)
-    names = [_short(name, 16) for name in classes]
+    names = [shortened(name, 16) for name in classes]
     side = max(4.0, 0.42 * k + 1.2)
     figure = new_figure(side + 0.2, side)
     axes = figure.subplots()
@@ -118,9 +119,9 @@ def _draw_cells(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1.12)
     size = 9 if k <= 15 else 6.5
     for i, j in zip(*np.nonzero(matrix), strict=True):
-        shade = "white" if share[i, j] > 0.4 else (INK if i == j else RED)
+        shade = "white" if share[i, j] > 0.3 else (INK if i == j else RED)
         axes.text(j, i, f"{matrix[i, j]}", ha="center", va="center", fontsize=size, color=shade)
-    _dress(axes, f"Confusion: {np.trace(matrix)} of {matrix.sum()} right", x="predicted", y="true")
+    dress(axes, f"Confusion: {np.trace(matrix)} of {matrix.sum()} right{note}", x="predicted", y="true")
     tilt = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 3 else {}
     axes.set_xticks(range(k), names, fontsize=size, **tilt)
     axes.set_yticks(range(k), names, fontsize=size)
@@ -132,7 +133,7 @@ def _draw_cells(matrix: np.ndarray, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def _draw_blocks(matrix: np.ndarray, classes: Sequence[str], cells: int = 100) -> Figure:
+def _draw_blocks(matrix: np.ndarray, classes: Sequence[str], note: str, cells: int = 100) -> Figure:
     k = len(classes)
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
@@ -149,19 +150,19 @@ def _draw_blocks(matrix: np.ndarray, classes: Sequence[str], cells: int = 100) -
     axes.plot([0, k], [0, k], color=INK, linewidth=0.5, alpha=0.4)
     right, total = int(np.trace(matrix)), int(matrix.sum())
     per_cell = "one class a cell" if len(edges) - 1 == k else f"about {k / (len(edges) - 1):.3g} classes a cell"
-    _dress(axes, f"Mistakes only: {total - right} of {total} ({per_cell})", x="predicted class", y="true class")
+    dress(axes, f"Mistakes only: {total - right} of {total} ({per_cell}){note}", x="predicted class", y="true class")
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000, 100_000) if t <= top]
     bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, ticks=ticks, format="%d")
     bar.minorticks_off()
     bar.ax.tick_params(labelsize=8, colors=INK, length=0)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     pairs = confused_pairs(wrong, classes, 20)
-    _dress(side, "Most frequent confusions (true → predicted)")
+    dress(side, "Most frequent confusions (true → predicted)")
     side.set_axis_off()
     for row, pair in enumerate(pairs):
         y = 0.97 - row * 0.048
         side.text(0.09, y, f"{pair.count}", transform=side.transAxes, fontsize=8.5, color=RED, ha="right", va="top")
-        text = f"{_short(pair.true, 22)} → {_short(pair.predicted, 22)}"
+        text = f"{shortened(pair.true, 22)} → {shortened(pair.predicted, 22)}"
         side.text(0.13, y, text, transform=side.transAxes, fontsize=8.5, color=INK, va="top")
     return figure
 
@@ -209,11 +210,11 @@ def draw_mistakes(tiles: Sequence[Tile], columns: int = 6) -> Figure:
     figure.suptitle("Worst mistakes: wrong with the most confidence", x=0.01, ha="left", fontsize=11, color=INK)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, tile in zip(grid, tiles, strict=False):
-        _show(axes, _squared(tile.image))
-        axes.set_title(f"says {_short(tile.predicted, 13)}, {tile.score:.0%}\n", fontsize=8.5, color=RED, pad=0)
-        true = f"is {_short(tile.true, 19)}"
+        show_pixels(axes, _squared(tile.image))
+        axes.set_title(f"says {shortened(tile.predicted, 13)}, {tile.score:.0%}\n", fontsize=8.5, color=RED, pad=0)
+        true = f"is {shortened(tile.true, 19)}"
         axes.text(0.5, 1.03, true, transform=axes.transAxes, ha="center", fontsize=8.5, color=GREEN)
-        axes.set_xlabel(_short(tile.name, 26, keep_end=True), fontsize=6.5, color="#6b7780")
+        axes.set_xlabel(shortened(tile.name, 26, keep_end=True), fontsize=6.5, color="#6b7780")
     for axes in grid[len(tiles) :]:
         axes.set_axis_off()
     return figure
@@ -223,8 +224,8 @@ def draw_prediction(image: np.ndarray, scored: Sequence[tuple[str, float]]) -> F
     """An image uint8 [H, W, 3] beside bars of its best (label, score) pairs, best first."""
     figure = new_figure(6.4, max(2.4, 0.36 * len(scored) + 0.6))
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    _show(left, image)
-    names = [_short(label, 24) for label, _ in scored]
+    show_pixels(left, image)
+    names = [shortened(label, 24) for label, _ in scored]
     scores = [score for _, score in scored]
     right.barh(range(len(scored)), scores, color=[BLUE] + ["#a9c4e0"] * (len(scored) - 1), height=0.62)
     for i, score in enumerate(scores):
@@ -232,14 +233,14 @@ def draw_prediction(image: np.ndarray, scored: Sequence[tuple[str, float]]) -> F
     right.set_yticks(range(len(scored)), names)
     right.invert_yaxis()
     right.set_xlim(0, 1.14)
-    _dress(right, "")
+    dress(right, "")
     right.tick_params(axis="y", labelsize=9)
     right.set_xticks([])
     right.spines["bottom"].set_visible(False)
     return figure
 
 
-def _show(axes: Axes, image: np.ndarray) -> None:
+def show_pixels(axes: Axes, image: np.ndarray) -> None:
     # Small images are enlarged with hard pixels, as the model sees them; large ones need smoothing.
     axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 64 else "antialiased")
     axes.set_xticks([])
@@ -256,7 +257,7 @@ def _squared(image: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def _dress(axes: Axes, title: str, x: str = "", y: str = "") -> None:
+def dress(axes: Axes, title: str, x: str = "", y: str = "") -> None:
     axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.set_ylabel(y, fontsize=9, color=INK)
@@ -265,7 +266,7 @@ def _dress(axes: Axes, title: str, x: str = "", y: str = "") -> None:
     axes.spines[["left", "bottom"]].set_color(FAINT)
 
 
-def _short(name: str, limit: int, *, keep_end: bool = False) -> str:
+def shortened(name: str, limit: int, *, keep_end: bool = False) -> str:
     """A name that fits, and that matplotlib prints as it is: a $ would start a formula."""
     if len(name) > limit:
         name = "…" + name[1 - limit :] if keep_end else name[: limit - 1] + "…"

@@ -9,28 +9,30 @@ Letters: B batch, K classes, D width, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vit.checkpoint import load_model
+from vit.checkpoint import find_checkpoint, load_config, load_model
 from vit.errors import UserError
 from vit.image import Preprocess, decode
 from vit.metrics import THRESHOLD
+from vit.predictor import BATCH_SIZE, Streaming, answered, is_image, source_entry
+from vit.predictor import Unreadable as Unreadable
+from vit.predictor import pick_device as pick_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
-    Source = str | Path | bytes | Image | np.ndarray
-
-BATCH_SIZE = 32
+    from vit.detection_predict import DetectionPredictor
+    from vit.predictor import Source
+    from vit.scan import Scan
 
 
 class Scored(NamedTuple):
@@ -65,9 +67,9 @@ class Prediction:
 
     def to_dict(self, k: int = 5) -> dict[str, Any]:
         """Plain values for JSON: source (when it is a path), label, score, labels, top."""
-        path = {"source": str(self.source)} if isinstance(self.source, str | Path) else {}
         top = [scored._asdict() for scored in self.top(k)]
-        return {**path, "label": self.label, "score": self.score, "labels": list(self.labels), "top": top}
+        answer = {"label": self.label, "score": self.score, "labels": list(self.labels), "top": top}
+        return source_entry(self.source) | answer
 
     def plot(self, k: int = 5) -> Figure:
         """The image beside its k best scores. Save it with `.savefig("answer.png")`; a notebook shows it as it is."""
@@ -76,19 +78,7 @@ class Prediction:
         return draw_prediction(decode(self.source), self.top(k))
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """An image that could not be decoded."""
-
-    source: Any
-    reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        path = {"source": str(self.source)} if isinstance(self.source, str | Path) else {}
-        return {**path, "error": self.reason}
-
-
-class Predictor:
+class Predictor(Streaming[np.ndarray, Prediction]):
     """A model in evaluation mode with its classes and preprocessing.
 
     Args:
@@ -108,49 +98,25 @@ class Predictor:
         self.temperature: float = config.get("temperature") or 1.0
         self.threshold = threshold
 
-    def predict(self, x: Source | Iterable[Source], *, batch_size: int = BATCH_SIZE) -> Prediction | list[Prediction]:
-        """One image -> a Prediction; several -> a list in the same order.
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        return self.preprocess.pixels(image)
 
-        An image is a path, bytes of a file, a PIL image or an array (uint8 [H, W, 3] and whatever else
-        `vit.image.decode` takes). Several are any iterable of those, or an array [B, H, W, 3].
-
-        Raises UserError at the first unreadable image; `stream` goes on instead.
-        """
-        if isinstance(x, Tensor):
-            raise UserError(
-                "predict() takes images before preprocessing: paths, bytes, PIL images or numpy arrays. "
-                "A normalised float tensor [B, 3, H, W] goes to Predictor.logits(); for pixels pass tensor.numpy()."
-            )
-        single = _is_image(x)
-        results: list[Prediction] = []
-        for result in self.stream([x] if single else x, batch_size=batch_size):  # pyright: ignore
-            if isinstance(result, Unreadable):
-                raise UserError(result.reason)
-            results.append(result)
-        return results[0] if single else results
-
-    def stream(self, sources: Iterable[Source], *, batch_size: int = BATCH_SIZE) -> Iterator[Prediction | Unreadable]:
-        """Predictions one after another, in order, in batches, with memory for one batch only."""
-        for result in self.each(self.logits, sources, batch_size=batch_size):
-            yield result if isinstance(result, Unreadable) else self._prediction(*result)
+    def answer(self, prepared: list[np.ndarray], sources: list[Any]) -> list[Prediction]:
+        rows = self._run(self.logits, prepared, sources)
+        return [self._prediction(row, source) for row, source in rows]
 
     def each(
         self, forward: Callable[[Tensor], Tensor], sources: Iterable[Source], *, batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[Tensor, Source] | Unreadable]:
         """What `forward` (normalised images float32 [B, 3, H, W] -> [B, ...]) gives of each image, on the CPU, and the
         image, in order. Run in batches, with memory for one batch only."""
-        iterator = iter(sources)
-        while chunk := list(islice(iterator, batch_size)):
-            readable: list[np.ndarray] = []
-            failed: dict[int, Unreadable] = {}
-            for i, source in enumerate(chunk):
-                try:
-                    readable.append(self.preprocess.pixels(decode(source)))
-                except UserError as error:
-                    failed[i] = Unreadable(source, str(error))
-            values = iter(forward(self.preprocess.tensor(np.stack(readable))).cpu() if readable else ())
-            for i, source in enumerate(chunk):
-                yield failed[i] if i in failed else (_finite(next(values), source), source)
+        return answered(sources, self.prepare, partial(self._run, forward), batch_size)
+
+    def _run(
+        self, forward: Callable[[Tensor], Tensor], prepared: list[np.ndarray], sources: list[Any]
+    ) -> list[tuple[Tensor, Any]]:
+        values = forward(self.preprocess.tensor(np.stack(prepared))).cpu()
+        return [(_finite(value, source), source) for value, source in zip(values, sources, strict=True)]
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -169,7 +135,7 @@ class Predictor:
             model: Any = self.model
             return model.pool(model.forward_features(x.to(self.device))).float()
         rows = []
-        for result in self.each(self.features, [x] if _is_image(x) else x, batch_size=batch_size):  # pyright: ignore
+        for result in self.each(self.features, [x] if is_image(x) else x, batch_size=batch_size):  # pyright: ignore
             if isinstance(result, Unreadable):
                 raise UserError(result.reason)
             rows.append(result[0])
@@ -202,23 +168,30 @@ class Predictor:
         )
 
 
-def load(checkpoint: str | Path, device: str = "auto", *, threshold: float = THRESHOLD) -> Predictor:
-    """A checkpoint folder, or a run folder (its best checkpoint) -> Predictor. Raises UserError if it is neither."""
+def load(
+    checkpoint: str | Path,
+    device: str = "auto",
+    *,
+    threshold: float | Mapping[str, float] | Literal["per-class"] | None = None,
+    limit: int | None = None,
+    scan: Scan | None = None,
+) -> Predictor | DetectionPredictor:
+    """A checkpoint folder, or a run folder (its best checkpoint) -> what predicts with it.
+
+    threshold, limit, scan: see `DetectionPredictor`; None is the default. A classifier takes a number as threshold
+    and nothing else.
+
+    Raises UserError if it is no checkpoint, or on an option that is not for its task.
+    """
+    config = load_config(find_checkpoint(checkpoint))
+    if config.get("task") == "detection":
+        from vit.detection_predict import load_detection_predictor
+
+        return load_detection_predictor(checkpoint, device=device, threshold=threshold, limit=limit, scan=scan)
+    if limit is not None or scan is not None or not isinstance(threshold, float | int | None):
+        raise UserError(f"{checkpoint} is a classifier: limit, scan and thresholds by class are for detectors.")
     model, config = load_model(checkpoint)
-    return Predictor(model, config, device=device, threshold=threshold)
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto" -> the GPU when there is one, else the CPU. Raises UserError when `name` cannot be used here."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device {name!r} cannot be used here: {reason} Try auto or cpu.") from None
-    return device
+    return Predictor(model, config, device=device, threshold=THRESHOLD if threshold is None else threshold)
 
 
 def _finite(values: Tensor, source: Any) -> Tensor:
@@ -229,9 +202,3 @@ def _finite(values: Tensor, source: Any) -> Tensor:
             "diverged. Load an earlier checkpoint."
         )
     return values
-
-
-def _is_image(x: Any) -> bool:
-    if isinstance(x, np.ndarray):
-        return x.ndim < 4
-    return isinstance(x, str | Path | bytes | bytearray) or hasattr(x, "read") or hasattr(x, "getbands")

@@ -14,13 +14,12 @@ import numpy as np
 from vit.errors import UserError
 from vit.evaluate import Outputs, worst_mistakes
 from vit.plots import Tile, confused_pairs, draw_confusion, draw_curves, draw_mistakes, save
+from vit.summary import HARDEST, LISTED_CLASSES, Summary, print_summary, summary_lines
+from vit.summary import percent as _percent
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-# More classes than this are not listed one by one on the screen: only the hardest are.
-LISTED_CLASSES = 20
-HARDEST = 10
 CONFUSIONS = 5
 
 
@@ -91,52 +90,18 @@ def defined(values: Any) -> Any:
 
 
 def print_report(result: dict[str, Any], console: Console | None = None) -> None:
-    """The test report: the figures, then a line for every class (the hardest ones when there are many).
-
-    Boxes and colors on a terminal; plain lines in a pipe, a file or a log, where nothing is wrapped or cut.
-    """
-    from rich.console import Console
-
-    console = console or Console()
-    if console.is_terminal:
-        _print_rich(result, console)
-    else:
-        for line in report_lines(result):
-            console.file.write(line + "\n")
+    """The test report of a classifier: the figures, then a line for every class (the hardest when there are many)."""
+    print_summary(_summary(result), console)
 
 
 def report_lines(result: dict[str, Any]) -> list[str]:
     """The report as plain text, a figure a line."""
-    lines = [_title(result)]
-    lines += [f"  {name:<22} {value}" for name, value in _figures(result)]
+    return summary_lines(_summary(result))
+
+
+def _summary(result: dict[str, Any]) -> Summary:
     header, rows = _class_rows(result)
-    width = max(len(row[0]) for row in [header, *rows])
-    lines += ["", f"  {header[0]:<{width}} " + " ".join(f"{cell:>9}" for cell in header[1:])]
-    lines += [f"  {row[0]:<{width}} " + " ".join(f"{cell:>9}" for cell in row[1:]) for row in rows]
-    lines += [f"  confused: {line}" for line in _confusions(result)]
-    return lines
-
-
-def _print_rich(result: dict[str, Any], console: Console) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    figures = Table(box=None, show_header=False, padding=(0, 2, 0, 1))
-    for i, (name, value) in enumerate(_figures(result)):
-        figures.add_row(Text(name, style="dim"), Text(value, style="bold green" if i == 0 else ""))
-    header, rows = _class_rows(result)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), header_style="dim")
-    for i, cell in enumerate(header):
-        table.add_column(cell, justify="left" if i == 0 else "right", no_wrap=i > 0)
-    for row in rows:
-        # Text, not markup: a class may be called [red].
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(Text(_title(result), style="bold"))
-    console.print(figures)
-    console.print(table)
-    for line in _confusions(result):
-        console.print(Text(f" confused: {line}", style="yellow"))
+    return Summary(_title(result), _figures(result), header, rows, _confusions(result))
 
 
 def _title(result: dict[str, Any]) -> str:
@@ -191,8 +156,4 @@ def _confusions(result: dict[str, Any]) -> list[str]:
     if not result.get("confusion"):
         return []
     pairs = confused_pairs(np.array(result["confusion"]), list(result["per_class"]), CONFUSIONS)
-    return [f"{pair.true} taken for {pair.predicted}, {pair.count} times" for pair in pairs if pair.count > 1]
-
-
-def _percent(value: float | None) -> str:
-    return "undefined" if value is None or math.isnan(value) else f"{100 * value:.2f} %"
+    return [f"confused: {pair.true} taken for {pair.predicted}, {pair.count} times" for pair in pairs if pair.count > 1]

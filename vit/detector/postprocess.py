@@ -30,6 +30,10 @@ class Found(NamedTuple):
     dropped: int
     """Predictions that were not finite and were left out."""
 
+    def take(self, rows: Tensor | slice) -> Found:
+        """Some of the boxes: positions int64 [m], a mask bool [n] or a slice."""
+        return Found(self.xyxy[rows], self.scores[rows], self.labels[rows], self.dropped)
+
 
 def find_boxes(
     predictions: Predictions,
@@ -38,23 +42,28 @@ def find_boxes(
     sizes: Sequence[tuple[int, int]],
     *,
     limit: int = LIMIT,
-    threshold: float = 0.0,
-    nms: float | None = None,
 ) -> list[Found]:
     """The `limit` best (query, class) pairs of each image.
 
     input_size: (H, W) of the model's input. placements: (scale_x, scale_y, left, top) of each image in it; sizes:
-    (H, W) of the images. nms: IoU above which the worse of two boxes of a class is left out.
+    (H, W) of the images.
     """
     logits, boxes = predictions.logits.float(), to_xyxy(predictions.boxes.float())
     height, width = input_size
     boxes = boxes * boxes.new_tensor([width, height, width, height])
     # Before anything is cut at a border, which would make an infinite box a finite one.
     finite = boxes.isfinite().all(-1) & logits.isfinite().all(-1)  # [B, Q]
-    found = []
-    for row, box, ok, place, size in zip(logits.sigmoid(), boxes, finite, placements, sizes, strict=True):
-        found.append(_best(row, _in_image(box, place, size), ok, limit, threshold, nms))
-    return found
+    return [
+        _best(row, _in_image(box, place, size), ok, limit)
+        for row, box, ok, place, size in zip(logits.sigmoid(), boxes, finite, placements, sizes, strict=True)
+    ]
+
+
+def suppress(found: Found, overlap: float) -> Found:
+    """Without every box that a better one of its class overlaps by an IoU above `overlap` (non-maximum suppression)."""
+    from torchvision.ops import batched_nms
+
+    return found.take(batched_nms(found.xyxy, found.scores, found.labels, overlap))
 
 
 def _in_image(boxes: Tensor, place: Sequence[float], size: tuple[int, int]) -> Tensor:
@@ -65,16 +74,9 @@ def _in_image(boxes: Tensor, place: Sequence[float], size: tuple[int, int]) -> T
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
-def _best(scores: Tensor, boxes: Tensor, finite: Tensor, limit: int, threshold: float, nms: float | None) -> Found:
+def _best(scores: Tensor, boxes: Tensor, finite: Tensor, limit: int) -> Found:
     classes = scores.shape[1]
     scores = torch.where(finite[:, None], scores, -1.0)
     values, index = scores.flatten().topk(min(limit, scores.numel()))
-    keep = (values >= 0) & (values > threshold) if threshold > 0 else values >= 0
-    values, index = values[keep], index[keep]
-    chosen, labels = boxes[index // classes], index % classes
-    if nms is not None:
-        from torchvision.ops import batched_nms
-
-        kept = batched_nms(chosen, values, labels, nms)
-        chosen, values, labels = chosen[kept], values[kept], labels[kept]
-    return Found(chosen, values, labels, int((~finite).sum()))
+    values, index = values[values >= 0], index[values >= 0]
+    return Found(boxes[index // classes], values, index % classes, int((~finite).sum()))

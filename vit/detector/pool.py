@@ -1,0 +1,34 @@
+"""Boxes of one image found in several passes over it, which are to become one set.
+
+Letters: n boxes of all passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from vit.detector.postprocess import Found
+
+
+def pooled(found: Sequence[Found], limit: int | None = None) -> tuple[Found, np.ndarray]:
+    """The `limit` best of all boxes, best first and on the CPU, and the pass that each is of, int64 [n]."""
+    boxes, scores, labels = (torch.cat(parts).cpu() for parts in zip(*(f[:3] for f in found), strict=True))
+    owner = torch.cat([torch.full((len(f.scores),), i) for i, f in enumerate(found)])
+    order = scores.argsort(descending=True, stable=True)[:limit]
+    pool = Found(boxes, scores, labels, sum(f.dropped for f in found))
+    return pool.take(order), owner[order].numpy()
+
+
+def partners(agreement: np.ndarray, scores: np.ndarray, owner: np.ndarray, free: np.ndarray, least: float) -> list[int]:
+    """The boxes that stand for the same object as one of another pass, given how far they agree with it, [n].
+
+    At most one of each pass, since no pass finds an object twice: of those that are `free` and agree by at least
+    `least` the one with the highest product of agreement and score. Agreement alone would take a box of hardly any
+    score that happens to lie better, and leave the pass's own answer as a second box of the object.
+    """
+    rows = np.flatnonzero((agreement >= least) & free)
+    rows = rows[np.argsort(-agreement[rows] * scores[rows], kind="stable")]
+    return rows[np.unique(owner[rows], return_index=True)[1]].tolist()
