@@ -43,14 +43,16 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from vit.runlog import RunLog
     from vit.runs import open_run, write_recipe
 
+    begun = detection_build.begin_detector(recipe)
+    known = begun.preprocess if begun.knows_boxes else None
+    recipe, chosen = settle_detection(recipe, facts, begun.config.divisor, known)
     torch.manual_seed(recipe.seed)
-    model, notes = detection_build.build_detector(recipe, len(data.classes), recipe.image_size)
-    recipe, chosen = settle_detection(recipe, facts, model.config.divisor)
+    model, notes = detection_build.build_detector(recipe, begun, data.classes)
     tell(*data.notes, *chosen, *notes, *crowded(data, model.config.queries))
     folder, resume = open_run(recipe)
     device = pick_device(recipe.device)
     model.to(device)
-    preprocess = detection_build.detection_preprocess(recipe, facts)
+    preprocess = detection_build.detection_preprocess(recipe, facts, begun)
     counts = torch.from_numpy(data.train.counts())
     task = detection_build.build_detection_task(recipe, model, data.classes, counts, preprocess.size)
     optimizers = build.build_optimizers(recipe, model)
@@ -84,7 +86,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         model.compile()
     ema = Ema(model, recipe.ema) if recipe.ema else None
     with RunLog(folder, steps=loop.steps, start=start) as log:
-        log.say(f"{recipe.model}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}")
+        log.say(f"{begun.name}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}")
         fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
     return report(folder, data, recipe, batches.bad)
 

@@ -10,7 +10,7 @@ import torch
 from vit.detection import Detection
 from vit.detection_losses import DetectionLoss
 from vit.detector import Detector
-from vit.detector.start import create_detector
+from vit.detector.start import Start, begin
 from vit.image import Preprocess
 from vit.losses import inverse_frequency
 from vit.recipes import Facts
@@ -19,22 +19,29 @@ if TYPE_CHECKING:
     from vit.detection_recipes import DetectionRecipe, SettledDetection
 
 
-def build_detector(recipe: DetectionRecipe, classes: int, side: int | None) -> tuple[Detector, list[str]]:
-    """A new detector, or one that starts from `recipe.weights`, and what to tell the user."""
-    fields: dict[str, Any] = {
-        name: getattr(recipe, name) for name in ("queries", "groups", "drop_path") if getattr(recipe, name) is not None
-    }
-    model, notes = create_detector(recipe.model, weights=recipe.weights, num_classes=classes, image_size=side, **fields)
+def begin_detector(recipe: DetectionRecipe) -> Start:
+    """What the recipe's detector begins with: `recipe.weights`, or nothing."""
+    names = ("queries", "groups", "drop_path", "patch_size")
+    fields: dict[str, Any] = {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
+    return begin(recipe.model, weights=recipe.weights, encoder=recipe.encoder, **fields)
+
+
+def build_detector(recipe: SettledDetection, start: Start, classes: Sequence[str]) -> tuple[Detector, list[str]]:
+    """The detector, and what to tell the user. Its class heads are new unless the weights know exactly these classes
+    in this order."""
+    new_head = start.classes != tuple(classes)
+    model, notes = start.build(len(classes), recipe.image_size, new_head=new_head)
     if recipe.freeze:
         model.encoder.requires_grad_(False)
         notes.append("the encoder is frozen: only neck, selection, decoder and heads are trained")
     return model, notes
 
 
-def detection_preprocess(recipe: SettledDetection, facts: Facts) -> Preprocess:
-    """The whole image, normalised by the training set's own statistics."""
-    side = recipe.image_size
-    return Preprocess(size=(side, side), resize=recipe.resize, interpolation="bilinear", mean=facts.mean, std=facts.std)
+def detection_preprocess(recipe: SettledDetection, facts: Facts, start: Start) -> Preprocess:
+    """The whole image, normalised as the weights are used to it, new ones by the training set's own statistics."""
+    side, known = recipe.image_size, start.preprocess
+    mean, std = (facts.mean, facts.std) if known is None else (known.mean, known.std)
+    return Preprocess(size=(side, side), resize=recipe.resize, interpolation="bilinear", mean=mean, std=std)
 
 
 def build_detection_task(

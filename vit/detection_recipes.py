@@ -20,10 +20,16 @@ class DetectionRecipe:
     """Name of the base this was made from."""
     data: str | None = None
     """A folder with COCO annotations (train/_annotations.coco.json or annotations/*train*.json), or scenes."""
-    model: str = "detector_nano"
-    """detector_nano, rfdetr_nano, rfdetr_small, ..., lwdetr_xlarge."""
+    model: str | None = None
+    """detector_nano (if left out), rfdetr_nano, rfdetr_small, ..., lwdetr_xlarge; a detector's weights tell it."""
     weights: str | None = None
-    """Start from this: a run or checkpoint folder of a detector or a classifier, or a public detector's file."""
+    """Start from this: a run or checkpoint folder of a detector or a classifier, a public detector's file or
+    hf:OWNER/REPO, or, with --encoder, those of a plain encoder."""
+    encoder: str | None = None
+    """Put neck and decoder of --model on this encoder of `vitral models`, for example dinov2_s14: whose file --weights
+    is, or a new one."""
+    patch_size: int | None = None
+    """Resize the encoder's patches to this many pixels (14 to 16: pseudo-inverse); its own if left out."""
     out: str | None = None
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None
@@ -42,8 +48,8 @@ class DetectionRecipe:
 
     image_size: int | None = None
     """Side in pixels of the square that images are brought to."""
-    resize: Literal["squash", "letterbox"] = "letterbox"
-    """Ignore the aspect, or pad to a square."""
+    resize: Literal["squash", "letterbox"] | None = None
+    """Ignore the aspect, or pad to a square; as a detector's weights know it, and else letterbox."""
     augment: Literal["none", "light", "lsj"] | None = None
     flip: Literal["auto", "yes", "no"] = "auto"
     """Mirror images; auto: as the augmentation says, and never the digits of scenes."""
@@ -85,7 +91,7 @@ class DetectionRecipe:
     def __post_init__(self) -> None:
         for name, low in (
             ("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1), ("queries", 1),
-            ("groups", 1), ("image_size", 1),
+            ("groups", 1), ("image_size", 1), ("patch_size", 1),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < low:
@@ -97,11 +103,13 @@ class DetectionRecipe:
 
 
 if TYPE_CHECKING:
+    from vit.image import Preprocess
 
     class SettledDetection(DetectionRecipe):
         """A recipe after `settle_detection`: nothing is open but what comes with the model."""
 
         image_size: int
+        resize: Literal["squash", "letterbox"]
         augment: Literal["none", "light", "lsj"]
         epochs: int
         workers: int
@@ -128,8 +136,13 @@ BOXES_SEEN = 400_000
 """Images times epochs that a run from scratch should at least see."""
 
 
-def settle_detection(recipe: DetectionRecipe, facts: Facts, divisor: int) -> tuple[SettledDetection, list[str]]:
-    """Fill in every open field; also the lines that say what was chosen. divisor: of the model's input, in pixels."""
+def settle_detection(
+    recipe: DetectionRecipe, facts: Facts, divisor: int, known: Preprocess | None = None
+) -> tuple[SettledDetection, list[str]]:
+    """Fill in every open field; also the lines that say what was chosen.
+
+    divisor: of the model's input, in pixels. known: how the images were prepared that a detector's weights have seen.
+    """
     r, n = recipe, facts.images
     chosen: dict[str, object] = {}
 
@@ -139,7 +152,8 @@ def settle_detection(recipe: DetectionRecipe, facts: Facts, divisor: int) -> tup
 
     longest = max(facts.size)
     nearest = max(divisor, min(round(longest / divisor), 640 // divisor) * divisor)
-    choose("image_size", nearest)
+    choose("image_size", nearest if known is None else max(known.size))
+    choose("resize", "letterbox" if known is None else known.resize)
     choose("augment", "light" if n < 5_000 else "lsj")
     choose("epochs", max(12, min(300, math.ceil(BOXES_SEEN / max(1, n) / 10))))
     epochs = r.epochs or chosen["epochs"]
@@ -152,7 +166,7 @@ def settle_detection(recipe: DetectionRecipe, facts: Facts, divisor: int) -> tup
     settled = cast("SettledDetection", replace(r, **chosen))  # pyright: ignore[reportArgumentType]
     if settled.image_size % divisor:
         raise UserError(
-            f"--image-size {settled.image_size}: {r.model} takes multiples of {divisor}, for example "
+            f"--image-size {settled.image_size}: the detector takes multiples of {divisor}, for example "
             f"{max(divisor, round(settled.image_size / divisor) * divisor)}."
         )
     h, w = facts.size

@@ -153,12 +153,16 @@ def convert(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
     Raises UserError, naming `source`, when the layout is none of them or a name in it is unknown.
     """
-    layout = next((layout for layout in LAYOUTS if layout.mark in tensors), None)
-    if layout is None:
+    found = next(((name, layout) for layout in LAYOUTS for name in tensors if _ends(name, layout.mark)), None)
+    if found is None:
         raise UserError(
             f"{source} is no detector that is read here ({shown([layout.name for layout in LAYOUTS])}). "
-            f"Its first tensors: {shown(list(tensors), 3)}."
+            f"Its first tensors: {shown(list(tensors), 3)}. If it is an encoder, say which: --encoder dinov2_s14."
         )
+    name, layout = found
+    # A training script may keep the detector as a part of something.
+    outer = name.removesuffix(layout.mark)
+    tensors = {name.removeprefix(outer): tensor for name, tensor in tensors.items() if name.startswith(outer)}
     renamed: dict[str, Tensor] = {}
     unknown = []
     for name, tensor in tensors.items():
@@ -169,7 +173,17 @@ def convert(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
             renamed[new] = tensor
     if unknown:
         raise UserError(f"{source} looks like {layout.name} but has tensors that it has not: {shown(unknown, 5)}.")
+    if missing := [new for new in _NEEDED if new not in renamed]:
+        raise UserError(f"{source} looks like {layout.name} but is not whole: nothing in it is {shown(missing)}.")
     return _reshaped(_fused(renamed))
+
+
+_NEEDED = ("encoder.patch_embed.proj.weight", "encoder.pos_embed", "query", "query_box", "class_head.bias")
+"""Without these nothing can be said about a file; what else is missing is told when a model is filled."""
+
+
+def _ends(name: str, mark: str) -> bool:
+    return name == mark or name.endswith("." + mark)
 
 
 def _renamed(name: str, rules: Rules) -> str | None:
