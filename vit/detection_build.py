@@ -11,8 +11,10 @@ from vit.detection import Detection
 from vit.detection_losses import DetectionLoss
 from vit.detector import Detector
 from vit.detector.start import Start, begin
+from vit.errors import UserError
 from vit.image import Preprocess
 from vit.losses import inverse_frequency
+from vit.optim import depth_of
 from vit.recipes import Facts
 
 if TYPE_CHECKING:
@@ -31,10 +33,26 @@ def build_detector(recipe: SettledDetection, start: Start, classes: Sequence[str
     in this order."""
     new_head = start.classes != tuple(classes)
     model, notes = start.build(len(classes), recipe.image_size, new_head=new_head)
+    return model, notes + freeze(recipe, model, pretrained=bool(start.tensors))
+
+
+def freeze(recipe: SettledDetection, model: Detector, *, pretrained: bool) -> list[str]:
+    """Choose which weights of the encoder the run keeps as they are; what to tell the user."""
+    depth, kept = len(model.encoder.blocks), recipe.freeze_blocks
+    if (recipe.freeze or kept is not None) and not pretrained:
+        name = "--freeze" if recipe.freeze else "--freeze-blocks"
+        raise UserError(f"{name} keeps weights that were learned before: add --weights SRC.")
     if recipe.freeze:
         model.encoder.requires_grad_(False)
-        notes.append("the encoder is frozen: only neck, selection, decoder and heads are trained")
-    return model, notes
+        return ["the encoder is frozen: only neck, selection, decoder and heads are trained"]
+    if kept is None:
+        return []
+    if kept > depth:
+        raise UserError(f"--freeze-blocks {kept}: the encoder has {depth} blocks.")
+    for name, parameter in model.named_parameters():
+        if depth_of(name, depth) <= kept:
+            parameter.requires_grad_(False)
+    return [f"the patch embedding, the positions and {kept} of {depth} blocks are frozen"]
 
 
 def detection_preprocess(recipe: SettledDetection, facts: Facts, start: Start) -> Preprocess:

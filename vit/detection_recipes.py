@@ -50,6 +50,8 @@ class DetectionRecipe:
     """Side in pixels of the square that images are brought to."""
     resize: Literal["squash", "letterbox"] | None = None
     """Ignore the aspect, or pad to a square; as a detector's weights know it, and else letterbox."""
+    multi_scale: float = 0.0
+    """Change the input size from step to step, by up to this share up and down: 0.25 for 75 to 125 %."""
     augment: Literal["none", "light", "lsj"] | None = None
     flip: Literal["auto", "yes", "no"] = "auto"
     """Mirror images; auto: as the augmentation says, and never the digits of scenes."""
@@ -78,6 +80,11 @@ class DetectionRecipe:
     drop_path: float = 0.0
     freeze: bool = False
     """Train the detector's head only, not the encoder."""
+    freeze_blocks: int | None = None
+    """Keep what is before the encoder's blocks (patches, tokens, positions) and the first so many blocks as they
+    are."""
+    balanced: bool = False
+    """Repeat the images with rare classes (repeat-factor sampling)."""
     class_weights: bool = False
     """Weigh the loss of a class by 1 / its frequency."""
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
@@ -91,12 +98,14 @@ class DetectionRecipe:
     def __post_init__(self) -> None:
         for name, low in (
             ("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1), ("queries", 1),
-            ("groups", 1), ("image_size", 1), ("patch_size", 1),
+            ("groups", 1), ("image_size", 1), ("patch_size", 1), ("freeze_blocks", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}.")
-        for name in ("lr", "muon_lr", "warmup", "weight_decay", "workers", "ema"):
+        if self.freeze and self.freeze_blocks is not None:
+            raise UserError("--freeze keeps the whole encoder: leave out --freeze-blocks.")
+        for name in ("lr", "muon_lr", "warmup", "weight_decay", "workers", "ema", "multi_scale"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}.")
