@@ -122,6 +122,12 @@ _HUGGING_LWDETR: Rules = [
     (r"model\.backbone\.backbone\.embeddings\.position_embeddings", "encoder.pos_embed"),
     (r"model\.backbone\.backbone\.embeddings\.projection\.(\w+)", r"encoder.patch_embed.proj.\1"),
     (r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.gamma_([12])", r"encoder.blocks.\1.ls\2.gamma"),
+    # The names of its files; in memory transformers 5 has those of _HUGGING.
+    (
+        r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(\w+)",
+        r"encoder.blocks.\1.attn.\2.\3",
+    ),
+    (r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.attention\.output\.(\w+)", r"encoder.blocks.\1.attn.proj.\2"),
     (
         r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.intermediate\.(fc[12])\.(\w+)",
         r"encoder.blocks.\1.mlp.\2.\3",
@@ -213,7 +219,7 @@ def _fused(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if all(n in tensors for n in names):
             fused[f"{attention}.qkv.{kind}"] = torch.cat([tensors[n] for n in names])
         else:
-            fused[f"{attention}.{part}_bias"] = tensor
+            fused[f"{attention}.{part[0]}_bias"] = tensor
     return fused
 
 
