@@ -44,6 +44,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from vit.engine import fit
     from vit.optim import Ema
     from vit.predict import pick_device
+    from vit.previews import Previews, spread
     from vit.runlog import RunLog
     from vit.runs import open_run, write_recipe
 
@@ -83,8 +84,13 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     if recipe.dry_run:
         return dry_run(task, batches, optimizers, loop)
 
+    previews = None
+    if recipe.previews and data.val:
+        previews = Previews(folder / "previews", data.val, spread(data.val.objects()), data.classes)
+
     def validation() -> Iterable[Any]:
-        return box_eval_loader(data.val, preprocess, batch_size=32, workers=recipe.workers, device=device)
+        loaded = box_eval_loader(data.val, preprocess, batch_size=32, workers=recipe.workers, device=device)
+        return loaded if previews is None else previews.seen(loaded)
 
     config = detection_build.detection_config(task, preprocess, data.record, pipeline.augment.flip)
 
@@ -97,7 +103,18 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     ema = Ema(model, recipe.ema) if recipe.ema else None
     with RunLog(folder, steps=loop.steps, start=start) as log:
         log.say(f"{begun.name}: {sum(p.numel() for p in model.parameters()):,} parameters -> {folder}")
-        fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
+        fit(
+            task,
+            batches,
+            validation if data.val else None,
+            optimizers,
+            loop,
+            log,
+            save,
+            ema=ema,
+            resume=resume,
+            watch=previews.draw if previews is not None else None,
+        )
     return report(folder, data, recipe, batches.bad)
 
 

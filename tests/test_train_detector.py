@@ -119,13 +119,15 @@ def trained(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_and_another_that_starts_from_it(trained: Path, squares: Path, tmp_path: Path, command: Command):
     report = json.loads((trained / "report.json").read_text())
     assert report["n"] == 6 and report["objects"] == 8  # images without objects count (row 17)
+    assert [file.name for file in sorted((trained / "previews").iterdir())] == ["epoch_001.png", "epoch_002.png"]
     code, told, err = command(
         "detect", "--data", squares, "--weights", trained, "--freeze-blocks", 2, "--epochs", 1, "--out",
-        tmp_path / "run", *BRIEF,
+        tmp_path / "run", "--no-previews", *BRIEF,
     )  # fmt: skip
     assert code == 0, err
     assert "8 images have no boxes: they are kept as negatives" in told
     assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told and "new class heads" not in told
+    assert not (tmp_path / "run/previews").exists()
     first, second = (load_file(run / "checkpoints/best/model.safetensors") for run in (trained, tmp_path / "run"))
     for name in first:
         moved = not torch.equal(first[name], second[name])

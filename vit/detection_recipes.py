@@ -94,6 +94,8 @@ class DetectionRecipe:
     """Epochs between evaluations."""
     patience: int | None = None
     """Stop after this many evaluations without a better one."""
+    previews: bool = True
+    """At every evaluation, draw the boxes found in the same 16 validation images into the run's folder previews."""
 
     def __post_init__(self) -> None:
         for name, low in (

@@ -243,7 +243,7 @@ def _plain(value: object) -> str:
 
 def differences(old: Any, new: Any) -> list[str]:
     """ "name: old -> new" for every option that changes what a run computes."""
-    ignored = {"out", "resume", "dry_run", "device", "workers"}
+    ignored = {"out", "resume", "dry_run", "device", "workers", "previews"}
     return [
         f"{f.name}: {getattr(old, f.name)} -> {getattr(new, f.name)}"
         for f in dataclasses.fields(new)
