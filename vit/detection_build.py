@@ -25,7 +25,9 @@ def begin_detector(recipe: DetectionRecipe) -> Start:
     """What the recipe's detector begins with: `recipe.weights`, or nothing."""
     names = ("queries", "groups", "drop_path", "patch_size")
     fields: dict[str, Any] = {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
-    return begin(recipe.model, weights=recipe.weights, encoder=recipe.encoder, **fields)
+    return begin(
+        recipe.model, weights=recipe.weights, encoder=recipe.encoder, trust_pickle=recipe.trust_pickle, **fields
+    )
 
 
 def build_detector(recipe: SettledDetection, start: Start, classes: Sequence[str]) -> tuple[Detector, list[str]]:

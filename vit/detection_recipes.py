@@ -26,10 +26,12 @@ class DetectionRecipe:
     """Start from this: a run or checkpoint folder of a detector or a classifier, a public detector's file or
     hf:OWNER/REPO, or, with --encoder, those of a plain encoder."""
     encoder: str | None = None
-    """Put neck and decoder of --model on this encoder of `vitral models`, for example dinov2_s14: whose file --weights
-    is, or a new one."""
+    """The encoder under the neck and decoder of --model, a name of `vitral models` such as dinov2_s14: the one that
+    --weights are of, or a new one."""
     patch_size: int | None = None
     """Resize the encoder's patches to this many pixels (14 to 16: pseudo-inverse); its own if left out."""
+    trust_pickle: bool = False
+    """Read --weights even if they are a pickle that runs code: only where you trust whoever made it."""
     out: str | None = None
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None

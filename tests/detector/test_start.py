@@ -15,6 +15,8 @@ import vit
 from vit.checkpoint import save_checkpoint
 from vit.classifier import Classifier
 from vit.config import EncoderConfig, Size
+from vit.detection_build import begin_detector
+from vit.detection_recipes import DetectionRecipe
 from vit.detector import PRESETS, Detector, DetectorConfig, detector_changed
 from vit.detector.backbone import into_windows, out_of_windows, tapped_maps
 from vit.detector.flops import detector_flops
@@ -220,6 +222,17 @@ def test_bad_files_are_named(tmp_path: Path, presets: None, capsys: pytest.Captu
         vit.create("rfdetr_nanno")
     with pytest.raises(UserError, match="no field 'querys'"):
         vit.create("lwdetr_tiny", querys=3)
+
+
+def test_a_trusted_pickle_is_read(tmp_path: Path, presets: None, capsys: pytest.CaptureFixture[str]):
+    model = randomized(TINY)
+    torch.save({"model": as_lwdetr(model), "args": Runs()}, tmp_path / "theirs.pth")
+    recipe = DetectionRecipe(data="x", weights=str(tmp_path / "theirs.pth"))
+    with pytest.raises(UserError, match="pass --trust-pickle"):
+        begin_detector(recipe)
+    assert capsys.readouterr().out == ""
+    start = begin_detector(replace(recipe, trust_pickle=True))
+    assert same(start.build()[0], model) and capsys.readouterr().out == "it ran\n"
 
 
 # A name of the registry, a layout of its files, and fields that make it small.
