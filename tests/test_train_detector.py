@@ -203,6 +203,7 @@ def test_images_are_prepared_as_the_weights_know_them(trained: Path):
     assert start.knows_boxes and start.preprocess is not None
     settled, _ = settle_detection(recipe, FACTS, start.config.divisor, start.preprocess)
     assert (settled.image_size, settled.resize) == (32, "letterbox")
+    assert settled.lr < settle_detection(DetectionRecipe(data="x"), FACTS, 32)[0].lr and settled.layer_decay < 1
     assert detection_preprocess(settled, FACTS, start).mean == start.preprocess.mean != FACTS.mean
     # The classes are others: new heads, even though there are as many.
     model, notes = build_detector(settled, start, ["red", "green"])

@@ -36,7 +36,7 @@ class DetectionRecipe:
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None
     batch_size: int = 16
-    lr: float = 5e-4
+    lr: float | None = None
     """Peak learning rate of AdamW."""
     seed: int = 0
     device: str = "auto"
@@ -67,7 +67,7 @@ class DetectionRecipe:
     """muon: torch.optim.Muon on the matrices of the encoder's blocks, AdamW on the rest."""
     muon_lr: float = 0.01
     weight_decay: float = 1e-4
-    layer_decay: float = 1.0
+    layer_decay: float | None = None
     """Factor of the learning rate from one layer of the encoder to the one before it."""
     warmup: float | None = None
     """Epochs of linear warm-up."""
@@ -125,6 +125,8 @@ if TYPE_CHECKING:
         resize: Literal["squash", "letterbox"]
         augment: Literal["none", "light", "lsj"]
         epochs: int
+        lr: float
+        layer_decay: float
         workers: int
         warmup: float
         ema: float
@@ -168,6 +170,9 @@ def settle_detection(
     choose("image_size", nearest if known is None else max(known.size))
     choose("resize", "letterbox" if known is None else known.resize)
     choose("augment", "light" if n < 5_000 else "lsj")
+    # Trained weights move slowly, and the lower their layer the slower (LW-DETR's and RF-DETR's layer decay is 0.8).
+    choose("lr", 5e-4 if r.weights is None else 2e-4)
+    choose("layer_decay", 1.0 if r.weights is None else 0.8)
     choose("epochs", max(12, min(300, math.ceil(BOXES_SEEN / max(1, n) / 10))))
     epochs = r.epochs or chosen["epochs"]
     assert isinstance(epochs, int)
