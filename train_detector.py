@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from vit.errors import UserError
 from vit.recipes import Facts
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from datasets.box_transforms import BoxPipeline
     from datasets.boxset import DetectionData
     from vit.detection_recipes import SettledDetection
@@ -25,6 +28,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
     from datasets import survey
     from datasets.box_loader import box_eval_loader, box_train_loader
+    from datasets.multiscale import MultiScale
     from datasets.open_detection import open_detection
 
     # The data first: a misspelt path is told before a model is built.
@@ -41,22 +45,29 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from vit.engine import fit
     from vit.optim import Ema
     from vit.predictor import pick_device
+    from vit.previews import Previews, spread
     from vit.runlog import RunLog
     from vit.runs import open_run, write_recipe
 
+    begun = detection_build.begin_detector(recipe)
+    known = begun.preprocess if begun.knows_boxes else None
+    recipe, chosen = settle_detection(recipe, facts, begun.config.divisor, known)
     torch.manual_seed(recipe.seed)
-    model, notes = detection_build.build_detector(recipe, len(data.classes), recipe.image_size)
-    recipe, chosen = settle_detection(recipe, facts, model.config.divisor)
+    model, notes = detection_build.build_detector(recipe, begun, data.classes)
     tell(*data.notes, *chosen, *notes, *crowded(data, model.config.queries))
     folder, resume = open_run(recipe)
     device = pick_device(recipe.device)
     model.to(device)
-    preprocess = detection_build.detection_preprocess(recipe, facts)
+    preprocess = detection_build.detection_preprocess(recipe, facts, begun)
     counts = torch.from_numpy(data.train.counts())
     task = detection_build.build_detection_task(recipe, model, data.classes, counts, preprocess.size)
     optimizers = build.build_optimizers(recipe, model)
     pipeline = build_pipeline(recipe, preprocess)
     start = resume["progress"]["step"] if resume else 0
+    side = preprocess.size
+    scales = MultiScale(side, begun.config.divisor, recipe.multi_scale, recipe.seed) if recipe.multi_scale else None
+    if scales is not None:
+        tell("a step's images are of " + ", ".join(f"{w}x{h}" for h, w in scales.sizes) + " pixels")
     batches = box_train_loader(
         data.train,
         pipeline,
@@ -66,14 +77,21 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         seed=recipe.seed,
         start_step=start,
         workers=recipe.workers,
+        repeats=repeated(data) if recipe.balanced else None,
+        scales=scales,
         device=device,
     )
     loop = build.build_loop(recipe, start + len(batches), device)
     if recipe.dry_run:
         return dry_run(task, batches, optimizers, loop)
 
+    previews = None
+    if recipe.previews and data.val:
+        previews = Previews(folder / "previews", data.val, spread(data.val.objects()), data.classes)
+
     def validation() -> Iterable[Any]:
-        return box_eval_loader(data.val, preprocess, batch_size=32, workers=recipe.workers, device=device)
+        loaded = box_eval_loader(data.val, preprocess, batch_size=32, workers=recipe.workers, device=device)
+        return loaded if previews is None else previews.seen(loaded)
 
     config = detection_build.detection_config(task, preprocess, data.record, pipeline.augment.flip)
 
@@ -85,8 +103,19 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         model.compile()
     ema = Ema(model, recipe.ema) if recipe.ema else None
     with RunLog(folder, steps=loop.steps, start=start) as log:
-        log.say(f"{recipe.model}: {count_parameters(model)} -> {folder}")
-        fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
+        log.say(f"{begun.name}: {count_parameters(model)} -> {folder}")
+        fit(
+            task,
+            batches,
+            validation if data.val else None,
+            optimizers,
+            loop,
+            log,
+            save,
+            ema=ema,
+            resume=resume,
+            watch=previews.draw if previews is not None else None,
+        )
     return report(folder, data, recipe, batches.bad)
 
 
@@ -102,12 +131,25 @@ def build_pipeline(recipe: SettledDetection, preprocess: Preprocess) -> BoxPipel
     return BoxPipeline(augment, preprocess)
 
 
+def repeated(data: DetectionData) -> np.ndarray:
+    """How often each training image comes in an epoch so that rare classes are seen."""
+    from datasets.sampling import repeat_factors
+
+    n = len(data.train)
+    images, labels = data.train.labelled()
+    repeats = repeat_factors(images, labels, n, len(data.classes))
+    length = math.ceil(repeats.sum())
+    tell(f"images with rare classes come up to {repeats.max():.1f} times: an epoch is {length:,} images, not {n:,}")
+    return repeats
+
+
 def crowded(data: DetectionData, queries: int) -> list[str]:
     """A warning when images have more objects than the detector has queries."""
-    most = data.train.targets.max(initial=0)
+    objects = data.train.objects()
+    most = objects.max(initial=0)
     if most <= queries:
         return []
-    share = (data.train.targets > queries).mean()
+    share = (objects > queries).mean()
     return [
         f"Warning: {share:.1%} of the training images have more than {queries} objects, up to {most}; the detector "
         f"finds {queries} at most. Add --queries {most}."

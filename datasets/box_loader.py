@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from datasets.box_transforms import BoxPipeline, placed
 from datasets.boxset import BoxSet
 from datasets.loader import BAD_SHARE, Bad, run_reader
+from datasets.multiscale import MultiScale
 from datasets.sampling import Draw, TrainBatches, derive_seed
 from vit.errors import UserError, shown
 from vit.image import Preprocess
@@ -39,11 +40,35 @@ class _Shipped(NamedTuple):
     bad: list[tuple[int, str]]
 
 
+class _Step(NamedTuple):
+    """What a batch is made of."""
+
+    draws: list[Draw]
+    size: tuple[int, int]
+    """(H, W) of its images."""
+
+
+class _Steps(Sampler[_Step]):
+    """The batches of a run with the size of each, which `scales` changes from step to step."""
+
+    def __init__(self, batches: TrainBatches, size: tuple[int, int], scales: MultiScale | None) -> None:
+        self.batches, self.size, self.scales = batches, size, scales
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[_Step]:
+        for step, draws in enumerate(self.batches, self.batches.start_step):
+            yield _Step(draws, self.size if self.scales is None else self.scales.at(step))
+
+
 class _Reader(Dataset[_Shipped]):
     def __init__(self, images: BoxSet, preprocess: Preprocess, pipeline: BoxPipeline | None, seed: int) -> None:
         self.images, self.preprocess, self.pipeline, self.seed = images, preprocess, pipeline, seed
 
-    def __getitem__(self, draws: Sequence[Draw]) -> _Shipped:
+    def __getitem__(self, step: _Step) -> _Shipped:
+        draws, (height, width) = step
+        pipeline = None if self.pipeline is None else self.pipeline.at(step.size)
         pixels: list[np.ndarray] = []
         targets: list[dict[str, Any]] = []
         index: list[int] = []
@@ -55,29 +80,29 @@ class _Reader(Dataset[_Shipped]):
             except UserError as error:
                 bad.append((draw.index, str(error)))
                 return
-            values, target = self._evaluated(image, draw) if self.pipeline is None else self._augmented(image, draw)
+            values, target = (
+                self._evaluated(image, draw) if pipeline is None else self._augmented(image, draw, pipeline)
+            )
             pixels.append(values)
             targets.append(target)
             index.append(draw.index)
 
         for draw in draws:
             read(draw)
-        if not pixels and self.pipeline is not None:
+        if not pixels and pipeline is not None:
             # A training step needs at least one image: the next readable one of the set takes the place.
             for offset in range(1, min(100, len(self.images))):
                 read(draws[0]._replace(index=(draws[0].index + offset) % len(self.images)))
                 if pixels:
                     break
-        height, width = self.preprocess.size
         stacked = np.stack(pixels) if pixels else np.empty((0, height, width, 3), np.uint8)
         return _Shipped(torch.from_numpy(stacked), targets, torch.tensor(index, dtype=torch.int64), bad)
 
-    def _augmented(self, image: np.ndarray, draw: Draw) -> tuple[np.ndarray, dict[str, Any]]:
-        assert self.pipeline is not None
+    def _augmented(self, image: np.ndarray, draw: Draw, pipeline: BoxPipeline) -> tuple[np.ndarray, dict[str, Any]]:
         truth = self.images.annotation(draw.index)
-        done = self.pipeline(image, truth.boxes, derive_seed(self.seed, *draw))
+        done = pipeline(image, truth.boxes, derive_seed(self.seed, *draw))
         return done.pixels, {
-            "boxes": self._shares(done.boxes),
+            "boxes": _shares(done.boxes, pipeline.preprocess.size),
             "labels": torch.from_numpy(truth.labels[done.rows]),
             "crowd": torch.from_numpy(truth.crowd[done.rows]),
             "image_id": self.images.image_id(draw.index),
@@ -88,7 +113,7 @@ class _Reader(Dataset[_Shipped]):
         truth = self.images.annotation(draw.index)
         size = (image.shape[0], image.shape[1])
         return self.preprocess.pixels(image), {
-            "boxes": self._shares(placed(truth.boxes, self.preprocess, size)),
+            "boxes": _shares(placed(truth.boxes, self.preprocess, size), self.preprocess.size),
             "labels": torch.from_numpy(truth.labels),
             "crowd": torch.from_numpy(truth.crowd),
             "image_id": self.images.image_id(draw.index),
@@ -98,12 +123,13 @@ class _Reader(Dataset[_Shipped]):
             "area": torch.from_numpy(truth.area),
         }
 
-    def _shares(self, boxes: np.ndarray) -> torch.Tensor:
-        """xyxy in pixels of the input -> cxcywh as shares of its sides."""
-        height, width = self.preprocess.size
-        xyxy = boxes / np.array([width, height, width, height], np.float32)
-        center, size = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]
-        return torch.from_numpy(np.concatenate([center, size], axis=1).astype(np.float32))
+
+def _shares(boxes: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """xyxy in pixels of an input of (H, W) -> cxcywh as shares of its sides."""
+    height, width = size
+    xyxy = boxes / np.array([width, height, width, height], np.float32)
+    center, extent = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]
+    return torch.from_numpy(np.concatenate([center, extent], axis=1).astype(np.float32))
 
 
 class BoxLoader:
@@ -113,7 +139,7 @@ class BoxLoader:
         self,
         images: BoxSet,
         reader: _Reader,
-        batches: Sequence[list[Draw]] | TrainBatches,
+        batches: Sequence[_Step] | _Steps,
         *,
         workers: int,
         device: torch.device,
@@ -159,16 +185,24 @@ def box_train_loader(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    repeats: np.ndarray | None = None,
+    scales: MultiScale | None = None,
     device: str | torch.device = "cpu",
 ) -> BoxLoader:
     """All batches of a run from `start_step` on, as `datasets.loader.train_loader` gives them.
 
+    repeats: how often each image comes in an epoch (`datasets.sampling.repeat_factors`); once if left out. scales: the
+    size of each step's images; `preprocess.size` if left out.
+
     Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be decoded.
     """
-    batches = TrainBatches(len(images), batch_size, epochs, seed=seed, start_step=start_step, rank=rank, world=world)
+    batches = TrainBatches(
+        len(images), batch_size, epochs, seed=seed, start_step=start_step, rank=rank, world=world, repeats=repeats
+    )
     reader = _Reader(images, preprocess, pipeline, seed)
     limit = max(1, BAD_SHARE * len(images))
-    return BoxLoader(images, reader, batches, workers=workers, device=torch.device(device), bad_limit=limit)
+    steps = _Steps(batches, preprocess.size, scales)
+    return BoxLoader(images, reader, steps, workers=workers, device=torch.device(device), bad_limit=limit)
 
 
 def box_eval_loader(
@@ -183,6 +217,9 @@ def box_eval_loader(
 ) -> BoxLoader:
     """Every image once, in order; what cannot be decoded is left out, never replaced, and listed in `.bad`."""
     mine = range(rank, len(images), world)
-    batches = [[Draw(0, i) for i in mine[first : first + batch_size]] for first in range(0, len(mine), batch_size)]
+    batches = [
+        _Step([Draw(0, i) for i in mine[first : first + batch_size]], preprocess.size)
+        for first in range(0, len(mine), batch_size)
+    ]
     reader = _Reader(images, preprocess, None, seed=0)
     return BoxLoader(images, reader, batches, workers=workers, device=torch.device(device))

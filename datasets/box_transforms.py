@@ -80,6 +80,15 @@ class BoxPipeline:
     def __init__(self, augment: BoxAugment, preprocess: Preprocess) -> None:
         self.augment, self.preprocess = augment, preprocess
         self._colors = Pipeline(augment.colors, preprocess)
+        self._others: dict[tuple[int, int], BoxPipeline] = {}
+
+    def at(self, size: tuple[int, int]) -> BoxPipeline:
+        """The same for another input size (H, W)."""
+        if size == self.preprocess.size:
+            return self
+        if size not in self._others:
+            self._others[size] = BoxPipeline(self.augment, dataclasses.replace(self.preprocess, size=size))
+        return self._others[size]
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, seed: int) -> Augmented:
         rng = np.random.Generator(np.random.PCG64(seed))

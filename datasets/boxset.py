@@ -27,7 +27,7 @@ class Annotation(NamedTuple):
 
 
 class BoxSet(Protocol):
-    """An ImageSet whose images have an `annotation`; `targets` int64 [n] is the number of boxes of each."""
+    """An ImageSet whose images have an `annotation`."""
 
     classes: tuple[str, ...]
     targets: np.ndarray
@@ -36,6 +36,8 @@ class BoxSet(Protocol):
     def name(self, i: int) -> str: ...
     def image(self, i: int) -> np.ndarray: ...
     def counts(self) -> np.ndarray: ...
+    def labelled(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def objects(self) -> np.ndarray: ...
     def annotation(self, i: int) -> Annotation: ...
     def image_id(self, i: int) -> int: ...
     def relabel(self, classes: Sequence[str]) -> None: ...
@@ -74,6 +76,16 @@ class BoxFiles(FileSet):
     def counts(self) -> np.ndarray:
         """Boxes per class, without crowds: int64 [K]."""
         return np.bincount(self.rows.labels[~self.rows.crowd], minlength=len(self.classes))
+
+    def labelled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Image and class of every box that is no crowd: int64 [m] each."""
+        owners = np.repeat(np.arange(len(self)), np.diff(self.ends, prepend=0))
+        single = ~self.rows.crowd
+        return owners[single], self.rows.labels[single]
+
+    def objects(self) -> np.ndarray:
+        """Boxes of each image, without crowds: int64 [n]."""
+        return np.bincount(self.labelled()[0], minlength=len(self))
 
     def select(self, indices: np.ndarray) -> BoxFiles:
         parts = [self.annotation(i) for i in indices.tolist()]

@@ -65,7 +65,7 @@ class Findings:
                 "Are they [x, y, width, height] in pixels?"
             )
         if self.negatives:
-            lines.append(f"{self.file}: {self.negatives} images have no boxes: they are trained on as negatives.")
+            lines.append(f"{self.file}: {self.negatives} images have no boxes: they are kept as negatives.")
         if self.crowd:
             lines.append(f"{self.file}: {self.crowd} crowd boxes: not trained on, ignored in evaluation.")
         return lines

@@ -7,6 +7,7 @@ enough to know the seed and the step.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from vit.errors import UserError
 class Draw(NamedTuple):
     """One sample of a batch. `repeat` counts the earlier draws of the same index in this epoch.
 
-    It is 0 unless sampling is weighted; there, it gives the copies of a rare image different augmentations.
+    It is 0 unless images are drawn again; there, it gives the copies of a rare image different augmentations.
     """
 
     epoch: int
@@ -61,12 +62,46 @@ def balanced_weights(targets: np.ndarray, classes: int) -> np.ndarray:
     return 1 / counts[targets]
 
 
+def repeat_factors(
+    images: np.ndarray, labels: np.ndarray, n: int, classes: int, threshold: float | None = None
+) -> np.ndarray:
+    """How often each of n images should come in an epoch so that rare classes are seen: float64 [n], at least 1.
+
+    An image with classes C has max over c in C of max(1, sqrt(t / f_c)), where f_c is the share of images that have
+    class c (repeat-factor sampling of LVIS, Gupta et al. 2019). images, labels: int64 [m], one row a box. threshold: t;
+    None for the median of f_c, so that the rarer half of the classes is repeated.
+    """
+    pairs = np.unique(images * np.int64(classes) + labels)
+    images, labels = pairs // classes, pairs % classes
+    share = np.bincount(labels, minlength=classes) / max(1, n)
+    if threshold is None:
+        threshold = float(np.median(share[share > 0])) if len(pairs) else 0.0
+    factor = np.sqrt(np.maximum(1, threshold / np.maximum(share, 1e-12)))
+    repeats = np.ones(n)
+    np.maximum.at(repeats, images, factor[labels])
+    return repeats
+
+
+def repeated_order(repeats: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The indices of one epoch, int64 [ceil(sum of repeats)], a pure function of the arguments. On average index i
+    comes in proportion to repeats[i], in any one epoch that number rounded up or down (systematic sampling)."""
+    rng = np.random.Generator(np.random.PCG64(derive_seed(seed, epoch)))
+    length = math.ceil(repeats.sum())
+    shuffled = rng.permutation(len(repeats))
+    ends = np.cumsum(repeats[shuffled]) * (length / repeats.sum())
+    ends[-1] = length  # whatever the sum was rounded to
+    counts = np.diff(np.floor(ends + rng.random()).astype(np.int64), prepend=0)
+    return rng.permutation(np.repeat(shuffled, counts))
+
+
 class TrainBatches(Sampler[list[Draw]]):
     """The batches of a whole run, from `start_step` on, for one rank.
 
     The global batch is a consecutive slice of the epoch's order and rank r takes every `world`-th of it
     from r, so that the global order does not depend on the number of ranks. `batch_size` is the global one.
     A last, short batch of an epoch is left out; a set smaller than the batch is one batch per epoch.
+
+    weights: for `epoch_order`. repeats: for `repeated_order`, which makes an epoch longer than the set.
     """
 
     def __init__(
@@ -80,6 +115,7 @@ class TrainBatches(Sampler[list[Draw]]):
         rank: int = 0,
         world: int = 1,
         weights: np.ndarray | None = None,
+        repeats: np.ndarray | None = None,
     ) -> None:
         if n < 1:
             raise UserError("The training set is empty.")
@@ -89,13 +125,14 @@ class TrainBatches(Sampler[list[Draw]]):
             raise UserError(f"A batch of {min(n, batch_size)} images cannot be shared by {world} processes.")
         self.n = n
         self.batch_size = min(batch_size, n)
-        self.steps_per_epoch = n // self.batch_size
+        self.steps_per_epoch = (n if repeats is None else math.ceil(repeats.sum())) // self.batch_size
         self.steps = epochs * self.steps_per_epoch
         self.seed = seed
         self.start_step = start_step
         self.rank = rank
         self.world = world
         self.weights = weights
+        self.repeats = repeats
 
     def __len__(self) -> int:
         return max(0, self.steps - self.start_step)
@@ -106,8 +143,12 @@ class TrainBatches(Sampler[list[Draw]]):
         for step in range(self.start_step, self.steps):
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
-                order = epoch_order(self.n, self.seed, epoch, self.weights)
-                repeats = _repeats(order) if self.weights is not None else np.zeros(self.n, np.int64)
+                if self.repeats is not None:
+                    order = repeated_order(self.repeats, self.seed, epoch)
+                else:
+                    order = epoch_order(self.n, self.seed, epoch, self.weights)
+                again = self.weights is not None or self.repeats is not None
+                repeats = _repeats(order) if again else np.zeros(self.n, np.int64)
             first = (step % self.steps_per_epoch) * self.batch_size
             mine = slice(first + self.rank, first + self.batch_size, self.world)
             yield [

@@ -52,7 +52,12 @@ def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[
         return model, fresh_preprocess(recipe, facts, side), []
     size = (side, side) if side is not None else None
     model, config, notes = start_from(
-        recipe.weights, tuple(classes), name=recipe.model, image_size=size, **regularizers
+        recipe.weights,
+        tuple(classes),
+        name=recipe.model,
+        image_size=size,
+        trust_pickle=recipe.trust_pickle,
+        **regularizers,
     )
     preprocess = Preprocess.from_dict(config["preprocess"])
     preprocess = replace(preprocess, size=model.config.encoder.image_size, resize=recipe.resize or preprocess.resize)

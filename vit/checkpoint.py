@@ -6,10 +6,12 @@ or the new checkpoint is whole. No pickle is trusted: `trainer.pt` holds tensors
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +152,9 @@ def load_tensors(file: str | Path, *, trust_pickle: bool = False) -> dict[str, T
         except (SafetensorError, OSError) as error:
             raise UserError(f"{file} is not a whole safetensors file: {error}. Fetch or save it again.") from None
     try:
-        content = torch.load(file, map_location="cpu", weights_only=not trust_pickle)
+        # Many training scripts store their arguments beside the weights; these two only hold values.
+        with torch.serialization.safe_globals([argparse.Namespace, types.SimpleNamespace]):
+            content = torch.load(file, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):
             raise UserError(f"{file} is not a whole PyTorch file: it is no pickle. Fetch or save it again.") from None

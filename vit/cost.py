@@ -50,7 +50,8 @@ def measure(model: nn.Module, image_shape: tuple[int, int, int], step: Callable[
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # With gradients: without, the counter stumbles over a model that hands a parameter to one of its parts.
+    with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *image_shape, device=device))
     model.train(was_training)
     step()

@@ -10,31 +10,58 @@ import torch
 from vit.detection import Detection
 from vit.detection_losses import DetectionLoss
 from vit.detector import Detector
-from vit.detector.start import create_detector
+from vit.detector.start import Start, begin
+from vit.errors import UserError
 from vit.image import Preprocess
 from vit.losses import inverse_frequency
+from vit.optim import depth_of
 from vit.recipes import Facts
 
 if TYPE_CHECKING:
     from vit.detection_recipes import DetectionRecipe, SettledDetection
 
 
-def build_detector(recipe: DetectionRecipe, classes: int, side: int | None) -> tuple[Detector, list[str]]:
-    """A new detector, or one that starts from `recipe.weights`, and what to tell the user."""
-    fields: dict[str, Any] = {
-        name: getattr(recipe, name) for name in ("queries", "groups", "drop_path") if getattr(recipe, name) is not None
-    }
-    model, notes = create_detector(recipe.model, weights=recipe.weights, num_classes=classes, image_size=side, **fields)
+def begin_detector(recipe: DetectionRecipe) -> Start:
+    """What the recipe's detector begins with: `recipe.weights`, or nothing."""
+    names = ("queries", "groups", "drop_path", "patch_size")
+    fields: dict[str, Any] = {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
+    return begin(
+        recipe.model, weights=recipe.weights, encoder=recipe.encoder, trust_pickle=recipe.trust_pickle, **fields
+    )
+
+
+def build_detector(recipe: SettledDetection, start: Start, classes: Sequence[str]) -> tuple[Detector, list[str]]:
+    """The detector, and what to tell the user. Its class heads are new unless the weights know exactly these classes
+    in this order."""
+    new_head = start.classes != tuple(classes)
+    model, notes = start.build(len(classes), recipe.image_size, new_head=new_head)
+    return model, notes + freeze(recipe, model, pretrained=bool(start.tensors))
+
+
+def freeze(recipe: SettledDetection, model: Detector, *, pretrained: bool) -> list[str]:
+    """Choose which weights of the encoder the run keeps as they are; what to tell the user."""
+    depth, kept = len(model.encoder.blocks), recipe.freeze_blocks
+    if (recipe.freeze or kept is not None) and not pretrained:
+        name = "--freeze" if recipe.freeze else "--freeze-blocks"
+        raise UserError(f"{name} keeps weights that were learned before: add --weights SRC.")
     if recipe.freeze:
         model.encoder.requires_grad_(False)
-        notes.append("the encoder is frozen: only neck, selection, decoder and heads are trained")
-    return model, notes
+        return ["the encoder is frozen: only neck, selection, decoder and heads are trained"]
+    if kept is None:
+        return []
+    if kept > depth:
+        raise UserError(f"--freeze-blocks {kept}: the encoder has {depth} blocks.")
+    for name, parameter in model.named_parameters():
+        if depth_of(name, depth) <= kept:
+            parameter.requires_grad_(False)
+    return [f"the patch embedding, the positions and {kept} of {depth} blocks are frozen"]
 
 
-def detection_preprocess(recipe: SettledDetection, facts: Facts) -> Preprocess:
-    """The whole image, normalised by the training set's own statistics."""
-    side = recipe.image_size
-    return Preprocess(size=(side, side), resize=recipe.resize, interpolation="bilinear", mean=facts.mean, std=facts.std)
+def detection_preprocess(recipe: SettledDetection, facts: Facts, start: Start) -> Preprocess:
+    """The whole image, normalised as the weights are used to it, new ones by the training set's own statistics."""
+    side, known = recipe.image_size, start.preprocess
+    mean, std = (facts.mean, facts.std) if known is None else (known.mean, known.std)
+    return Preprocess(size=(side, side), resize=recipe.resize, interpolation="bilinear", mean=mean, std=std)
 
 
 def build_detection_task(

@@ -20,15 +20,23 @@ class DetectionRecipe:
     """Name of the base this was made from."""
     data: str | None = None
     """A folder with COCO annotations (train/_annotations.coco.json or annotations/*train*.json), or scenes."""
-    model: str = "detector_nano"
-    """detector_nano, rfdetr_nano, rfdetr_small, ..., lwdetr_xlarge."""
+    model: str | None = None
+    """detector_nano (if left out), rfdetr_nano, rfdetr_small, ..., lwdetr_xlarge; a detector's weights tell it."""
     weights: str | None = None
-    """Start from this: a run or checkpoint folder of a detector or a classifier, or a public detector's file."""
+    """Start from this: a run or checkpoint folder of a detector or a classifier, a public detector's file or
+    hf:OWNER/REPO, or, with --encoder, those of a plain encoder."""
+    encoder: str | None = None
+    """The encoder under the neck and decoder of --model, a name of `vitral models` such as dinov2_s14: the one that
+    --weights are of, or a new one."""
+    patch_size: int | None = None
+    """Resize the encoder's patches to this many pixels (14 to 16: pseudo-inverse); its own if left out."""
+    trust_pickle: bool = False
+    """Read --weights even if they are a pickle that runs code: only where you trust whoever made it."""
     out: str | None = None
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None
     batch_size: int = 16
-    lr: float = 5e-4
+    lr: float | None = None
     """Peak learning rate of AdamW."""
     seed: int = 0
     device: str = "auto"
@@ -42,8 +50,10 @@ class DetectionRecipe:
 
     image_size: int | None = None
     """Side in pixels of the square that images are brought to."""
-    resize: Literal["squash", "letterbox"] = "letterbox"
-    """Ignore the aspect, or pad to a square."""
+    resize: Literal["squash", "letterbox"] | None = None
+    """Ignore the aspect, or pad to a square; as a detector's weights know it, and else letterbox."""
+    multi_scale: float = 0.0
+    """Change the input size from step to step, by up to this share up and down: 0.25 for 75 to 125 %."""
     augment: Literal["none", "light", "lsj"] | None = None
     flip: Literal["auto", "yes", "no"] = "auto"
     """Mirror images; auto: as the augmentation says, and never the digits of scenes."""
@@ -57,7 +67,7 @@ class DetectionRecipe:
     """muon: torch.optim.Muon on the matrices of the encoder's blocks, AdamW on the rest."""
     muon_lr: float = 0.01
     weight_decay: float = 1e-4
-    layer_decay: float = 1.0
+    layer_decay: float | None = None
     """Factor of the learning rate from one layer of the encoder to the one before it."""
     warmup: float | None = None
     """Epochs of linear warm-up."""
@@ -72,6 +82,11 @@ class DetectionRecipe:
     drop_path: float = 0.0
     freeze: bool = False
     """Train the detector's head only, not the encoder."""
+    freeze_blocks: int | None = None
+    """Keep what is before the encoder's blocks (patches, tokens, positions) and the first so many blocks as they
+    are."""
+    balanced: bool = False
+    """Repeat the images with rare classes (repeat-factor sampling)."""
     class_weights: bool = False
     """Weigh the loss of a class by 1 / its frequency."""
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
@@ -81,29 +96,37 @@ class DetectionRecipe:
     """Epochs between evaluations."""
     patience: int | None = None
     """Stop after this many evaluations without a better one."""
+    previews: bool = True
+    """At every evaluation, draw the boxes found in the same 16 validation images into the run's folder previews."""
 
     def __post_init__(self) -> None:
         for name, low in (
             ("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1), ("queries", 1),
-            ("groups", 1), ("image_size", 1),
+            ("groups", 1), ("image_size", 1), ("patch_size", 1), ("freeze_blocks", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < low:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}.")
-        for name in ("lr", "muon_lr", "warmup", "weight_decay", "workers", "ema"):
+        if self.freeze and self.freeze_blocks is not None:
+            raise UserError("--freeze keeps the whole encoder: leave out --freeze-blocks.")
+        for name in ("lr", "muon_lr", "warmup", "weight_decay", "workers", "ema", "multi_scale"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}.")
 
 
 if TYPE_CHECKING:
+    from vit.image import Preprocess
 
     class SettledDetection(DetectionRecipe):
         """A recipe after `settle_detection`: nothing is open but what comes with the model."""
 
         image_size: int
+        resize: Literal["squash", "letterbox"]
         augment: Literal["none", "light", "lsj"]
         epochs: int
+        lr: float
+        layer_decay: float
         workers: int
         warmup: float
         ema: float
@@ -128,8 +151,13 @@ BOXES_SEEN = 400_000
 """Images times epochs that a run from scratch should at least see."""
 
 
-def settle_detection(recipe: DetectionRecipe, facts: Facts, divisor: int) -> tuple[SettledDetection, list[str]]:
-    """Fill in every open field; also the lines that say what was chosen. divisor: of the model's input, in pixels."""
+def settle_detection(
+    recipe: DetectionRecipe, facts: Facts, divisor: int, known: Preprocess | None = None
+) -> tuple[SettledDetection, list[str]]:
+    """Fill in every open field; also the lines that say what was chosen.
+
+    divisor: of the model's input, in pixels. known: how the images were prepared that a detector's weights have seen.
+    """
     r, n = recipe, facts.images
     chosen: dict[str, object] = {}
 
@@ -139,8 +167,12 @@ def settle_detection(recipe: DetectionRecipe, facts: Facts, divisor: int) -> tup
 
     longest = max(facts.size)
     nearest = max(divisor, min(round(longest / divisor), 640 // divisor) * divisor)
-    choose("image_size", nearest)
+    choose("image_size", nearest if known is None else max(known.size))
+    choose("resize", "letterbox" if known is None else known.resize)
     choose("augment", "light" if n < 5_000 else "lsj")
+    # Trained weights move slowly, and the lower their layer the slower (LW-DETR's and RF-DETR's layer decay is 0.8).
+    choose("lr", 5e-4 if r.weights is None else 2e-4)
+    choose("layer_decay", 1.0 if r.weights is None else 0.8)
     choose("epochs", max(12, min(300, math.ceil(BOXES_SEEN / max(1, n) / 10))))
     epochs = r.epochs or chosen["epochs"]
     assert isinstance(epochs, int)
@@ -152,7 +184,7 @@ def settle_detection(recipe: DetectionRecipe, facts: Facts, divisor: int) -> tup
     settled = cast("SettledDetection", replace(r, **chosen))  # pyright: ignore[reportArgumentType]
     if settled.image_size % divisor:
         raise UserError(
-            f"--image-size {settled.image_size}: {r.model} takes multiples of {divisor}, for example "
+            f"--image-size {settled.image_size}: the detector takes multiples of {divisor}, for example "
             f"{max(divisor, round(settled.image_size / divisor) * divisor)}."
         )
     h, w = facts.size

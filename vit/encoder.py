@@ -147,6 +147,8 @@ def init_weights(module: nn.Module) -> None:
     | mixed rotary frequencies        | base^(-4i/d), turned by a random angle for each head |
     | norms, LayerScale               | as constructed (1 and 0; the configured value)     |
     """
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return  # there is nothing to set, and torch would first load its Python references for it (a second)
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02)

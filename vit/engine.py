@@ -84,10 +84,12 @@ def fit(
     *,
     ema: Ema | None = None,
     resume: dict[str, Any] | None = None,
+    watch: Callable[[Any, int], object] | None = None,
 ) -> Progress:
     """Train until `loop.steps` or until validation stands still.
 
-    `resume` is what `save` was last given; `batches` then begin at the step it stopped at.
+    `resume` is what `save` was last given; `batches` then begin at the step it stopped at. `watch` is shown the metrics
+    of every evaluation and the epoch that it ends.
     Raises UserError when the loss is no longer finite.
     """
     model, at = task.model, Progress()
@@ -117,7 +119,10 @@ def fit(
         if not evaluates:
             continue
         weights = ema.state if ema is not None else model.state_dict()
-        numbers = _validate(task, validation, weights, loop.amp) if validation is not None else {}
+        metrics = _validate(task, validation, weights, loop.amp) if validation is not None else None
+        numbers = _numbers(metrics)
+        if metrics is not None and watch is not None:
+            watch(metrics, math.ceil(at.step / loop.steps_per_epoch))
         value = numbers.get(task.score)
         keeps = _keeps(value, at.best, task.uncertainty(numbers))
         at.best_step = at.step if keeps else at.best_step
@@ -195,16 +200,20 @@ def _stands_still(at: Progress, loop: Loop) -> bool:
 
 def _validate(
     task: Task, validation: Callable[[], Iterable[Any]], weights: dict[str, Tensor], amp: torch.dtype | None
-) -> dict[str, Any]:
-    """Numbers of `weights` on the validation data; the model's own weights are back in place afterwards."""
+) -> Metrics:
+    """Metrics of `weights` on the validation data; the model's own weights are back in place afterwards."""
     model = task.model
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(weights)
     try:
-        numbers = evaluate(task, validation(), amp).scalars()
+        return evaluate(task, validation(), amp)
     finally:
         model.load_state_dict(own)
-    return {k: v for k, v in numbers.items() if v is None or isinstance(v, int | float)}
+
+
+def _numbers(metrics: Metrics | None) -> dict[str, Any]:
+    scalars = metrics.scalars() if metrics is not None else {}
+    return {k: v for k, v in scalars.items() if v is None or isinstance(v, int | float)}
 
 
 @dataclass

@@ -105,7 +105,7 @@ class Attention(nn.Module):
         """q [B, N, D], k and v [B, M, D] -> [B, N, D].
 
         mask: broadcast to [B, heads, N, M]; bool (True takes part) or float (added to the scores).
-        rope: cos and sin [N, d] or [heads, N, d] turned into q and k, which then have the same number of tokens.
+        rope: cos and sin, broadcast to [B, heads, N, d], turned into q and k, which have the same number of tokens.
         """
         q, k, v = self._project(q, k, v)
         q, k = self.q_norm(q), self.k_norm(k)

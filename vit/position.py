@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vit.config import Resize
 
 Rope = tuple[Tensor, Tensor]
-"""cos and sin, each [N, d] or [H, N, d], for `rotate`."""
+"""cos and sin for `rotate`, each [N, d], [H, N, d], or whatever else broadcasts to queries [B, H, N, d]."""
 
 RESIZE: dict[Resize, dict[str, Any]] = {
     "antialias": {"mode": "bicubic", "antialias": True},  # timm; DINOv2 with registers; OpenCLIP

@@ -42,6 +42,8 @@ class Recipe:
     weights: str | None = None
     """Start from a run or checkpoint folder, from timm:NAME or hf:OWNER/REPO, or from a file of public weights
     (.safetensors, .pth, .npz, .onnx) together with --model NAME, as `vitral models` lists them."""
+    trust_pickle: bool = False
+    """Read --weights even if they are a pickle that runs code: only where you trust whoever made it."""
     out: str | None = None
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None

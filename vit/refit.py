@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vit.classifier import Classifier, make_head
-from vit.config import ClassifierConfig
+from vit.config import ClassifierConfig, EncoderConfig
 from vit.errors import UserError
 from vit.position import resize_grid, resize_relative
 
@@ -21,28 +21,7 @@ def refit(model: Classifier, config: ClassifierConfig, *, new_head: bool = False
     The head is new when the number of classes differs, or when `new_head` asks for it. Raises UserError where the
     weights cannot be brought to the new shape.
     """
-    old, e = model.config.encoder, config.encoder
-    tensors, notes = dict(model.state_dict()), []
-    kernel = "encoder.patch_embed.proj.weight"
-    if (old.patch_size, old.in_chans) != (e.patch_size, e.in_chans) and old.stem == "conv":
-        raise UserError("a convolutional stem keeps its patch size and its number of channels.")
-    if old.in_chans != e.in_chans:
-        tensors[kernel] = fit_channels(tensors[kernel], old.in_chans, e.in_chans, old.patch_size)
-        notes.append(f"input channels {old.in_chans} -> {e.in_chans}: kernels summed, or repeated and scaled")
-    if old.patch_size != e.patch_size:
-        tensors[kernel] = resize_kernel(tensors[kernel], e.in_chans, old.patch_size, e.patch_size)
-        notes.append(f"patch kernel resized from {old.patch_size} to {e.patch_size} pixels (pseudo-inverse)")
-    if old.grid != e.grid:
-        told = "from {}x{} to {}x{} pixels".format(*old.image_size, *e.image_size)
-        if old.positions == "learned":
-            tensors["encoder.pos_embed"] = resize_grid(
-                tensors["encoder.pos_embed"], old.grid, e.grid, rule=e.position_resize, prefix=e.prefix_positions
-            )
-            notes.append(f"positions resized {told}")
-        for name in [name for name in tensors if name.startswith("encoder.relative.")]:
-            tensors[name] = resize_relative(tensors[name], old.grid, e.grid, e.position_resize)
-        if old.relative_positions:
-            notes.append(f"relative positions resized {told}")
+    tensors, notes = refit_encoder(dict(model.state_dict()), model.config.encoder, config.encoder)
     if new_head or model.config.num_classes != config.num_classes:
         config = replace(config, head_bias=True)  # CLIP's projection has none, a classifier should
         tensors = {name: value for name, value in tensors.items() if not name.startswith("head.")}
@@ -60,6 +39,35 @@ def refit(model: Classifier, config: ClassifierConfig, *, new_head: bool = False
         parameter.requires_grad_(True)
         assert not parameter.is_meta, name
     return new.train(model.training), notes
+
+
+def refit_encoder(
+    tensors: dict[str, Tensor], old: EncoderConfig, new: EncoderConfig
+) -> tuple[dict[str, Tensor], list[str]]:
+    """A model's tensors with those under `encoder.` brought from `old` to `new`: another number of image channels,
+    patch size or native input size; and a line about each. Raises UserError where that cannot be done."""
+    tensors, notes = dict(tensors), []
+    kernel = "encoder.patch_embed.proj.weight"
+    if (old.patch_size, old.in_chans) != (new.patch_size, new.in_chans) and old.stem == "conv":
+        raise UserError("a convolutional stem keeps its patch size and its number of channels.")
+    if old.in_chans != new.in_chans:
+        tensors[kernel] = fit_channels(tensors[kernel], old.in_chans, new.in_chans, old.patch_size)
+        notes.append(f"input channels {old.in_chans} -> {new.in_chans}: kernels summed, or repeated and scaled")
+    if old.patch_size != new.patch_size:
+        tensors[kernel] = resize_kernel(tensors[kernel], new.in_chans, old.patch_size, new.patch_size)
+        notes.append(f"patch kernel resized from {old.patch_size} to {new.patch_size} pixels (pseudo-inverse)")
+    if old.grid != new.grid:
+        told = "from {}x{} to {}x{} pixels".format(*old.image_size, *new.image_size)
+        if old.positions == "learned":
+            tensors["encoder.pos_embed"] = resize_grid(
+                tensors["encoder.pos_embed"], old.grid, new.grid, rule=new.position_resize, prefix=new.prefix_positions
+            )
+            notes.append(f"positions resized {told}")
+        for name in [name for name in tensors if name.startswith("encoder.relative.")]:
+            tensors[name] = resize_relative(tensors[name], old.grid, new.grid, new.position_resize)
+        if old.relative_positions:
+            notes.append(f"relative positions resized {told}")
+    return tensors, notes
 
 
 def fit_channels(kernel: Tensor, old: int, new: int, patch: int) -> Tensor:

@@ -16,6 +16,7 @@ def start_from(
     *,
     name: str | None = None,
     image_size: tuple[int, int] | None = None,
+    trust_pickle: bool = False,
     **encoder: Any,
 ) -> tuple[Classifier, dict[str, Any], list[str]]:
     """A model for `classes` with somebody's weights; a config with its preprocessing; and lines on what was changed.
@@ -25,7 +26,7 @@ def start_from(
     positions are resized to `image_size` (H, W). `encoder` overrides fields of EncoderConfig that have no weights
     (dropout, drop_path).
     """
-    loaded = load(name, source, image_size=image_size, **encoder)
+    loaded = load(name, source, image_size=image_size, trust_pickle=trust_pickle, **encoder)
     model, notes = loaded.model, list(loaded.notes)
     if tuple(loaded.config.get("classes", ())) != tuple(classes):
         model, told = refit(model, replace(model.config, num_classes=len(classes)), new_head=True)

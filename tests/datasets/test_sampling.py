@@ -1,13 +1,21 @@
 """The order of samples: stateless, the same for any number of ranks, resumable at any step (row 41)."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.sampling import TrainBatches, balanced_weights, derive_seed, epoch_order
+from datasets.sampling import (
+    TrainBatches,
+    balanced_weights,
+    derive_seed,
+    epoch_order,
+    repeat_factors,
+    repeated_order,
+)
 from vit.errors import UserError
 
 
@@ -101,3 +109,54 @@ def test_seeds_do_not_collide():
     }
     assert len(seeds) == 4 * 10 * 500
     assert all(0 <= seed < 2**64 for seed in seeds)
+
+
+def test_repeat_factors_are_those_of_lvis():
+    """By the formula of Gupta et al. 2019, written out; images without boxes come once."""
+    rng = np.random.default_rng(0)
+    n, classes = 40, 5
+    rows = [(i, k) for i in range(n) for k in range(classes) if rng.random() < (0.9, 0.5, 0.2, 0.05, 0)[k]]
+    rows += rows[:10]  # a second object of a class in an image changes nothing
+    images, labels = np.array(rows).T
+    share = {k: len({i for i, label in rows if label == k}) / n for k in range(classes)}
+    expected = [
+        max([1.0] + [max(1.0, (0.3 / share[k]) ** 0.5) for i, k in rows if i == image]) for image in range(n)
+    ]
+    np.testing.assert_allclose(repeat_factors(images, labels, n, classes, 0.3), expected)
+    assert expected != [1.0] * n
+    median = float(np.median([share[k] for k in range(4)]))
+    by_default = repeat_factors(images, labels, n, classes)
+    np.testing.assert_array_equal(by_default, repeat_factors(images, labels, n, classes, median))
+    nothing = np.empty(0, np.int64)
+    np.testing.assert_array_equal(repeat_factors(nothing, nothing, 3, classes), [1, 1, 1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(repeats=st.lists(st.floats(1, 9), min_size=1, max_size=30), epoch=st.integers(0, 50))
+def test_every_image_comes_as_often_as_asked_rounded(repeats, epoch):
+    factors = np.array(repeats)
+    order = repeated_order(factors, 3, epoch)
+    assert len(order) == math.ceil(factors.sum())
+    counts = np.bincount(order, minlength=len(factors))
+    scaled = factors * len(order) / factors.sum()
+    assert (counts >= np.floor(scaled - 1e-6)).all() and (counts <= np.ceil(scaled + 1e-6)).all() and counts.min() >= 1
+    np.testing.assert_array_equal(order, repeated_order(factors, 3, epoch))
+
+
+def test_repeats_are_right_on_average_and_shuffled():
+    factors = np.array([1.0, 1.3, 2.5, 1.2])  # their sum is whole: nothing is scaled
+    orders = [repeated_order(factors, 0, epoch) for epoch in range(2000)]
+    counts = np.mean([np.bincount(order, minlength=4) for order in orders], axis=0)
+    np.testing.assert_allclose(counts, factors, atol=0.05)  # 4.5 standard errors
+    first = np.bincount([order[0] for order in orders], minlength=4) / 2000
+    np.testing.assert_allclose(first, factors / 6, atol=0.05)
+
+
+def test_repeated_images_get_their_own_augmentation_and_resume():
+    factors = np.array([1.0, 1.0, 3.4, 1.6])
+    whole = list(TrainBatches(4, 2, 3, repeats=factors))
+    assert len(whole) == 3 * (7 // 2)
+    for epoch in range(3):
+        draws = [draw for draw in flat(whole) if draw.epoch == epoch]
+        assert len(set(draws)) == len(draws)
+    assert list(TrainBatches(4, 2, 3, repeats=factors, start_step=4)) == whole[4:]

@@ -1,6 +1,7 @@
 """Run from outside the repository, where `datasets` is not ours: builds a public detector with random weights, saves
-its weights and its answers. Arguments: which, folder."""
+its weights, as tensors and as its users have them, and its answers. Arguments: which, folder."""
 
+import argparse
 import sys
 import warnings
 
@@ -117,4 +118,8 @@ for height, width in ((128, 128), (192, 192), (128, 192)):
     key = f"{height}x{width}"
     answers |= {f"{key}.images": images, f"{key}.logits": logits.contiguous(), f"{key}.boxes": boxes.contiguous()}
 save_file(saved, f"{FOLDER}/weights.safetensors")
+if WHICH == "rfdetr":  # as the package's training script did
+    torch.save({"model": saved, "args": argparse.Namespace(resolution=128), "epoch": 9}, f"{FOLDER}/weights.pth")
+else:
+    model.save_pretrained(f"{FOLDER}/saved")
 save_file(answers, f"{FOLDER}/answers.safetensors")

@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import vit
 from vit.checkpoint import fit_tensors
 from vit.config import EncoderConfig
-from vit.detector import Detector, DetectorConfig, detector_preset
+from vit.detector import PRESETS, Detector, DetectorConfig, detector_preset
 from vit.detector.foreign import convert
 from vit.errors import UserError
 
@@ -54,13 +55,19 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_same_weights_same_answers(case: str, peer: Callable[..., None], tmp_path: Path):
+def test_same_weights_same_answers(
+    case: str, peer: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     config, package = CASES[case]
     peer("peers.py", case, tmp_path, needs=package)
     model = Detector(config()).eval()
     tensors = convert(load_file(tmp_path / "weights.safetensors"), case)
     fit_tensors(model, tensors, case)
     model.load_state_dict(tensors)
+    name, saved = ("rfdetr_nano" if "rfdetr" in case else "lwdetr_tiny"), tmp_path / "saved"
+    monkeypatch.setitem(PRESETS, name, config())
+    users = vit.create(name, weights=tmp_path / "weights.pth" if case == "rfdetr" else saved)
+    assert all(torch.equal(tensor, users.state_dict()[key]) for key, tensor in model.state_dict().items())
     answers = load_file(tmp_path / "answers.safetensors")
     sizes = {name.split(".")[0] for name in answers}
     assert len(sizes) >= 2

@@ -5,12 +5,15 @@ Letters: B batch, W windows of an image, R prefix tokens, P patches, p patches o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from vit.detector.config import DetectorConfig
 from vit.encoder import Encoder
 from vit.errors import UserError
+from vit.position import Rope
 
 
 def tapped_maps(encoder: Encoder, images: Tensor, config: DetectorConfig) -> list[Tensor]:
@@ -24,6 +27,8 @@ def tapped_maps(encoder: Encoder, images: Tensor, config: DetectorConfig) -> lis
     prefix, side = encoder.config.prefix, config.windows
     windows = side * side
     ropes, masks = encoder.ropes(grid, x.device), encoder.masks(grid, x.device)
+    if windows > 1:
+        ropes = ropes_in_windows(ropes, grid, prefix, config, len(images))
     x = into_windows(x, grid, prefix, side)
     maps = []
     for i, (block, rope, mask) in enumerate(zip(encoder.blocks, ropes, masks, strict=True)):
@@ -59,6 +64,27 @@ def into_windows(x: Tensor, grid: tuple[int, int], prefix: int, side: int) -> Te
     if not prefix:
         return patches
     return torch.cat([x[:, :prefix].repeat_interleave(side * side, dim=0), patches], dim=1)
+
+
+def ropes_in_windows(
+    ropes: Sequence[Rope | None], grid: tuple[int, int], prefix: int, config: DetectorConfig, batch: int
+) -> list[Rope | None]:
+    """Rotary angles, [N, d] or [H, N, d], sorted as the tokens are: every patch keeps its own place in the image.
+
+    -> [B * W, H or 1, R + p, d] for a block in windows, [H or 1, W * (R + p), d] for one that sees everything.
+    """
+
+    def table(angles: Tensor, everywhere: bool) -> Tensor:
+        angles = angles if angles.ndim == 3 else angles[None]
+        parts = into_windows(angles, grid, prefix, config.windows).unflatten(0, (len(angles), -1))  # [H, W, R + p, d]
+        return parts.flatten(1, 2) if everywhere else parts.transpose(0, 1).repeat(batch, 1, 1, 1)
+
+    made: dict[tuple[int, bool], Rope] = {}  # most encoders have one table for all blocks
+    for i, rope in enumerate(ropes):
+        key = (id(rope), i in config.global_blocks)
+        if rope is not None and key not in made:
+            made[key] = (table(rope[0], key[1]), table(rope[1], key[1]))
+    return [made.get((id(rope), i in config.global_blocks)) for i, rope in enumerate(ropes)]
 
 
 def out_of_windows(x: Tensor, grid: tuple[int, int], prefix: int, side: int) -> Tensor:

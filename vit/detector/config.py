@@ -67,11 +67,7 @@ class DetectorConfig:
         for name in ("windows", "layers", "points", "queries", "groups"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         if self.windows > 1:
-            e = self.encoder
-            _check(
-                not (e.rope or e.relative_positions),
-                "windows need absolute positions; with rotary or relative ones leave windows at 1",
-            )
+            _check(not self.encoder.relative_positions, "relative positions know no windows: leave windows at 1")
         if self.tap_norm:
             _check(self.encoder.final_norm, "tap_norm needs the encoder's final_norm")
 

@@ -122,6 +122,12 @@ _HUGGING_LWDETR: Rules = [
     (r"model\.backbone\.backbone\.embeddings\.position_embeddings", "encoder.pos_embed"),
     (r"model\.backbone\.backbone\.embeddings\.projection\.(\w+)", r"encoder.patch_embed.proj.\1"),
     (r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.gamma_([12])", r"encoder.blocks.\1.ls\2.gamma"),
+    # The names of its files; in memory transformers 5 has those of _HUGGING.
+    (
+        r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(\w+)",
+        r"encoder.blocks.\1.attn.\2.\3",
+    ),
+    (r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.attention\.output\.(\w+)", r"encoder.blocks.\1.attn.proj.\2"),
     (
         r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.intermediate\.(fc[12])\.(\w+)",
         r"encoder.blocks.\1.mlp.\2.\3",
@@ -153,12 +159,16 @@ def convert(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
     Raises UserError, naming `source`, when the layout is none of them or a name in it is unknown.
     """
-    layout = next((layout for layout in LAYOUTS if layout.mark in tensors), None)
-    if layout is None:
+    found = next(((name, layout) for layout in LAYOUTS for name in tensors if _ends(name, layout.mark)), None)
+    if found is None:
         raise UserError(
             f"{source} is no detector that is read here ({shown([layout.name for layout in LAYOUTS])}). "
-            f"Its first tensors: {shown(list(tensors), 3)}."
+            f"Its first tensors: {shown(list(tensors), 3)}. If it is an encoder, say which: --encoder dinov2_s14."
         )
+    name, layout = found
+    # A training script may keep the detector as a part of something.
+    outer = name.removesuffix(layout.mark)
+    tensors = {name.removeprefix(outer): tensor for name, tensor in tensors.items() if name.startswith(outer)}
     renamed: dict[str, Tensor] = {}
     unknown = []
     for name, tensor in tensors.items():
@@ -169,7 +179,17 @@ def convert(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
             renamed[new] = tensor
     if unknown:
         raise UserError(f"{source} looks like {layout.name} but has tensors that it has not: {shown(unknown, 5)}.")
+    if missing := [new for new in _NEEDED if new not in renamed]:
+        raise UserError(f"{source} looks like {layout.name} but is not whole: nothing in it is {shown(missing)}.")
     return _reshaped(_fused(renamed))
+
+
+_NEEDED = ("encoder.patch_embed.proj.weight", "encoder.pos_embed", "query", "query_box", "class_head.bias")
+"""Without these nothing can be said about a file; what else is missing is told when a model is filled."""
+
+
+def _ends(name: str, mark: str) -> bool:
+    return name == mark or name.endswith("." + mark)
 
 
 def _renamed(name: str, rules: Rules) -> str | None:
@@ -199,7 +219,7 @@ def _fused(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if all(n in tensors for n in names):
             fused[f"{attention}.qkv.{kind}"] = torch.cat([tensors[n] for n in names])
         else:
-            fused[f"{attention}.{part}_bias"] = tensor
+            fused[f"{attention}.{part[0]}_bias"] = tensor
     return fused
 
 

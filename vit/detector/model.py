@@ -85,6 +85,8 @@ def init_detector(model: Detector) -> None:
     | queries                                   | normal, std 1; their boxes 0                              |
     | deformable attention                      | `DeformableAttention.init_weights`                        |
     """
+    if model.query.is_meta:
+        return
     for part in (model.selection, model.decoder, model.class_head, model.box_head):
         for module in part.modules():
             if isinstance(module, nn.Linear):

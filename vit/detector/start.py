@@ -1,8 +1,13 @@
-"""A detector with somebody's weights: another detector's, or a plain encoder's under a new head."""
+"""A detector with somebody's weights: another detector's, or a plain encoder's under a new head.
+
+Two steps, since a caller that chooses the input size must know first what it may be a multiple of: `begin` reads the
+weights and says what the detector is, `Start.build` makes it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,53 +16,161 @@ from torch import Tensor
 
 from vit.checkpoint import WEIGHTS, find_checkpoint, fit_tensors, load_config, load_tensors
 from vit.config import EncoderConfig, changed
+from vit.detector.backbone import check_size
 from vit.detector.config import DetectorConfig, detector_changed, detector_preset
-from vit.detector.foreign import convert
 from vit.detector.model import Detector
+from vit.detector.public import read_detector
+from vit.detector.refit import refit_detector
 from vit.errors import UserError
+from vit.image import Preprocess
+from vit.pretrained.fetch import is_remote
+from vit.pretrained.load import is_public, load
+from vit.pretrained.registry import by_source, find
 
+DEFAULT = "detector_nano"
 TAPS = 4
 """Depths at which the tokens of a plain encoder are taken."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a detector begins with, before its classes and its input size are known."""
+
+    name: str
+    """What it is, for people."""
+    config: DetectorConfig
+    encoder: EncoderConfig
+    """As the weights have it, where `config.encoder` is what was asked for."""
+    tensors: dict[str, Tensor]
+    """Under the names of `Detector`: all of them, or those of the encoder, or none."""
+    source: str
+    preprocess: Preprocess | None = None
+    """How the images were prepared that the weights have seen."""
+    classes: tuple[str, ...] = ()
+    """What the class heads of the weights know, where that is written down."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def knows_boxes(self) -> bool:
+        """Whether the weights are a detector's."""
+        return "class_head.bias" in self.tensors
+
+    def build(
+        self, num_classes: int | None = None, image_size: int | tuple[int, int] | None = None, *, new_head: bool = False
+    ) -> tuple[Detector, list[str]]:
+        """The detector, and a line about each thing that differs from the weights.
+
+        num_classes: None keeps the heads' number. image_size: (H, W), or the side of a square, that learned positions
+        are brought to; a detector takes any other size, too. new_head: class heads start anew even if their number
+        fits. Raises UserError on an image size that does not divide, and on weights that do not fit.
+        """
+        encoder = self.config.encoder
+        if image_size is not None:
+            size = (image_size, image_size) if isinstance(image_size, int) else image_size
+            check_size(size, self.config)
+            encoder = replace(encoder, image_size=size)
+        classes = self.config.num_classes if num_classes is None else num_classes
+        model = Detector(replace(self.config, encoder=encoder, num_classes=classes))
+        if not self.tensors:
+            return model, list(self.notes)
+        own: dict[str, Tensor] = model.state_dict()
+        tensors, notes = refit_detector(self.tensors, self.encoder, own, model.config, new_head=new_head)
+        if not self.knows_boxes:
+            fit_tensors(model.encoder, {n.removeprefix("encoder."): t for n, t in tensors.items()}, self.source)
+            tensors = {**own, **tensors}
+        fit_tensors(model, tensors, self.source)
+        model.load_state_dict(tensors)
+        return model, [*self.notes, *notes]
+
+
 def create_detector(
-    name: str,
+    name: str | None = None,
     *,
     weights: str | Path | None = None,
+    encoder: str | None = None,
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     trust_pickle: bool = False,
     **fields: Any,
 ) -> tuple[Detector, list[str]]:
-    """A detector of PRESETS by name, and what there is to tell of its weights, a line each.
+    """`begin` and `Start.build` in one."""
+    start = begin(name, weights=weights, encoder=encoder, trust_pickle=trust_pickle, **fields)
+    return start.build(num_classes, image_size)
 
-    weights: a run or checkpoint folder of a detector or a classifier, or a .pth or .safetensors file of a public
-    detector (see `vit.detector.foreign`). With a detector's weights, num_classes None keeps its heads.
-    image_size: (H, W) or the side of a square of the learned positions of a new encoder; any other size is resized to
-    at run time. `fields`: of DetectorConfig (queries=100, groups=1), or of its encoder (drop_path=.1).
-    Raises UserError on a name, field or size that does not exist, and on weights that do not fit.
+
+def begin(
+    name: str | None = None,
+    *,
+    weights: str | Path | None = None,
+    encoder: str | None = None,
+    trust_pickle: bool = False,
+    **fields: Any,
+) -> Start:
+    """Read the weights of a detector, or of an encoder that is to become one.
+
+    name: of PRESETS; None for what a detector's weights are, and else for DEFAULT.
+    weights: a run or checkpoint folder of a detector or a classifier; or public weights, as a file, a folder of Hugging
+    Face's, `timm:NAME` or `hf:OWNER/REPO`: a detector's, or, with `encoder`, a plain ViT's.
+    encoder: the public encoder (`vit.models()`) that neck and decoder of `name` are put on: its file's name where
+    `weights` are an encoder's, and without weights a new one.
+    fields: of DetectorConfig (queries=100, groups=1) or of its encoder (drop_path=.1, patch_size=16).
+    Raises UserError on a name or field that does not exist, and on weights that are no detector's and no encoder's.
     """
-    config = detector_preset(name)
-    encoder = {
-        key: fields.pop(key) for key in list(fields) if key in EncoderConfig.__dataclass_fields__ and key not in _BOTH
-    }
-    if image_size is not None and weights is None:
-        encoder["image_size"] = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if num_classes is not None and weights is None:
-        fields["num_classes"] = num_classes
-    config = detector_changed(config, {"encoder": changed(config.encoder, encoder), **fields})
+    preset = detector_preset(name or DEFAULT)
+    inner = {key: fields.pop(key) for key in list(fields) if key in _INNER}
     if weights is None:
-        return Detector(config), []
-    if Path(weights).is_file():
-        tensors = convert(load_tensors(weights, trust_pickle=trust_pickle), str(weights))
-        return _from_detector(_fitted(config, tensors), tensors, num_classes, str(weights))
-    folder = find_checkpoint(weights)
-    stored, tensors = load_config(folder), load_tensors(folder / WEIGHTS)
-    if stored.get("task") == "detection":
-        own = detector_changed(DetectorConfig.from_dict(stored["model"]), fields)
-        own = replace(own, encoder=changed(own.encoder, encoder))
-        return _from_detector(own, tensors, num_classes, str(folder))
-    return _from_encoder(config, stored["model"]["encoder"], encoder, tensors, num_classes, str(folder))
+        config = preset if encoder is None else on_encoder(preset, find(encoder).config.encoder)
+        config = _with(config, fields, inner)
+        title = name or DEFAULT
+        return Start(title if encoder is None else f"{title} on {encoder}", config, config.encoder, {}, "")
+    source = str(weights)
+    if is_public(source):
+        if encoder is None and is_remote(source) and (row := by_source(source)) is not None:
+            encoder = row.name
+        if encoder is None:
+            found = read_detector(name, source, trust_pickle=trust_pickle)
+            config = _with(found.config, fields, inner)
+            return Start(found.name, config, found.config.encoder, found.tensors, source, found.preprocess)
+    else:
+        folder = find_checkpoint(source)
+        stored = load_config(folder)
+        if stored.get("task") == "detection":
+            if encoder is not None:
+                raise UserError(f"{source} is a detector and has its encoder: leave out --encoder {encoder}.")
+            own = DetectorConfig.from_dict(stored["model"])
+            preprocess, classes = Preprocess.from_dict(stored["preprocess"]), tuple(stored["classes"])
+            tensors = load_tensors(folder / WEIGHTS)
+            config = _with(own, fields, inner)
+            return Start(source, config, own.encoder, tensors, str(folder), preprocess, classes)
+    loaded = load(encoder, source, trust_pickle=trust_pickle)
+    old = loaded.model.config.encoder
+    config = _with(on_encoder(preset, old), fields, inner)
+    tensors = {f"encoder.{key}": tensor for key, tensor in loaded.model.encoder.state_dict().items()}
+    if not config.tap_norm:
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("encoder.norm.")}
+    taps = ", ".join(map(str, config.taps))
+    windows = f" in {config.windows}x{config.windows} windows" if config.windows > 1 else ""
+    note = f"new {name or DEFAULT} head on the encoder of {source}{windows}, tapped after blocks {taps}"
+    title = f"{name or DEFAULT} on {encoder or source}"
+    return Start(title, config, old, tensors, source, loaded.preprocess, notes=(note,))
+
+
+def on_encoder(preset: DetectorConfig, encoder: EncoderConfig) -> DetectorConfig:
+    """Neck and decoder of a preset on another encoder, as RF-DETR sits on DINOv2 (Robinson et al. 2025): TAPS taps
+    spread over the depth, each followed by a block that sees the whole image where the preset has windows.
+
+    The encoder keeps its patch size. Relative positions know no windows.
+    """
+    taps = sorted({round(encoder.depth * (i + 1) / TAPS) for i in range(TAPS)} - {0})
+    windows = 1 if encoder.relative_positions else preset.windows
+    return replace(
+        preset,
+        encoder=encoder,
+        taps=tuple(taps),
+        tap_norm=encoder.final_norm,
+        windows=windows,
+        global_blocks=tuple(taps[:-1]) if windows > 1 else (),
+    )
 
 
 def load_detector(path: str | Path) -> tuple[Detector, dict[str, Any]]:
@@ -77,87 +190,12 @@ def load_detector(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     return model.eval(), config
 
 
-_BOTH = ("width", "heads", "mlp", "dropout")
-"""Fields that detector and encoder both have: they mean the detector's."""
+_INNER = {f.name for f in dataclasses.fields(EncoderConfig)} - {f.name for f in dataclasses.fields(DetectorConfig)}
+"""Fields that are the encoder's; those that both have mean the detector's."""
 
 
-def _fitted(config: DetectorConfig, tensors: dict[str, Tensor]) -> DetectorConfig:
-    """The preset with what a file may have otherwise: classes, queries, groups, the grid of the positions."""
-    groups = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("selection."))
-    places = tensors["encoder.pos_embed"].shape[1] - config.encoder.prefix_positions
-    side = round(places**0.5) * config.encoder.patch_size
-    return replace(
-        config,
-        encoder=replace(config.encoder, image_size=(side, side)),
-        num_classes=len(tensors["class_head.bias"]),
-        queries=len(tensors["query"]) // groups,
-        groups=groups,
-    )
-
-
-def _from_detector(
-    config: DetectorConfig, tensors: dict[str, Tensor], num_classes: int | None, source: str
-) -> tuple[Detector, list[str]]:
-    notes = []
-    stored = len(tensors["class_head.bias"])
-    classes = stored if num_classes is None else num_classes
-    model = Detector(replace(config, num_classes=classes))
-    own: dict[str, Tensor] = model.state_dict()
-    if classes != stored:
-        heads = [name for name in own if ".class_head." in f".{name}"]
-        tensors = {**tensors, **{name: own[name] for name in heads}}
-        notes.append(f"new class heads for {classes} classes (the weights know {stored})")
-    # Other numbers of queries or groups: the first ones are kept, new ones are new.
-    groups = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("selection."))
-    if (config.groups, config.queries) != (groups, len(tensors["query"]) // groups):
-        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("selection.", "query"))}
-        for name, tensor in own.items():
-            if name.startswith("selection."):
-                kept[name] = tensors.get(name, tensor)
-            elif name in ("query", "query_box"):
-                kept[name] = _resized(tensors[name], tensor, groups, config)
-        tensors = kept
-        notes.append(f"{config.groups} x {config.queries} queries instead of {groups} groups of the weights")
-    fit_tensors(model, tensors, source)
-    model.load_state_dict(tensors)
-    return model, notes
-
-
-def _resized(old: Tensor, new: Tensor, groups: int, config: DetectorConfig) -> Tensor:
-    """Query tables [groups * queries, ...]: the part that both have is the old one's."""
-    new = new.clone().unflatten(0, (config.groups, config.queries))
-    old = old.unflatten(0, (groups, -1))
-    g, q = min(groups, config.groups), min(old.shape[1], config.queries)
-    new[:g, :q] = old[:g, :q]
-    return new.flatten(0, 1)
-
-
-def _from_encoder(
-    config: DetectorConfig,
-    stored: dict[str, Any],
-    changes: dict[str, Any],
-    tensors: dict[str, Tensor],
-    num_classes: int | None,
-    source: str,
-) -> tuple[Detector, list[str]]:
-    """The head of `config` on the encoder of a classifier: no windows, TAPS taps spread over its depth."""
-    encoder = changed(changed(EncoderConfig(), stored), changes)
-    depth = encoder.depth
-    taps = tuple(sorted({round(depth * (i + 1) / TAPS) for i in range(TAPS)} - {0}))
-    model = Detector(
-        replace(
-            config,
-            encoder=encoder,
-            taps=taps,
-            tap_norm=encoder.final_norm,
-            windows=1,
-            global_blocks=(),
-            num_classes=num_classes or config.num_classes,
-        )
-    )
-    kept = {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
-    if not kept:
-        raise UserError(f"{source} holds no encoder: its first tensors are {', '.join(list(tensors)[:3])}.")
-    fit_tensors(model.encoder, {name.removeprefix("encoder."): tensor for name, tensor in kept.items()}, source)
-    model.load_state_dict({**model.state_dict(), **kept})
-    return model, [f"new detector head on the encoder of {source}, tapped after blocks {', '.join(map(str, taps))}"]
+def _with(config: DetectorConfig, fields: dict[str, Any], inner: dict[str, Any]) -> DetectorConfig:
+    """With other fields, `inner` those of the encoder; another patch size keeps the grid of patches."""
+    if "patch_size" in inner and "image_size" not in inner:
+        inner = {**inner, "image_size": tuple(n * inner["patch_size"] for n in config.encoder.grid)}
+    return detector_changed(config, {"encoder": changed(config.encoder, inner), **fields})

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from vit.errors import UserError, nearest
-from vit.pretrained.source import Source, open_source
+from vit.pretrained.source import FILES, Source, open_source
 
-FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
-"""Names under which a repository may keep its weights, in the order they are tried."""
+
+def open_weights(source: str, *, trust_pickle: bool = False) -> Source:
+    """A file, a folder of Hugging Face's, `timm:NAME` or `hf:OWNER/REPO`. Raises UserError where it cannot be read."""
+    return fetch(source) if is_remote(source) else open_source(source, trust_pickle=trust_pickle)
+
+
+def is_remote(source: str) -> bool:
+    return source.startswith(("timm:", "hf:"))
 
 
 def fetch(source: str) -> Source:

@@ -1,4 +1,4 @@
-"""What models there are, and what each costs."""
+"""What models there are, classifiers and detectors, and what each costs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Listed(NamedTuple):
 
 
 def models(pattern: str = "*") -> list[Listed]:
-    """The models whose weights can be loaded by name; `pattern` as in a shell: `dinov*_s*`. Without the head."""
+    """The models whose weights can be loaded by name; `pattern` as in a shell: `dinov*_s*`. Detectors come last;
+    the others are counted without their head."""
     found = []
     for row in MODELS.values():
         if not fnmatchcase(row.name, pattern):
@@ -38,6 +39,23 @@ def models(pattern: str = "*") -> list[Listed]:
         sources = [f"timm:{row.timm}"] * bool(row.timm) + [f"hf:{row.hf}"] * bool(row.hf)
         licence = FAMILIES[row.family].licence
         found.append(Listed(row.name, row.family, parameters, flops(config), row.image_size, licence, tuple(sources)))
+    return found + _detectors(pattern)
+
+
+def _detectors(pattern: str) -> list[Listed]:
+    from vit.detector import PRESETS, Detector
+    from vit.detector.flops import detector_flops
+    from vit.detector.public import LICENCE, PUBLIC
+
+    found = []
+    for name, public in PUBLIC.items():
+        if not fnmatchcase(name, pattern):
+            continue
+        config, family = PRESETS[name], name.split("_")[0]
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in Detector(config).parameters())
+        cost = detector_flops(config, public.side)
+        found.append(Listed(name, family, parameters, cost, public.side, LICENCE, (public.repository,)))
     return found
 
 

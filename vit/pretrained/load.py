@@ -15,11 +15,11 @@ from vit.errors import UserError, shown
 from vit.image import Preprocess
 from vit.pretrained.facts import config_of_file
 from vit.pretrained.families import FAMILIES
-from vit.pretrained.fetch import fetch
+from vit.pretrained.fetch import is_remote, open_weights
 from vit.pretrained.google_layouts import unstack
 from vit.pretrained.registry import Model, by_source, find, in_layout
 from vit.pretrained.rules import Layout, read, relative
-from vit.pretrained.source import SUFFIXES, Source, open_source
+from vit.pretrained.source import SUFFIXES, Source, is_foreign_folder
 from vit.refit import refit
 
 
@@ -43,7 +43,7 @@ def load(
     trust_pickle: bool = False,
     **encoder: Any,
 ) -> Loaded:
-    """Weights from a file, a checkpoint folder, `timm:NAME` or `hf:OWNER/REPO`.
+    """Weights from a file, a folder (a checkpoint, or Hugging Face's), `timm:NAME` or `hf:OWNER/REPO`.
 
     name: needed where the source does not tell the architecture: a file of any public family. num_classes, image_size
     ((H, W) or the side of a square) and in_chans as wanted; None keeps the file's. `encoder`: other fields of
@@ -62,19 +62,14 @@ def load(
             raise UserError(
                 f"{source}: say which model it is, for example --model dinov2_s14 (`vitral models` lists all)."
             )
-        opened = fetch(source) if _is_remote(source) else open_source(source, trust_pickle=trust_pickle)
-        loaded = from_public(row, opened)
+        loaded = from_public(row, open_weights(source, trust_pickle=trust_pickle))
         patch = row.patch if row.patch != loaded.model.config.encoder.patch_size else None
     return as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
 
 
 def is_public(source: str) -> bool:
-    """Whether this is a file, `timm:` or `hf:`, not a checkpoint folder of ours."""
-    return _is_remote(source) or Path(source).expanduser().suffix in SUFFIXES
-
-
-def _is_remote(source: str) -> bool:
-    return source.startswith(("timm:", "hf:"))
+    """Whether this is a file, a folder of Hugging Face's, `timm:` or `hf:`, not a checkpoint folder of ours."""
+    return is_remote(source) or Path(source).expanduser().suffix in SUFFIXES or is_foreign_folder(source)
 
 
 def from_public(row: Model, source: Source) -> Loaded:

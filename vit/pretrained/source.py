@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from vit.checkpoint import load_tensors
 from vit.errors import UserError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".onnx")
+FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+"""Names under which a Hugging Face folder may keep its weights, in the order they are tried."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,14 @@ class Source:
 
 
 def open_source(file: str | Path, *, trust_pickle: bool = False) -> Source:
-    """A .safetensors, .pth/.pt/.bin (read without running its code), .npz or .onnx file.
+    """A .safetensors, .pth/.pt/.bin (read without running its code), .npz or .onnx file, or the one in a folder of
+    Hugging Face's.
 
     Raises UserError, naming the file, when it is missing, damaged, of another kind, or wants to run code.
     """
     file = Path(file).expanduser()
+    if is_foreign_folder(file):
+        file = next((file / name for name in FILES if (file / name).is_file()), file / FILES[0])
     if not file.is_file():
         raise UserError(f"{file} does not exist (current folder: {Path.cwd()}).")
     if file.suffix not in SUFFIXES:
@@ -47,6 +53,15 @@ def open_source(file: str | Path, *, trust_pickle: bool = False) -> Source:
     if file.suffix == ".onnx":
         return Source.of(_onnx(file), str(file))
     return Source.of(load_tensors(file, trust_pickle=trust_pickle), str(file))
+
+
+def is_foreign_folder(path: str | Path) -> bool:
+    """Whether this is a folder as Hugging Face's `save_pretrained` writes it; ours have a config.json, too."""
+    try:
+        config = json.loads((Path(path).expanduser() / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
 
 
 def _safetensors(file: Path) -> Source:
