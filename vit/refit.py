@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ def refit(model: Classifier, config: ClassifierConfig, *, new_head: bool = False
         tensors[kernel] = fit_channels(tensors[kernel], old.in_chans, e.in_chans, old.patch_size)
         notes.append(f"input channels {old.in_chans} -> {e.in_chans}: kernels summed, or repeated and scaled")
     if old.patch_size != e.patch_size:
-        tensors[kernel] = resize_kernel(tensors[kernel], e.in_chans, old.patch_size, e.patch_size)
+        tensors[kernel] = resize_kernel(tensors[kernel], e.in_chans, old.patch_size, e.patch_size, rule=e.kernel_resize)
         notes.append(f"patch kernel resized from {old.patch_size} to {e.patch_size} pixels (pseudo-inverse)")
     if old.grid != e.grid:
         told = "from {}x{} to {}x{} pixels".format(*old.image_size, *e.image_size)
@@ -73,11 +74,16 @@ def fit_channels(kernel: Tensor, old: int, new: int, patch: int) -> Tensor:
     return planes.flatten(1)
 
 
-def resize_kernel(kernel: Tensor, channels: int, old: int, new: int) -> Tensor:
+def resize_kernel(
+    kernel: Tensor, channels: int, old: int, new: int, *, rule: Literal["bicubic", "bilinear"] = "bicubic"
+) -> Tensor:
     """A linear patch kernel [D, C*p*p] for another patch size, by the pseudo-inverse of resizing a patch (FlexiViT,
-    Beyer et al. 2023, eq. 4): what it gives on an enlarged patch stays what the old one gave on the patch."""
+    Beyer et al. 2023, eq. 4): what it gives on an enlarged patch stays what the old one gave on the patch.
+
+    rule: patches are resized with antialiasing bicubic interpolation (timm), or plain bilinear (big_vision)."""
     basis = torch.eye(old * old, dtype=torch.float32, device=kernel.device).view(-1, 1, old, old)
-    resize = F.interpolate(basis, size=(new, new), mode="bicubic", antialias=True).flatten(1).T  # [new^2, old^2]
+    resized = F.interpolate(basis, size=(new, new), mode=rule, antialias=rule == "bicubic")
+    resize = resized.flatten(1).T  # [new^2, old^2]
     inverse = torch.linalg.pinv(resize.T)  # [new^2, old^2]
     planes = kernel.float().unflatten(1, (channels, old * old))
     return (planes @ inverse.T).flatten(1).to(kernel.dtype)

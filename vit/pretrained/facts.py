@@ -75,7 +75,8 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
     head = shape("head.weight") or shape("head.cls.weight")
     pool_norm = shape("pool_norm.weight") is not None
     pool = config.pool
-    if pool == "attention" and shape("attn_pool.probe") is None:
+    # Without its attention a tower pools the mean, and so does everybody who norms after pooling instead of before.
+    if (pool == "attention" and shape("attn_pool.probe") is None) or (pool == "class" and pool_norm):
         pool = "mean"
     found = replace(
         config,

@@ -64,7 +64,9 @@ def load(
             )
         opened = fetch(source) if _is_remote(source) else open_source(source, trust_pickle=trust_pickle)
         loaded = from_public(row, opened)
-        patch = row.patch if row.patch != loaded.model.config.encoder.patch_size else None
+        patch = None
+        if row.patch != loaded.model.config.encoder.patch_size:  # FlexiViT's files, whose kernel fits many sizes
+            patch, image_size = row.patch, image_size or row.image_size
     return as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
 
 
