@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from vit.config import ClassifierConfig
+from vit.config import ClassifierConfig, EncoderConfig
 from vit.errors import UserError
 from vit.pretrained.rules import Layout, absolute, relative
 from vit.pretrained.source import Source
@@ -65,6 +65,8 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
         layer_scale=(e.layer_scale or 1e-5) if shape(block + "ls1.gamma") else None,
         final_norm=shape("encoder.norm.weight") is not None,
     )
+    pool_norm = shape("pool_norm.weight") is not None
+    _same_family(encoder, e, pool_norm, config.pool_norm, source)
     if position:
         size, placed = _grid(position[-2], encoder.grid, encoder.prefix, source)
         image_size = (size[0] * patch, size[1] * patch)
@@ -73,7 +75,6 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
         side = (math.isqrt(table[0] - 3) + 1) // 2
         encoder = replace(encoder, image_size=(side * patch, side * patch))
     head = shape("head.weight") or shape("head.cls.weight")
-    pool_norm = shape("pool_norm.weight") is not None
     pool = config.pool
     # Without its attention a tower pools the mean, and so does everybody who norms after pooling instead of before.
     if (pool == "attention" and shape("attn_pool.probe") is None) or (pool == "class" and pool_norm):
@@ -87,6 +88,37 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
         head_bias=bool(shape("head.bias") or shape("head.cls.bias")) if head else True,
     )
     return layout.adapt(found, inside)
+
+
+PARTS = {
+    "positions": "positions",
+    "relative_positions": "relative positions",
+    "class_token": "class token",
+    "distill_token": "distillation token",
+    "patch_norm": "norm on the patches",
+    "pre_norm": "norm before the blocks",
+    "attention_norm": "norm inside its attention",
+    "feed_forward_norm": "norm inside its feed-forward layers",
+    "layer_scale": "LayerScale",
+}
+ADDED = ("layer_scale", "distill_token")
+"""Parts that a file may have beyond its family's: nothing else is computed differently for them."""
+
+
+def _same_family(
+    found: EncoderConfig, family: EncoderConfig, pool_norm: bool, family_pool_norm: bool, source: Source
+) -> None:
+    """What is computed differs without these parts, and no key of a file would tell that they are gone."""
+    has, should = ({key: getattr(e, key) not in ("none", None, False) for key in PARTS} for e in (found, family))
+    has["norm"] = found.final_norm or pool_norm
+    should["norm"] = family.final_norm or family_pool_norm
+    lost = [PARTS.get(key, "last norm") for key in has if should[key] and not has[key]]
+    more = [PARTS[key] for key in PARTS if has[key] and not should[key] and key not in ADDED]
+    told = [f"{what} {', '.join(parts)}" for what, parts in (("has no", lost), ("has a", more)) if parts]
+    if told:
+        raise UserError(
+            f"{source.name} {' and '.join(told)}, unlike this family of models. Is it another family's file?"
+        )
 
 
 def _compare(
