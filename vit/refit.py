@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vit.bare import bare, fill, slots
 from vit.classifier import Classifier, make_head
 from vit.config import ClassifierConfig
 from vit.errors import UserError
@@ -54,12 +55,8 @@ def refit(model: Classifier, config: ClassifierConfig, *, new_head: bool = False
             notes.append(f"new head for {config.num_classes} classes ({had})")
         else:
             notes.append("head left out: the model gives pooled features")
-    with torch.device("meta"):
-        new = Classifier(config)
-    new.load_state_dict(tensors, assign=True)
-    for name, parameter in new.named_parameters():
-        parameter.requires_grad_(True)
-        assert not parameter.is_meta, name
+    new = bare(lambda: Classifier(config))
+    fill(slots(new), tensors)
     return new.train(model.training), notes
 
 

@@ -9,30 +9,30 @@ import torch
 
 from vit.config import ClassifierConfig, EncoderConfig
 from vit.errors import UserError
-from vit.pretrained.rules import Layout, absolute, relative
+from vit.pretrained.rules import Layout, Recognised
 from vit.pretrained.source import Source
 
 Shape = tuple[int, ...]
 
 
-def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> ClassifierConfig:
+def config_of_file(file: Recognised, config: ClassifierConfig) -> ClassifierConfig:
     """The config of the model in a file, from the family's `config`. Raises UserError when the sizes differ."""
-    prefix = layout.prefix(set(source.shapes))
-    assert prefix is not None, "the layout was recognised from these keys"
-    inside = relative(set(source.shapes), prefix)
-
-    pairs = list(layout.pairs(1))
+    layout, source, inside = file.layout, file.source, file.inside
+    rows: dict[str, tuple[int, list[str]]] = {}
+    for mine, theirs, _ in layout.pairs(1):
+        if inside.issuperset(theirs):
+            for name in mine:
+                rows.setdefault(name, (len(mine), theirs))
 
     def shape(ours: str) -> Shape | None:
         """Of `ours` as it will be read; None if the file has nothing for it. No data is touched."""
-        for mine, theirs, _ in pairs:
-            if ours in mine and inside.issuperset(theirs):
-                shapes = [source.shapes[absolute(name, prefix)] for name in theirs]
-                empty = [torch.empty(s, device="meta") for s in shapes]
-                parts = [layout.theirs(n, t, config, False) for n, t in zip(theirs, empty, strict=True)]
-                joined = torch.cat(parts) if len(parts) > 1 else parts[0]
-                return tuple(layout.ours(ours, joined.chunk(len(mine))[0], config, False).shape)
-        return None
+        if ours not in rows:
+            return None
+        number, theirs = rows[ours]
+        parts = [layout.theirs(n, torch.empty(file.shape(n), device="meta"), config, False) for n in theirs]
+        joined = torch.cat(parts) if len(parts) > 1 else parts[0]
+        share = joined.chunk(number)[0] if number > 1 else joined
+        return tuple(layout.ours(ours, share, config, False).shape)
 
     e, block = config.encoder, "encoder.blocks.0."
     depth = _depth(layout, inside)
