@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vit.bare import bare, fill, slots
 from vit.classifier import Classifier
 from vit.config import ClassifierConfig
 from vit.errors import UserError, nearest, shown
@@ -111,11 +112,10 @@ def load_model(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     config = load_config(folder)
     if config.get("task") == "detection":
         raise UserError(f"{folder} is a detector; a classifier is needed here.")
-    with torch.device("meta"):  # no time spent on initial values that are overwritten
-        model = Classifier(ClassifierConfig.from_dict(config["model"]))
+    model = bare(lambda: Classifier(ClassifierConfig.from_dict(config["model"])))
     tensors = load_tensors(folder / WEIGHTS)
     fit_tensors(model, tensors, str(folder / WEIGHTS))
-    model.load_state_dict(tensors, assign=True)
+    fill(slots(model), tensors)
     return model.eval(), config
 
 

@@ -13,7 +13,7 @@ from vit.errors import UserError, nearest
 
 Norm = Literal["layernorm", "rmsnorm"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
-Resize = Literal["antialias", "plain", "offset", "bilinear", "aligned", "zoom", "aspect"]
+Resize = Literal["antialias", "plain", "offset", "bilinear", "plain_bilinear", "aligned", "zoom", "aspect"]
 
 
 def _check(ok: bool, message: str) -> None:
@@ -64,6 +64,8 @@ class EncoderConfig:
     """So many of the first prefix tokens have a learned position too (the class token of most public ViTs)."""
     position_resize: Resize = "antialias"
     """How learned positions are brought to another grid (see vit.position): it goes with a checkpoint."""
+    kernel_resize: Literal["bicubic", "bilinear"] = "bicubic"
+    """How the patch kernel is brought to another patch size: timm's way, or big_vision's for FlexiViT."""
     relative_positions: bool = False
     """BEiT's table of a bias for every offset and head, in every block."""
     rope: bool = False

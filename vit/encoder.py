@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vit.config import EncoderConfig
 from vit.errors import UserError
-from vit.layers import Block, ConvPatches, LinearPatches, make_norm
+from vit.layers import NOTHING, Block, ConvPatches, LinearPatches, make_norm
 from vit.position import (
     RelativePositions,
     Rope,
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
         c = self.config = config
         stem = ConvPatches if c.stem == "conv" else LinearPatches
         self.patch_embed = stem(c.in_chans, c.patch_size, c.width, bias=c.patch_bias)
-        self.patch_norm = make_norm(c.norm, c.width, c.eps) if c.patch_norm else nn.Identity()
+        self.patch_norm = make_norm(c.norm, c.width, c.eps) if c.patch_norm else NOTHING
         self.cls_token = nn.Parameter(torch.empty(1, 1, c.width)) if c.class_token else None
         self.dist_token = nn.Parameter(torch.empty(1, 1, c.width)) if c.distill_token else None
         self.reg_token = nn.Parameter(torch.empty(1, c.registers, c.width)) if c.registers else None
@@ -48,15 +48,15 @@ class Encoder(nn.Module):
         learned = c.positions == "learned"
         self.pos_embed = nn.Parameter(torch.empty(1, c.prefix_positions + h * w, c.width)) if learned else None
         rates = [c.drop_path * i / max(1, c.depth - 1) for i in range(c.depth)]
-        self.drop = nn.Dropout(c.dropout)
-        self.norm_pre = make_norm(c.norm, c.width, c.eps) if c.pre_norm else nn.Identity()
+        self.drop = nn.Dropout(c.dropout) if c.dropout else NOTHING
+        self.norm_pre = make_norm(c.norm, c.width, c.eps) if c.pre_norm else NOTHING
         self.blocks = nn.ModuleList(Block(c, drop_path=rate) for rate in rates)
         self.relative = None
         if c.relative_positions:
             self.relative = nn.ModuleList(RelativePositions(c.grid, c.heads, c.position_resize) for _ in rates)
         mixed = c.rope and c.rope_mixed
         self.rope_freqs = nn.Parameter(torch.empty(2, c.depth, c.heads, c.width // c.heads // 2)) if mixed else None
-        self.norm = make_norm(c.norm, c.width, c.eps) if c.final_norm else nn.Identity()
+        self.norm = make_norm(c.norm, c.width, c.eps) if c.final_norm else NOTHING
         self._tables: dict[tuple, Any] = {}
         init_weights(self)
 

@@ -21,7 +21,8 @@ RESIZE: dict[Resize, dict[str, Any]] = {
     "antialias": {"mode": "bicubic", "antialias": True},  # timm; DINOv2 with registers; OpenCLIP
     "plain": {"mode": "bicubic"},  # Hugging Face; DeiT, MAE
     "offset": {"mode": "bicubic"},  # DINO, DINOv2: the scale is (h + .1) / h0, and stays so in the coordinates
-    "bilinear": {"mode": "bilinear", "antialias": True},  # SigLIP 2 NaFlex
+    "bilinear": {"mode": "bilinear", "antialias": True},  # SigLIP 2 NaFlex, FlexiViT
+    "plain_bilinear": {"mode": "bilinear"},  # Perception Encoder
     "aspect": {"mode": "bicubic", "antialias": True},  # NaFlexViT par: to a square, of which the corner is taken
     "aligned": {"mode": "bicubic", "align_corners": True},  # torchvision
     "zoom": {"mode": "bilinear", "align_corners": True},  # vit_jax and big_vision: scipy's zoom of order 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vit.bare import bare, fill, slots
 from vit.classifier import Classifier, make_head
 from vit.config import ClassifierConfig, EncoderConfig
 from vit.errors import UserError
@@ -32,12 +34,8 @@ def refit(model: Classifier, config: ClassifierConfig, *, new_head: bool = False
             notes.append(f"new head for {config.num_classes} classes ({had})")
         else:
             notes.append("head left out: the model gives pooled features")
-    with torch.device("meta"):
-        new = Classifier(config)
-    new.load_state_dict(tensors, assign=True)
-    for name, parameter in new.named_parameters():
-        parameter.requires_grad_(True)
-        assert not parameter.is_meta, name
+    new = bare(lambda: Classifier(config))
+    fill(slots(new), tensors)
     return new.train(model.training), notes
 
 
@@ -54,7 +52,9 @@ def refit_encoder(
         tensors[kernel] = fit_channels(tensors[kernel], old.in_chans, new.in_chans, old.patch_size)
         notes.append(f"input channels {old.in_chans} -> {new.in_chans}: kernels summed, or repeated and scaled")
     if old.patch_size != new.patch_size:
-        tensors[kernel] = resize_kernel(tensors[kernel], new.in_chans, old.patch_size, new.patch_size)
+        tensors[kernel] = resize_kernel(
+            tensors[kernel], new.in_chans, old.patch_size, new.patch_size, rule=new.kernel_resize
+        )
         notes.append(f"patch kernel resized from {old.patch_size} to {new.patch_size} pixels (pseudo-inverse)")
     if old.grid != new.grid:
         told = "from {}x{} to {}x{} pixels".format(*old.image_size, *new.image_size)
@@ -81,11 +81,16 @@ def fit_channels(kernel: Tensor, old: int, new: int, patch: int) -> Tensor:
     return planes.flatten(1)
 
 
-def resize_kernel(kernel: Tensor, channels: int, old: int, new: int) -> Tensor:
+def resize_kernel(
+    kernel: Tensor, channels: int, old: int, new: int, *, rule: Literal["bicubic", "bilinear"] = "bicubic"
+) -> Tensor:
     """A linear patch kernel [D, C*p*p] for another patch size, by the pseudo-inverse of resizing a patch (FlexiViT,
-    Beyer et al. 2023, eq. 4): what it gives on an enlarged patch stays what the old one gave on the patch."""
+    Beyer et al. 2023, eq. 4): what it gives on an enlarged patch stays what the old one gave on the patch.
+
+    rule: patches are resized with antialiasing bicubic interpolation (timm), or plain bilinear (big_vision)."""
     basis = torch.eye(old * old, dtype=torch.float32, device=kernel.device).view(-1, 1, old, old)
-    resize = F.interpolate(basis, size=(new, new), mode="bicubic", antialias=True).flatten(1).T  # [new^2, old^2]
+    resized = F.interpolate(basis, size=(new, new), mode=rule, antialias=rule == "bicubic")
+    resize = resized.flatten(1).T  # [new^2, old^2]
     inverse = torch.linalg.pinv(resize.T)  # [new^2, old^2]
     planes = kernel.float().unflatten(1, (channels, old * old))
     return (planes @ inverse.T).flatten(1).to(kernel.dtype)

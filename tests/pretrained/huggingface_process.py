@@ -18,10 +18,10 @@ spec.loader.exec_module(random_weights)
 
 SIZES = {"native": (64, 64), "other": (48, 96)}
 SMALL = {
-    "hidden_size": 48,
+    "hidden_size": 128,
     "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 96,
+    "num_attention_heads": 2,
+    "intermediate_size": 512,
     "image_size": 64,
     "patch_size": 16,
 }
@@ -41,10 +41,16 @@ def models():
     decoder = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
     config = hf.ViTMAEConfig(**SMALL, mask_ratio=0.0, **{f"decoder_{key}": value for key, value in decoder.items()})
     mae = hf.ViTMAEForPreTraining(config)
+    config = hf.BeitConfig(**SMALL, vocab_size=11, use_mask_token=True, use_relative_position_bias=True)
+    pretraining = hf.BeitForMaskedImageModeling(config)
+    yield "beit_pretraining", pretraining, pretraining.beit, {}
     yield "mae", mae, mae.vit, INTERPOLATE
     dinov2 = hf.Dinov2ForImageClassification(hf.Dinov2Config(**SMALL, num_labels=5))
     yield "dinov2", dinov2, dinov2.dinov2, {}
     yield "dinov2_swiglu", *[hf.Dinov2Model(hf.Dinov2Config(**SMALL, use_swiglu_ffn=True))] * 2, {}
+    registers = hf.Dinov2WithRegistersConfig(**SMALL, num_labels=5)
+    registers = hf.Dinov2WithRegistersForImageClassification(registers)
+    yield "dinov2_registers_classifier", registers, registers.dinov2_with_registers, {}
     yield "dinov2_registers", *[hf.Dinov2WithRegistersModel(hf.Dinov2WithRegistersConfig(**SMALL))] * 2, {}
     yield "dinov3", *[hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**SMALL, num_register_tokens=4))] * 2, {}
     gated = hf.DINOv3ViTConfig(**SMALL, num_register_tokens=4, use_gated_mlp=True, hidden_act="silu")
@@ -54,6 +60,8 @@ def models():
     yield "siglip_classifier", siglip, siglip.vision_model, INTERPOLATE
     clip = hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**SMALL, projection_dim=20))
     yield "clip", clip, clip.vision_model, INTERPOLATE
+    ijepa = hf.IJepaForImageClassification(hf.IJepaConfig(**SMALL, num_labels=5))
+    yield "ijepa_classifier", ijepa, ijepa.ijepa, INTERPOLATE
     yield "ijepa", *[hf.IJepaModel(hf.IJepaConfig(**SMALL))] * 2, INTERPOLATE
     yield "aimv2", *[hf.Aimv2VisionModel(hf.Aimv2VisionConfig(**SMALL, use_head=False))] * 2, {}
     yield "naflex", *[hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**BARE, num_patches=16))] * 2, {}
@@ -85,12 +93,13 @@ def main(out: Path):
             given = inputs(name, random_weights.images(h, w))
             tokens = body(**given, **arguments)
             last = tokens.last_hidden_state
-            answers[f"{size}.tokens"] = (
-                body.post_layernorm(last) if name == "clip" else last
-            )  # it norms the class token
+            # CLIP norms the class token only, BEiT's pre-training outside its body.
+            norm = {"clip": "post_layernorm", "beit_pretraining": "layernorm"}.get(name)
+            part = body if name == "clip" else model
+            answers[f"{size}.tokens"] = getattr(part, norm)(last) if norm else last
             if name in ("clip", "siglip", "dinov3", "dinov3_gated", "naflex"):
                 answers[f"{size}.pooled"] = tokens.pooler_output
-            if model is not body and name != "mae":
+            if model is not body and name not in ("mae", "beit_pretraining"):
                 result = model(**given, **arguments)
                 answers[f"{size}.logits"] = result.image_embeds if name == "clip" else result.logits
         save_file(

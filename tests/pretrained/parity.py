@@ -7,7 +7,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from tests.pretrained.random_weights import randomize
 from vit.classifier import Classifier
+from vit.config import ClassifierConfig
 from vit.pretrained.load import from_public
 from vit.pretrained.registry import find
 from vit.pretrained.source import Source
@@ -29,12 +31,61 @@ def ours_from(name: str, state: dict[str, Tensor], depth: int | None = None) -> 
     return from_public(row, Source.of(state, name)).model
 
 
-def with_fields(model: Classifier, **encoder) -> Classifier:
-    """The same weights with fields of the encoder set wrongly: the negative checks."""
-    config = dataclasses.replace(model.config, encoder=dataclasses.replace(model.config.encoder, **encoder))
-    wrong = Classifier(config).eval()
-    wrong.load_state_dict(model.state_dict())
-    return wrong
+def random_model(config: ClassifierConfig) -> Classifier:
+    with torch.device("meta"):  # no time is spent on initial values
+        model = Classifier(config)
+    model = model.to_empty(device="cpu").eval()
+    randomize(model)
+    return model
+
+
+def with_fields(model: Classifier, **fields) -> Classifier:
+    """The same weights with fields of the encoder or the classifier set wrongly: the negative checks."""
+    own = {key: fields.pop(key) for key in list(fields) if key in ClassifierConfig.__dataclass_fields__}
+    config = dataclasses.replace(model.config, encoder=dataclasses.replace(model.config.encoder, **fields), **own)
+    return made(config, model.state_dict())
+
+
+def other_order(model: Classifier) -> Classifier:
+    """Channels of queries and keys as if the file's order for RoPE, (2i, 2i + 1) or (i, i + d/2), were the other."""
+    e = model.config.encoder
+    pairs = (-1, e.width // e.heads // 2, 2)
+    state = {}
+    for name, value in model.state_dict().items():
+        if ".attn.qkv." in name:
+            q, k, v = value.chunk(3)
+            value = torch.cat([*(part.unflatten(0, pairs).transpose(1, 2).flatten(0, 2) for part in (q, k)), v])
+        elif name.endswith("attn.q_bias"):
+            value = value.unflatten(0, pairs).transpose(1, 2).flatten()
+        state[name] = value
+    return made(model.config, state)
+
+
+def heads_swapped(model: Classifier) -> Classifier:
+    """DeiT's two heads, each on the other's token."""
+    names = {"head.cls.": "head.dist.", "head.dist.": "head.cls."}
+    state = dict(model.state_dict())
+    for name, value in model.state_dict().items():
+        if name[:9] in names or name[:10] in names:
+            mine = next(part for part in names if name.startswith(part))
+            state[name.replace(mine, names[mine])] = value
+    return made(model.config, state)
+
+
+def token_unplaced(model: Classifier) -> Classifier:
+    """The class token without its own position."""
+    state = dict(model.state_dict())
+    position = state["encoder.pos_embed"].clone()
+    position[:, 0] = 0
+    return made(model.config, {**state, "encoder.pos_embed": position})
+
+
+def made(config: ClassifierConfig, state: dict[str, Tensor]) -> Classifier:
+    """Of these very tensors: no time is spent on initial values."""
+    with torch.device("meta"):
+        model = Classifier(config)
+    model.load_state_dict(state, assign=True)
+    return model.eval()
 
 
 @torch.inference_mode()

@@ -74,6 +74,25 @@ def test_another_family_is_told_by_its_layout(state):
     assert "in no known layout" in refused({"a": torch.zeros(1)})
 
 
+@pytest.mark.parametrize(("keys", "told"), [
+    (["pos_embed"], "has no positions"), (["cls_token"], "has no class token"),
+    (["norm.weight", "norm.bias"], "has no last norm"),
+])  # fmt: skip
+def test_a_part_that_the_family_has_is_not_left_out_by_luck(state, keys, told):
+    for key in keys:
+        del state[key]
+    assert told in refused(state)
+
+
+@pytest.mark.parametrize(("more", "told"), [
+    (["norm_pre.weight", "norm_pre.bias"], "has a norm before the blocks"),
+    ([f"blocks.{i}.mlp.norm.{end}" for i in range(2) for end in ("weight", "bias")], "has a norm inside its feed-forw"),
+])  # fmt: skip
+def test_a_part_that_the_family_has_not_is_another_familys(state, more, told):
+    state |= {key: torch.ones(96 if "mlp" in key else 48) for key in more}
+    assert told in refused(state)
+
+
 def test_positions_that_make_no_grid(state):
     state["pos_embed"] = torch.zeros(1, 15, 48)
     assert "15 positions are neither a square grid" in refused(state)

@@ -9,7 +9,6 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from timm.layers import resample_patch_embed
 
 import vit
 from tests.pretrained.parity import error, ours_from
@@ -26,7 +25,7 @@ from vit.pretrained.load import from_public, load
 from vit.pretrained.registry import Model, find
 from vit.pretrained.rules import write
 from vit.pretrained.source import Source
-from vit.refit import fit_channels, resize_kernel
+from vit.refit import fit_channels
 from vit.transfer import start_from
 
 SMALL = Size(48, 2, 3, 96)
@@ -80,13 +79,6 @@ def test_a_timm_file_comes_back_bit_for_bit(name):
     back = exported(ours_from(ours, state, 2), "timm")
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], value) for key, value in state.items())
-
-
-@pytest.mark.parametrize(("size", "patch"), [((64, 64), 8), ((96, 64), 32), ((64, 64), 24)])
-def test_patch_kernels_are_resized_by_the_pseudo_inverse(size, patch):
-    kernel = torch.randn(48, 3, 16, 16)
-    ours = resize_kernel(kernel.flatten(1), 3, 16, patch).view(48, 3, patch, patch)
-    assert error(ours, resample_patch_embed(kernel, [patch, patch])) < 1e-5
 
 
 def test_another_patch_size_at_load_is_said():

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from vit.bare import bare, fill, slots
 from vit.checkpoint import WEIGHTS, find_checkpoint, fit_tensors, load_config, load_tensors
 from vit.config import EncoderConfig, changed
 from vit.detector.backbone import check_size
@@ -182,11 +182,10 @@ def load_detector(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     config = load_config(folder)
     if config.get("task") != "detection":
         raise UserError(f"{folder} is no detector, its task is {config.get('task')}.")
-    with torch.device("meta"):  # no time spent on initial values that are overwritten
-        model = Detector(DetectorConfig.from_dict(config["model"]))
+    model = bare(lambda: Detector(DetectorConfig.from_dict(config["model"])))
     tensors = load_tensors(folder / WEIGHTS)
     fit_tensors(model, tensors, str(folder / WEIGHTS))
-    model.load_state_dict(tensors, assign=True)
+    fill(slots(model), tensors)
     return model.eval(), config
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from vit.config import ClassifierConfig
@@ -46,11 +48,20 @@ CLIP = Layout(
     left_out={"/*": "the text tower"},
     ours=_hook,
 )
+
+
+def _as_numbered(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
+    """The original takes the row and column numbers of any grid as they are; timm scales them to the native grid."""
+    return replace(config, encoder=replace(config.encoder, rope_reference=None))
+
+
 PE = Layout(
     "Perception Encoder (original)",
     ROWS,
     ("conv1.weight", "transformer.resblocks.0.attn.in_proj_weight", "ln_pre.weight", "attn_pool.probe"),
     left_out={"/*": "the text tower"},
-    resize="bilinear",
+    resize="plain_bilinear",
     ours=_hook,
+    adapt=_as_numbered,
 )
+PE_SPATIAL = replace(CLIP, name="Perception Encoder, spatial (original)", resize="plain_bilinear", adapt=_as_numbered)

@@ -11,14 +11,12 @@ from vit.config import ClassifierConfig
 from vit.pretrained.rules import Layout, Row
 from vit.pretrained.timm_layouts import ATTENTION, LAYER_SCALE, MLP, STEM, TOP, VIT
 
-SWIGLU: tuple[Row, ...] = (
-    ("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.w12.*"),
-    ("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.{w1,w2}.*"),
-    ("encoder.blocks.#.mlp.w3.*", "blocks.#.mlp.w3.*"),
-)
+PACKED: tuple[Row, ...] = (("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.w12.*"),)
+SPLIT: tuple[Row, ...] = (("encoder.blocks.#.mlp.w12.*", "blocks.#.mlp.{w1,w2}.*"),)
+W3: tuple[Row, ...] = (("encoder.blocks.#.mlp.w3.*", "blocks.#.mlp.w3.*"),)
 DINOV2 = Layout(
     "DINOv2 (original)",
-    (*STEM, *ATTENTION, *MLP, *SWIGLU, *LAYER_SCALE, *TOP),
+    (*STEM, *ATTENTION, *PACKED, *W3, *MLP, *LAYER_SCALE, *TOP),
     (VIT, "mask_token", "pos_embed", "blocks.0.ls1.gamma"),
     never=("register_tokens",),
     left_out={"mask_token": "for pre-training only"},
@@ -26,7 +24,7 @@ DINOV2 = Layout(
 )
 DINOV2_REGISTERS = Layout(
     "DINOv2 with registers (original)",
-    (("encoder.reg_token", "register_tokens"), *STEM, *ATTENTION, *MLP, *SWIGLU, *LAYER_SCALE, *TOP),
+    (("encoder.reg_token", "register_tokens"), *STEM, *ATTENTION, *PACKED, *W3, *MLP, *LAYER_SCALE, *TOP),
     (VIT, "mask_token", "pos_embed", "register_tokens"),
     left_out=DINOV2.left_out,
 )
@@ -52,8 +50,9 @@ DINOV3 = Layout(
         ("encoder.blocks.#.attn.{q_bias,v_bias}", "blocks.#.attn.qkv.bias"),
         ("encoder.blocks.#.attn.qkv.weight", "blocks.#.attn.qkv.weight"),
         *(row for row in ATTENTION if "qkv" not in row[0]),
+        *SPLIT,
+        *W3,
         *MLP,
-        *SWIGLU,
         *LAYER_SCALE,
         *TOP,
     ),

@@ -7,32 +7,32 @@ from dataclasses import replace
 
 import torch
 
-from vit.config import ClassifierConfig
+from vit.config import ClassifierConfig, EncoderConfig
 from vit.errors import UserError
-from vit.pretrained.rules import Layout, absolute, relative
+from vit.pretrained.rules import Layout, Recognised
 from vit.pretrained.source import Source
 
 Shape = tuple[int, ...]
 
 
-def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> ClassifierConfig:
+def config_of_file(file: Recognised, config: ClassifierConfig) -> ClassifierConfig:
     """The config of the model in a file, from the family's `config`. Raises UserError when the sizes differ."""
-    prefix = layout.prefix(set(source.shapes))
-    assert prefix is not None, "the layout was recognised from these keys"
-    inside = relative(set(source.shapes), prefix)
-
-    pairs = list(layout.pairs(1))
+    layout, source, inside = file.layout, file.source, file.inside
+    rows: dict[str, tuple[int, list[str]]] = {}
+    for mine, theirs, _ in layout.pairs(1):
+        if inside.issuperset(theirs):
+            for name in mine:
+                rows.setdefault(name, (len(mine), theirs))
 
     def shape(ours: str) -> Shape | None:
         """Of `ours` as it will be read; None if the file has nothing for it. No data is touched."""
-        for mine, theirs, _ in pairs:
-            if ours in mine and inside.issuperset(theirs):
-                shapes = [source.shapes[absolute(name, prefix)] for name in theirs]
-                empty = [torch.empty(s, device="meta") for s in shapes]
-                parts = [layout.theirs(n, t, config, False) for n, t in zip(theirs, empty, strict=True)]
-                joined = torch.cat(parts) if len(parts) > 1 else parts[0]
-                return tuple(layout.ours(ours, joined.chunk(len(mine))[0], config, False).shape)
-        return None
+        if ours not in rows:
+            return None
+        number, theirs = rows[ours]
+        parts = [layout.theirs(n, torch.empty(file.shape(n), device="meta"), config, False) for n in theirs]
+        joined = torch.cat(parts) if len(parts) > 1 else parts[0]
+        share = joined.chunk(number)[0] if number > 1 else joined
+        return tuple(layout.ours(ours, share, config, False).shape)
 
     e, block = config.encoder, "encoder.blocks.0."
     depth = _depth(layout, inside)
@@ -65,6 +65,8 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
         layer_scale=(e.layer_scale or 1e-5) if shape(block + "ls1.gamma") else None,
         final_norm=shape("encoder.norm.weight") is not None,
     )
+    pool_norm = shape("pool_norm.weight") is not None
+    _same_family(encoder, e, pool_norm, config.pool_norm, source)
     if position:
         size, placed = _grid(position[-2], encoder.grid, encoder.prefix, source)
         image_size = (size[0] * patch, size[1] * patch)
@@ -73,9 +75,9 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
         side = (math.isqrt(table[0] - 3) + 1) // 2
         encoder = replace(encoder, image_size=(side * patch, side * patch))
     head = shape("head.weight") or shape("head.cls.weight")
-    pool_norm = shape("pool_norm.weight") is not None
     pool = config.pool
-    if pool == "attention" and shape("attn_pool.probe") is None:
+    # Without its attention a tower pools the mean, and so does everybody who norms after pooling instead of before.
+    if (pool == "attention" and shape("attn_pool.probe") is None) or (pool == "class" and pool_norm):
         pool = "mean"
     found = replace(
         config,
@@ -86,6 +88,37 @@ def config_of_file(layout: Layout, config: ClassifierConfig, source: Source) -> 
         head_bias=bool(shape("head.bias") or shape("head.cls.bias")) if head else True,
     )
     return layout.adapt(found, inside)
+
+
+PARTS = {
+    "positions": "positions",
+    "relative_positions": "relative positions",
+    "class_token": "class token",
+    "distill_token": "distillation token",
+    "patch_norm": "norm on the patches",
+    "pre_norm": "norm before the blocks",
+    "attention_norm": "norm inside its attention",
+    "feed_forward_norm": "norm inside its feed-forward layers",
+    "layer_scale": "LayerScale",
+}
+ADDED = ("layer_scale", "distill_token")
+"""Parts that a file may have beyond its family's: nothing else is computed differently for them."""
+
+
+def _same_family(
+    found: EncoderConfig, family: EncoderConfig, pool_norm: bool, family_pool_norm: bool, source: Source
+) -> None:
+    """What is computed differs without these parts, and no key of a file would tell that they are gone."""
+    has, should = ({key: getattr(e, key) not in ("none", None, False) for key in PARTS} for e in (found, family))
+    has["norm"] = found.final_norm or pool_norm
+    should["norm"] = family.final_norm or family_pool_norm
+    lost = [PARTS.get(key, "last norm") for key in has if should[key] and not has[key]]
+    more = [PARTS[key] for key in PARTS if has[key] and not should[key] and key not in ADDED]
+    told = [f"{what} {', '.join(parts)}" for what, parts in (("has no", lost), ("has a", more)) if parts]
+    if told:
+        raise UserError(
+            f"{source.name} {' and '.join(told)}, unlike this family of models. Is it another family's file?"
+        )
 
 
 def _compare(

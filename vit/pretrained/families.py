@@ -71,7 +71,7 @@ FAMILIES = {
         HALF, "Apache-2.0", CLS,
     ),
     "tv": Family((torchvision_layouts.TORCHVISION, T.TIMM), IMAGENET, "BSD-3-Clause", CLS, crop=0.875),
-    "flexivit": Family((T.TIMM, google_layouts.BIG_VISION), HALF, "Apache-2.0", crop=0.95),
+    "flexivit": Family((T.TIMM, google_layouts.FLEXIVIT), HALF, "Apache-2.0", crop=0.95),
     "deit": Family((T.TIMM, *HF_VIT), IMAGENET, "Apache-2.0", CLS),
     "deitd": Family(
         (T.TIMM, *HF_VIT), IMAGENET, "Apache-2.0", {"distill_token": True, "prefix_positions": 2},
@@ -112,7 +112,7 @@ FAMILIES = {
         {**NO_CLS, "activation": "gelu_tanh"}, {"pool": "attention"}, in_timm={"activation": "gelu"},
     ),
     "siglip2_naflex": Family(
-        (T.TIMM_NAFLEX, hf.NAFLEX), HALF, "Apache-2.0",
+        (T.TIMM_NAFLEX, hf.NAFLEX, google_layouts.NAFLEX), HALF, "Apache-2.0",
         {**NO_CLS, "activation": "gelu_tanh", "position_resize": "bilinear"},
         {"pool": "attention"}, crop=1.0,
     ),
@@ -139,7 +139,7 @@ FAMILIES = {
         own_reference=True,
     ),
     "pe_spatial": Family(
-        (T.TIMM, C.CLIP), HALF, "Apache-2.0", {**PE_ROPE, "final_norm": False}, {"pool": "mean"}, crop=1.0,
+        (T.TIMM, C.PE_SPATIAL), HALF, "Apache-2.0", {**PE_ROPE, "final_norm": False}, {"pool": "mean"}, crop=1.0,
         own_reference=True,
     ),
     "aimv2": Family(

@@ -7,11 +7,13 @@ Flax multiplies from the right: kernels are [in, out], and those of attention [D
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vit.config import ClassifierConfig
+from vit.pretrained.orders import channels_last
 from vit.pretrained.rules import Layout, Row
 from vit.pretrained.source import Source
 
@@ -77,7 +79,11 @@ def _rows(attention: str, norm1: str, norm2: str, mlp: str, position: str) -> tu
 
 def _tanh(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
     """Flax's GELU is the tanh approximation unless told otherwise, and neither code base tells it."""
-    return replace(config, encoder=replace(config.encoder, activation="gelu_tanh"))
+    return _encoder(config, activation="gelu_tanh")
+
+
+def _encoder(config: ClassifierConfig, **fields: Any) -> ClassifierConfig:
+    return replace(config, encoder=replace(config.encoder, **fields))
 
 
 VIT_JAX = Layout(
@@ -103,6 +109,31 @@ BIG_VISION = Layout(
     resize="zoom",
     theirs=_flax,
     adapt=_tanh,
+)
+
+
+def _naflex(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
+    """Here the patches meet a dense kernel [p*p*C, D], and the positions are a grid [h, w, D]."""
+    if name == "embedding/kernel":
+        return tensor.T
+    if name == "pos_embedding":
+        return tensor.unflatten(1, config.encoder.grid)[0] if writing else tensor.flatten(0, 1)[None]
+    return _flax(name, tensor, config, writing)
+
+
+NAFLEX = replace(
+    BIG_VISION,
+    name="Google .npz (big_vision's NaFlex)",
+    rows=tuple(row[:2] if row[1] == "embedding/kernel" else row for row in BIG_VISION.rows),
+    resize="bilinear",
+    theirs=_naflex,
+    ours=channels_last,
+)
+FLEXIVIT = replace(
+    BIG_VISION,
+    name="Google .npz (big_vision's FlexiViT)",
+    resize="bilinear",
+    adapt=lambda config, names: _encoder(config, activation="gelu_tanh", kernel_resize="bilinear"),
 )
 
 

@@ -13,7 +13,8 @@ from vit.pretrained.rules import Layout, Row
 
 POOLER = "a tanh layer of the base model, which no head uses"
 PRETRAINING = "for pre-training only"
-LEFT_OUT = {"pooler.dense.*": POOLER, "embeddings.mask_token": PRETRAINING, "/mask_token": PRETRAINING}
+LEFT_OUT = {"pooler.dense.*": POOLER, "/lm_head.*": PRETRAINING}
+LEFT_OUT |= {"embeddings.mask_token": PRETRAINING, "/mask_token": PRETRAINING}
 
 EMBEDDINGS: tuple[Row, ...] = (
     ("encoder.cls_token", "embeddings.cls_token"),
@@ -67,7 +68,7 @@ NEW_MLP: tuple[Row, ...] = (
     ("encoder.blocks.#.mlp.fc1.*", NEW + "mlp.fc1.*"),
     ("encoder.blocks.#.mlp.fc2.*", NEW + "mlp.fc2.*"),
 )
-TOP: tuple[Row, ...] = (("encoder.norm.*", "layernorm.*"), *HEADS)
+TOP: tuple[Row, ...] = (("encoder.norm.*", "layernorm.*"), ("encoder.norm.*", "/layernorm.*"), *HEADS)
 DECODER = {"/decoder.*": "the decoder, for pre-training only"}
 BEIT_OLD: tuple[Row, ...] = (
     ("encoder.blocks.#.ls1.gamma", OLD + "lambda_1"),

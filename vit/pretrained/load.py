@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from vit.bare import bare, fill, slots
 from vit.checkpoint import find_checkpoint, load_model
 from vit.classifier import Classifier
 from vit.config import ClassifierConfig, changed
@@ -18,7 +17,7 @@ from vit.pretrained.families import FAMILIES
 from vit.pretrained.fetch import is_remote, open_weights
 from vit.pretrained.google_layouts import unstack
 from vit.pretrained.registry import Model, by_source, find, in_layout
-from vit.pretrained.rules import Layout, read, relative
+from vit.pretrained.rules import Recognised, read
 from vit.pretrained.source import SUFFIXES, Source, is_foreign_folder
 from vit.refit import refit
 
@@ -63,7 +62,9 @@ def load(
                 f"{source}: say which model it is, for example --model dinov2_s14 (`vitral models` lists all)."
             )
         loaded = from_public(row, open_weights(source, trust_pickle=trust_pickle))
-        patch = row.patch if row.patch != loaded.model.config.encoder.patch_size else None
+        patch = None
+        if row.patch != loaded.model.config.encoder.patch_size:  # FlexiViT's files, whose kernel fits many sizes
+            patch, image_size = row.patch, image_size or row.image_size
     return as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
 
 
@@ -73,36 +74,26 @@ def is_public(source: str) -> bool:
 
 
 def from_public(row: Model, source: Source) -> Loaded:
-    source = unstack(source)
-    layout = recognise(row, source)
-    config = config_of_file(layout, in_layout(row, layout), source)
-    with torch.device("meta"):  # no time spent on initial values that are overwritten
-        model = Classifier(config)
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    tensors = read(layout, config, expected, source)
-    model.load_state_dict(tensors, assign=True)
+    file = recognise(row, unstack(source))
+    config = config_of_file(file, in_layout(row, file.layout))
+    model = bare(lambda: Classifier(config))
+    places = slots(model)
+    fill(places, read(file, config, {slot.name: slot.shape for slot in places}))
     preprocess = replace(row.preprocess, size=config.encoder.image_size)
-    return Loaded(model.eval(), preprocess, _left_out(layout, source), {})
+    reasons = file.left_out()
+    return Loaded(model.eval(), preprocess, (f"left out: {'; '.join(reasons)}",) if reasons else (), {})
 
 
-def recognise(row: Model, source: Source) -> Layout:
+def recognise(row: Model, source: Source) -> Recognised:
     """The layout of a file, from its keys. Raises UserError when it is none that the family comes in."""
-    names = set(source.shapes)
     for layout in FAMILIES[row.family].layouts:
-        if layout.prefix(names) is not None and layout.kernel_fits(source):
-            return layout
+        if (file := layout.recognise(source)) is not None:
+            return file
     others = {layout.name: layout for family in FAMILIES.values() for layout in family.layouts}
-    guess = next((x.name for x in others.values() if x.prefix(names) is not None and x.kernel_fits(source)), None)
+    guess = next((layout.name for layout in others.values() if layout.recognise(source)), None)
     known = shown([layout.name for layout in FAMILIES[row.family].layouts])
-    what = f"is in the layout {guess}" if guess else f"is in no known layout (keys: {shown(sorted(names), 5)})"
+    what = f"is in the layout {guess}" if guess else f"is in no known layout (keys: {shown(sorted(source.shapes), 5)})"
     raise UserError(f"{source.name} {what}; {row.name} comes in {known}.")
-
-
-def _left_out(layout: Layout, source: Source) -> tuple[str, ...]:
-    prefix = layout.prefix(set(source.shapes)) or ""
-    inside = relative(set(source.shapes), prefix)
-    reasons = layout.reasons(inside)
-    return (f"left out: {'; '.join(reasons)}",) if reasons else ()
 
 
 def as_wanted(
@@ -114,6 +105,8 @@ def as_wanted(
 ) -> Loaded:
     old: ClassifierConfig = loaded.model.config
     values = {key: value for key, value in encoder.items() if value is not None}
+    if not values and num_classes is image_size is in_chans is None:
+        return loaded
     if image_size is not None:
         values["image_size"] = (image_size, image_size) if isinstance(image_size, int) else image_size
     elif "patch_size" in values:

@@ -9,9 +9,10 @@ tensor are alternatives. What is left over on either side is an error, unless th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cache
 from typing import Literal
 
 import torch
@@ -53,51 +54,80 @@ class Layout:
     adapt: Callable[[ClassifierConfig, set[str]], ClassifierConfig] = lambda config, names: config
     """What else the keys of a file say about the model."""
 
-    def prefix(self, names: set[str]) -> str | None:
-        """What stands before this layout's keys in a file, or None if the file is in another layout."""
-        anchor = self.marks[0]
+    def recognise(self, source: Source) -> Recognised | None:
+        """The file as one in this layout, or None if it is in another."""
+        anchor, names = self.marks[0], set(source.shapes)
         found = [name for name in names if name == anchor or name.endswith(("." + anchor, "/" + anchor))]
         for name in sorted(found, key=len):
             inside = relative(names, prefix := name.removesuffix(anchor))
             if all(_any(inside, mark) for mark in self.marks[1:]) and not any(_any(inside, no) for no in self.never):
-                return prefix
+                file = Recognised(self, source, prefix, inside)
+                return file if self._kernel_fits(file) else None
         return None
 
-    def kernel_fits(self, source: Source) -> bool:
+    def _kernel_fits(self, file: Recognised) -> bool:
         """Whether the patch kernel is a convolution where the layout says so, and linear where it does not."""
-        prefix = self.prefix(set(source.shapes)) or ""
         for ours, theirs, *form in self.rows:
-            shape = source.shapes.get(absolute(theirs, prefix))
-            if ours == "encoder.patch_embed.proj.weight" and shape is not None:
-                return len(shape) == (4 if form else 2)
+            if ours == "encoder.patch_embed.proj.weight" and theirs in file.inside:
+                return len(file.shape(theirs)) == (4 if form else 2)
         return False
 
-    def reasons(self, inside: set[str]) -> list[str]:
-        """A phrase for every left-out pattern that a file has keys for."""
-        found = {p: [key for key in inside if fnmatchcase(key, p)] for p in self.left_out}
-        return [f"{p.removeprefix('/')} ({self.left_out[p]})" for p, keys in found.items() if keys]
-
-    def pairs(self, depth: int) -> Iterator[tuple[list[str], list[str], Form]]:
-        """Every row written out: (names of ours, names of theirs, form)."""
+    def pairs(self, depth: int, only: Container[str] | None = None) -> Iterator[tuple[list[str], list[str], Form]]:
+        """Every row written out: (names of ours, names of theirs, form); `only` those for the first block's tensors."""
         for ours, theirs, *form in self.rows:
             for end in ("weight", "bias") if ours.endswith(".*") else ("",):
-                mine, other = (_ended(text, end) for text in (ours, theirs))
-                for i in range(depth) if "#" in ours else (0,):
-                    pair = [_braces(text.replace("#", str(i))) for text in (mine, other)]
-                    yield pair[0], pair[1], form[0] if form else ""
+                mine, other = (_braces(_ended(text, end)) for text in (ours, theirs))
+                if only is not None and mine[0].replace("#", "0") not in only:
+                    continue
+                if "#" not in ours:
+                    yield mine, other, form[0] if form else ""
+                    continue
+                for i in map(str, range(depth)):
+                    yield [n.replace("#", i) for n in mine], [n.replace("#", i) for n in other], form[0] if form else ""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A file whose layout is known."""
+
+    layout: Layout
+    source: Source
+    prefix: str
+    """What stands before all keys of the layout."""
+    inside: set[str]
+    """The file's keys without the prefix; those outside it begin with a slash."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.source.shapes[self._key(name)]
+
+    def get(self, name: str) -> Tensor:
+        return self.source.get(self._key(name))
+
+    def _key(self, name: str) -> str:
+        return name[1:] if name.startswith("/") else self.prefix + name
+
+    def left_out(self) -> list[str]:
+        """A phrase for every left-out pattern that the file has keys for."""
+        reasons = self.layout.left_out
+        return [f"{p.removeprefix('/')} ({reasons[p]})" for p in reasons if _any(self.inside, p)]
 
 
 def _any(names: set[str], pattern: str) -> bool:
-    return pattern in names or ("*" in pattern and any(fnmatchcase(name, pattern) for name in names))
+    if "*" not in pattern:
+        return pattern in names
+    return any(map(_matcher(pattern), names))
+
+
+@cache
+def _matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(translate(pattern)).match
 
 
 def relative(names: set[str], prefix: str) -> set[str]:
     """Names without the prefix; those outside it begin with a slash."""
+    if not prefix:
+        return names
     return {name.removeprefix(prefix) if name.startswith(prefix) else "/" + name for name in names}
-
-
-def absolute(name: str, prefix: str) -> str:
-    return name[1:] if name.startswith("/") else prefix + name
 
 
 def _ended(text: str, end: str) -> str:
@@ -111,33 +141,31 @@ def _braces(text: str) -> list[str]:
     return [text[: match.start()] + choice + text[match.end() :] for choice in match[1].split(",")]
 
 
-def read(
-    layout: Layout, config: ClassifierConfig, expected: dict[str, tuple[int, ...]], source: Source
-) -> dict[str, Tensor]:
-    """The tensors of a model in fp32, from a source in this layout.
+def read(file: Recognised, config: ClassifierConfig, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The tensors of a model in fp32, from a file.
 
     expected: name -> shape of every tensor of the model. Raises UserError that lists missing, unexpected and wrongly
     shaped tensors.
     """
-    names = set(source.shapes)
-    prefix = layout.prefix(names)
-    assert prefix is not None, "the layout was recognised from these keys"
-    inside = relative(names, prefix)
+    layout, inside = file.layout, file.inside
     tensors: dict[str, Tensor] = {}
     used: set[str] = set()
     wrong: list[str] = []
-    for ours, theirs, _ in layout.pairs(config.encoder.depth):
+    for ours, theirs, _ in layout.pairs(config.encoder.depth, only=expected):
         if ours[0] not in expected or ours[0] in tensors or not inside.issuperset(theirs):
             continue
         used.update(theirs)
         parts = []
         for name in theirs:
-            part = source.get(absolute(name, prefix))
+            part = file.get(name)
             if not part.is_floating_point():
-                raise UserError(f"{source.name}: {name} is of type {part.dtype}; quantised files are not read here.")
+                raise UserError(
+                    f"{file.source.name}: {name} is of type {part.dtype}; quantised files are not read here."
+                )
             parts.append(layout.theirs(name, part.float(), config, False))
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-        for name, tensor in zip(ours, joined.chunk(len(ours)), strict=False):
+        shares = joined.chunk(len(ours)) if len(ours) > 1 else (joined,)
+        for name, tensor in zip(ours, shares, strict=False):
             fitted = _fit(layout.ours(name, tensor, config, False), expected[name])
             if fitted is None:
                 wrong.append(f"{'+'.join(theirs)} is {list(joined.shape)}, {name} {list(expected[name])}")
@@ -145,14 +173,14 @@ def read(
                 tensors[name] = fitted.contiguous()
     bad = {text.split()[2].removesuffix(",") for text in wrong}
     missing = sorted(expected.keys() - tensors.keys() - bad) if not wrong else []
-    extra = sorted(n for n in inside - used if not any(fnmatchcase(n, p) for p in layout.left_out))
+    extra = sorted(n for n in inside - used if not any(_matcher(p)(n) for p in layout.left_out))
     problems = [
         f"{what} {shown(list(items))}"
         for what, items in (("wrong shape:", wrong), ("missing:", missing), ("not used:", extra))
         if items
     ]
     if problems:
-        raise UserError(f"{source.name} ({layout.name}) does not fit the model. " + "; ".join(problems) + ".")
+        raise UserError(f"{file.source.name} ({layout.name}) does not fit the model. " + "; ".join(problems) + ".")
     return tensors
 
 
@@ -177,7 +205,9 @@ def write(layout: Layout, config: ClassifierConfig, tensors: dict[str, Tensor], 
         shares = [2 if re.search(r"\bkv\b", name) else 1 for name in theirs]  # keys and values in one tensor
         sizes = [len(joined) * share // sum(shares) for share in shares]
         for name, part in zip(theirs, joined.split(sizes), strict=True):
-            written[absolute(name, prefix)] = layout.theirs(name, part, config, True).contiguous()
+            written[name[1:] if name.startswith("/") else prefix + name] = layout.theirs(
+                name, part, config, True
+            ).contiguous()
     if left := sorted(tensors.keys() - done):
         raise UserError(f"the layout {layout.name} has no place for {shown(left)}.")
     return written
