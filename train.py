@@ -59,6 +59,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     from vit.probe import HeadOnly, pooled, trains_head_only
     from vit.runlog import RunLog
     from vit.runs import open_run, write_recipe
+    from vit.statistics import IMAGES, batch_norms
 
     folder, resume = open_run(recipe)
     device = pick_device(recipe.device)
@@ -103,6 +104,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
         assert data.val is not None
         return features["val"].batches(at_once(device), device) if once else in_order(data.val)
 
+    some = data.train.thinned(IMAGES)
+
     config = build.checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
 
     def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
@@ -125,7 +128,18 @@ def train(recipe: Recipe) -> dict[str, Any]:
     ema = Ema(task.model, recipe.ema) if recipe.ema else None
     with RunLog(folder, steps=loop.steps, start=start) as log:
         log.say(f"{recipe.model or recipe.weights}: {count_parameters(model)} -> {folder}")
-        fit(task, batches, validation if data.val else None, optimizers, loop, log, save, ema=ema, resume=resume)
+        fit(
+            task,
+            batches,
+            validation if data.val else None,
+            optimizers,
+            loop,
+            log,
+            save,
+            ema=ema,
+            resume=resume,
+            plain=(lambda: in_order(some)) if batch_norms(model) else None,
+        )
     # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
     return report(folder, data, recipe, batches.bad, features if loop.amp is None else {})
 

@@ -48,6 +48,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from vit.previews import Previews, spread
     from vit.runlog import RunLog
     from vit.runs import open_run, write_recipe
+    from vit.statistics import IMAGES, batch_norms
 
     begun = detection_build.begin_detector(recipe)
     known = begun.preprocess if begun.knows_boxes else None
@@ -93,6 +94,11 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         loaded = box_eval_loader(data.val, preprocess, batch_size=32, workers=recipe.workers, device=device)
         return loaded if previews is None else previews.seen(loaded)
 
+    some = data.train.thinned(IMAGES)
+
+    def plain() -> Iterable[Any]:
+        return box_eval_loader(some, preprocess, batch_size=32, workers=recipe.workers, device=device)
+
     config = detection_build.detection_config(task, preprocess, data.record, pipeline.augment.flip)
 
     def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
@@ -115,6 +121,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
             ema=ema,
             resume=resume,
             watch=previews.draw if previews is not None else None,
+            plain=plain if batch_norms(model) else None,
         )
     return report(folder, data, recipe, batches.bad)
 

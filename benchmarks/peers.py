@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.contest import Contestant
-from datasets import ImageSet, Pipeline, eval_loader, named_augment, train_loader
+from datasets import ImageSet, Mix, Pipeline, eval_loader, named_augment, train_loader
 from vit.image import Preprocess
 
 
@@ -56,13 +56,14 @@ def timm_optimization(
 
 def contestant(
     name: str, model: nn.Module, train: ImageSet, test: ImageSet, *, side: int, epochs: int, seed: int, augment: str,
-    batch_size: int = 64,
+    mixup: float = 0.0, batch_size: int = 64,
 ) -> Contestant:  # fmt: skip
     """Any model under timm's optimizer and schedule, fed with our loader and our augmentation: the same images."""
     mean, std = (0.1307,) * 3, (0.3081,) * 3
     preprocess = Preprocess(size=(side, side), resize="squash", mean=mean, std=std)
     pipeline = Pipeline(named_augment(augment), preprocess)
-    batches = train_loader(train, pipeline, preprocess, batch_size=batch_size, epochs=epochs, seed=seed)
+    mix = Mix(len(train.classes), mixup, 0.0) if mixup else None
+    batches = train_loader(train, pipeline, preprocess, batch_size=batch_size, epochs=epochs, seed=seed, mix=mix)
     steps = len(batches) // epochs
     optimizer, scheduler = timm_optimization(model, epochs, steps, batch_size=batch_size)
     done = 0

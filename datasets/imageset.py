@@ -46,6 +46,10 @@ class ImageSet(ABC):
     def read(self, i: int) -> np.ndarray:
         """Decode image i: uint8 [H, W, 3]. UserError when that is not possible."""
 
+    def thinned(self, most: int) -> ImageSet:
+        """At most so many of the images, evenly spread over the set."""
+        return self if len(self) <= most else self.select(np.linspace(0, len(self) - 1, most).astype(int))
+
     @abstractmethod
     def select(self, indices: np.ndarray) -> ImageSet:
         """The set of these images, in this order."""

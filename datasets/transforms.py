@@ -67,7 +67,7 @@ class Augment:
 AUGMENTS = {
     "none": Augment(),
     # Digits, letters, line art: strokes move and lean, but never flip and keep their colours.
-    "glyph": Augment(degrees=12, translate=0.1, scale=(0.88, 1.12), shear=10),
+    "glyph": Augment(degrees=15, translate=0.18, scale=(0.85, 1.15), shear=12),
     "light": Augment(crop=(0.35, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2),
     # "How to train your ViT?", arXiv:2106.10270, at its medium setting.
     "augreg": Augment(crop=(0.08, 1.0), flip=0.5, operations=2, magnitude=10),

@@ -31,7 +31,7 @@ FOLDER = Recipe(recipe="folder", data="photos")
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        ("digits", {"augment": "glyph", "image_size": 32, "mixup": 0.0, "workers": 0, "resize": "squash"}),
+        ("digits", {"augment": "glyph", "image_size": 32, "mixup": 0.2, "cutmix": 0.0, "resize": "squash"}),
         ("a few photos", {"augment": "light", "image_size": 224, "resize": "crop", "batch_size": 64}),
         ("many photos", {"model": "vit_b16", "augment": "deit3", "drop_path": 0.1, "batch_size": 256, "cutmix": 1.0}),
         ("small color", {"image_size": 32, "augment": "deit3"}),

@@ -102,7 +102,8 @@ LAYERS = {
     "vit.detector.views": {"vit.boxes", "vit.detection_losses", "vit.detector.pool", "vit.detector.postprocess"},
     "vit.predictor": {"vit.errors", "vit.image"},
     "vit.detector.decoder": {"vit.deformable", "vit.detector.config", "vit.detector.heads", "vit.layers"},
-    "vit.engine": {"vit.errors", "vit.meter", "vit.metrics", "vit.optim", "vit.runlog", "vit.tasks"},
+    "vit.engine": {"vit.errors", "vit.meter", "vit.metrics", "vit.optim", "vit.runlog", "vit.statistics", "vit.tasks"},
+    "vit.statistics": set(),
 }
 
 

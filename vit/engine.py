@@ -21,6 +21,7 @@ from vit.meter import Meter
 from vit.metrics import is_better
 from vit.optim import Ema, let_learn, set_lr, warmup_cosine
 from vit.runlog import RunLog
+from vit.statistics import with_statistics
 from vit.tasks import Metrics, Task
 
 
@@ -85,11 +86,13 @@ def fit(
     ema: Ema | None = None,
     resume: dict[str, Any] | None = None,
     watch: Callable[[Any, int], object] | None = None,
+    plain: Callable[[], Iterable[Any]] | None = None,
 ) -> Progress:
     """Train until `loop.steps` or until validation stands still.
 
     `resume` is what `save` was last given; `batches` then begin at the step it stopped at. `watch` is shown the metrics
-    of every evaluation and the epoch that it ends.
+    of every evaluation and the epoch that it ends. `plain` are training images without augmentation: the statistics of
+    batch norms are taken over them whenever weights are judged and kept.
     Raises UserError when the loss is no longer finite.
     """
     model, at = task.model, Progress()
@@ -119,6 +122,9 @@ def fit(
         if not evaluates:
             continue
         weights = ema.state if ema is not None else model.state_dict()
+        if plain is not None:
+            with _autocast(next(model.parameters()).device, loop.amp):
+                weights = with_statistics(model, weights, plain())
         metrics = _validate(task, validation, weights, loop.amp) if validation is not None else None
         numbers = _numbers(metrics)
         if metrics is not None and watch is not None:
