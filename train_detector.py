@@ -62,7 +62,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     preprocess = detection_build.detection_preprocess(recipe, facts, begun)
     counts = torch.from_numpy(data.train.counts())
     task = detection_build.build_detection_task(recipe, model, data.classes, counts, preprocess.size)
-    optimizers = build.build_optimizers(recipe, model)
+    optimizers = build.build_optimizers(recipe, model, by_muon=detection_build.hidden)
     pipeline = build_pipeline(recipe, preprocess)
     start = resume["progress"]["step"] if resume else 0
     side = preprocess.size

@@ -78,3 +78,18 @@ def test_state_goes_both_ways():
     again.load_state_dict(theirs.state_dict())
     assert again.param_groups[0]["lr"] == 0.02
     assert torch.equal(again.state[weight]["momentum_buffer"], ours.state[weight]["momentum_buffer"])
+
+
+def test_a_kernel_moves_as_its_matrix_does():
+    g = torch.Generator().manual_seed(0)
+    start, gradient = torch.randn(8, 3, 2, 2, generator=g), torch.randn(8, 3, 2, 2, generator=g)
+    kernel, matrix = nn.Parameter(start.clone()), nn.Parameter(start.flatten(1).clone())
+    optimizer = Muon([kernel, matrix], lr=0.1, weight_decay=0.5)
+    kernel.grad, matrix.grad = gradient, gradient.flatten(1)
+    optimizer.step()
+    assert torch.equal(kernel.flatten(1), matrix) and not torch.equal(kernel, start)
+
+
+def test_vectors_are_refused():
+    with pytest.raises(ValueError, match=r"got a parameter of shape \(3,\)"):
+        Muon([nn.Parameter(torch.ones(3))], lr=0.1, weight_decay=0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from vit.errors import UserError
 from vit.image import Preprocess
 from vit.lora import add_lora
 from vit.losses import ClassificationLoss, inverse_frequency
-from vit.optim import depth_of, make_optimizers
+from vit.optim import depth_of, in_blocks, make_optimizers
 from vit.pretrained.create import create
 from vit.recipes import Facts
 from vit.tasks import Classification
@@ -113,7 +113,11 @@ def build_task(recipe: Settled, model: Classifier, classes: Sequence[str], count
 
 
 def build_optimizers(
-    recipe: Settled | SettledDetection, model: torch.nn.Module, *, head_first: bool = False
+    recipe: Settled | SettledDetection,
+    model: torch.nn.Module,
+    *,
+    head_first: bool = False,
+    by_muon: Callable[[str, torch.Tensor], bool] = in_blocks,
 ) -> list[torch.optim.Optimizer]:
     return make_optimizers(
         model,
@@ -123,6 +127,7 @@ def build_optimizers(
         weight_decay=recipe.weight_decay,
         layer_decay=recipe.layer_decay,
         head_first=head_first,
+        by_muon=by_muon,
     )
 
 

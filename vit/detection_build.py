@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from vit.recipes import Facts
 
 if TYPE_CHECKING:
     from vit.detection_recipes import DetectionRecipe, SettledDetection
+
+_OUTPUT = re.compile(r"(?:^|\.)(?:class_head|box_head\.layers\.2)\.")
 
 
 def begin_detector(recipe: DetectionRecipe) -> Start:
@@ -71,6 +74,14 @@ def build_detection_task(
     weights = inverse_frequency(counts) if recipe.class_weights else None
     loss = DetectionLoss(len(classes), kind=recipe.loss, class_weights=weights)
     return Detection(model, classes, loss.to(next(model.parameters()).device), size)
+
+
+def hidden(name: str, parameter: torch.Tensor) -> bool:
+    """What Muon is for in a detector: every matrix and kernel but the learned tables and the last layers of the heads.
+
+    The whole of a new detector learns several times as fast by it (benchmarks/detection.md), not its blocks alone.
+    """
+    return not (name.startswith(("query", "encoder.pos_embed")) or _OUTPUT.search(name))
 
 
 def detection_config(task: Detection, preprocess: Preprocess, data: dict[str, Any], flip: float) -> dict[str, Any]:

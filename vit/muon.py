@@ -9,20 +9,28 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 
-class Muon(torch.optim.Muon):
-    """`torch.optim.Muon` (Jordan et al. 2024), same options and same state, with another way to the same update on a
-    CPU: the Newton-Schulz iteration in float32 by `orthogonalize`. torch's runs in bfloat16, which a CPU without
-    matrix units for it emulates, and multiplies the whole matrix in every iteration; on a width of 128 this one
-    takes 0.35 of the time (benchmarks/LOG.md). On any other device the step is torch's own.
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024): `torch.optim.Muon` with the same options and the same state, for kernels of
+    convolutions, too, [out, in, h, w], taken as matrices [out, in * h * w].
+
+    On a CPU the Newton-Schulz iteration runs in float32: in bfloat16, which is torch's way and ours on any other
+    device, a CPU without matrix units for it is slow. With the shorter way of `orthogonalize` a step on a width of 128
+    takes 0.35 of the time of torch's (benchmarks/LOG.md).
     """
 
     def __init__(self, params: ParamsT, *, lr: float, weight_decay: float):
-        super().__init__(params, lr=lr, weight_decay=weight_decay)
+        """Raises ValueError for a parameter of less than two dimensions."""
+        coefficients = {"ns_coefficients": (3.4445, -4.7750, 2.0315), "ns_steps": 5, "eps": 1e-7}
+        super().__init__(
+            params, {"lr": lr, "weight_decay": weight_decay, "momentum": 0.95, "nesterov": True, **coefficients}
+        )
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.ndim < 2:
+                    raise ValueError(f"Muon is for matrices and kernels, got a parameter of shape {tuple(p.shape)}")
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        if any(p.device.type != "cpu" for group in self.param_groups for p in group["params"]):
-            return super().step(closure)
+    def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -36,16 +44,17 @@ class Muon(torch.optim.Muon):
                     state["momentum_buffer"] = torch.zeros_like(p.grad)
                 momentum = state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
                 update = p.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+                update = update.flatten(1)
+                rows, columns = update.shape
                 update = orthogonalize(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
-                rows, columns = p.shape
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+                p.add_(update.view_as(p), alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
         return loss
 
 
 def orthogonalize(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
     """The Newton-Schulz iteration of Muon, X <- (a I + b X X' + c (X X')^2) X from X = matrix / norm, [M, N] -> [M, N]
-    in float32: about U V' of the singular value decomposition U S V'.
+    in float32, on an accelerator in bfloat16: about U V' of the singular value decomposition U S V'.
 
     Every factor is a polynomial in G = X X', and these commute: G is formed once on the smaller side, the factors are
     multiplied there (G itself goes to Q G Q), and their product meets X once. A matrix that is nearly square gains
@@ -53,7 +62,7 @@ def orthogonalize(matrix: Tensor, coefficients: tuple[float, float, float], step
     """
     a, b, c = coefficients
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.mT if tall else matrix).float()
+    x = (matrix.mT if tall else matrix).to(torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
     x = x / x.norm().clamp(min=eps)
     if x.shape[1] < 1.5 * x.shape[0]:
         for _ in range(steps):

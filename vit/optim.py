@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -31,6 +31,11 @@ def depth_of(name: str, depth: int) -> int:
     return depth + 1 if _EMBEDDINGS.isdisjoint(name.split(".")) else 0
 
 
+def in_blocks(name: str, parameter: Tensor) -> bool:
+    """The matrices of the encoder's blocks."""
+    return parameter.ndim == 2 and _BLOCK.search(name) is not None
+
+
 def make_optimizers(
     model: nn.Module,
     *,
@@ -40,10 +45,11 @@ def make_optimizers(
     weight_decay: float,
     layer_decay: float = 1.0,
     head_first: bool = False,
+    by_muon: Callable[[str, Tensor], bool] = in_blocks,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[Optimizer]:
-    """One optimizer, or two for "muon": Muon (Jordan et al. 2024) on the matrices inside the blocks, AdamW on
-    the rest. A parameter of depth l learns at rate lr * layer_decay^(depth + 1 - l) (BEiT, Bao et al. 2022).
+    """One optimizer, or two for "muon": Muon (Jordan et al. 2024) on the parameters that `by_muon`, asked with name and
+    parameter, wants there, AdamW on the rest. A parameter of depth l learns at rate lr * layer_decay^(depth + 1 - l) (BEiT, Bao et al. 2022).
 
     Vectors, tokens and positions have no weight decay. Every trainable parameter is in exactly one group, or an
     AssertionError says which is not. Each group keeps its own rate in `base_lr` for `set_lr`, and, with head_first,
@@ -55,7 +61,7 @@ def make_optimizers(
         if not parameter.requires_grad:
             continue
         matrix = parameter.ndim >= 2 and not key.endswith(_NO_DECAY)
-        muon = name == "muon" and parameter.ndim == 2 and _BLOCK.search(key) is not None
+        muon = name == "muon" and matrix and by_muon(key, parameter)
         scale = layer_decay ** (depth + 1 - depth_of(key, depth))
         waits = head_first and not key.startswith("head.")
         groups.setdefault((muon, matrix, scale, waits), []).append(parameter)
