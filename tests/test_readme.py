@@ -94,6 +94,7 @@ def write_photos(folder):
             Image.fromarray(pixels).save(folder.parent / "new.jpg")
     shutil.copytree(folder / "red", folder.parent / "more")
     Image.fromarray(pixels).save(folder.parent / "seven.png")
+    Image.fromarray(pixels).save(folder.parent / "scene.png")
 
 
 @pytest.mark.slow
