@@ -53,6 +53,17 @@ def test_batched_equals_single_in_any_order():
             assert torch.allclose(together.boxes[i], alone.boxes[0], atol=1e-5)
 
 
+def test_the_stem_shows_detail_to_the_neck():
+    stem = {"stem": "conv", "patch_size": 16, "image_size": (64, 64)}
+    model = tiny(encoder=replace(ENCODER, **stem), scales=(2.0,), stem_map=True)
+    images = torch.randn(2, 3, 64, 32)
+    *tapped, fine = tapped_maps(model.encoder, images, model.config)
+    assert [x.shape for x in tapped] == [(2, 32, 4, 2)] * 2 and fine.shape == (2, 16, 8, 4)
+    # The tokens are those of an encoder that shows nothing of its stem.
+    assert torch.equal(tapped[-1], tapped_maps(model.encoder, images, replace(model.config, stem_map=False))[-1])
+    assert model(images).last.logits.shape == (2, 9, 3)
+
+
 def test_every_parameter_learns():
     model = tiny().train()
     target = {"labels": torch.tensor([0, 2]), "boxes": torch.tensor([[0.5, 0.5, 0.3, 0.3], [0.2, 0.7, 0.1, 0.2]])}
@@ -177,6 +188,7 @@ def test_mistakes_are_named():
         detector_changed(TINY, {"querys": 3})
     with pytest.raises(UserError, match=r"multiples of 16\. The nearest are 48x64"):
         tiny()(torch.randn(1, 3, 50, 64))
-    for wrong in ({"taps": (4,)}, {"taps": (1, 2)}, {"scales": (0.5, 2.0)}, {"heads": 3}, {"num_classes": 0}):
+    wrongs = {"taps": (4,)}, {"taps": (1, 2)}, {"scales": (0.5, 2.0)}, {"heads": 3}, {"num_classes": 0}, {"stem_map": True}
+    for wrong in wrongs:
         with pytest.raises(UserError, match="detector config"):
             detector_changed(TINY, wrong)

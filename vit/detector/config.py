@@ -29,6 +29,9 @@ class DetectorConfig:
     neck_norm: Literal["layernorm", "batchnorm"] = "layernorm"
     neck_eps: float = 1e-6
     neck_blocks: int = 3
+    stem_map: bool = False
+    """The convolutional stem's map at twice the grid of patches goes to the neck, too: detail that a patch has no room
+    for (benchmarks/detection.md)."""
     neck_squeeze: bool = False
     """Halve the channels before a map is doubled in size (LW-DETR with wide encoders)."""
     width: int = 256
@@ -66,6 +69,9 @@ class DetectorConfig:
         _check(self.width % 4 == 0, f"width {self.width} is not a multiple of 4")
         for name in ("windows", "layers", "points", "queries", "groups"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.stem_map:
+            ok = self.encoder.stem == "conv" and self.encoder.patch_size >= 4 and self.scales == (2.0,)
+            _check(ok, "stem_map needs a convolutional stem, patches of 4 pixels or more and scales (2,)")
         if self.windows > 1:
             _check(not self.encoder.relative_positions, "relative positions know no windows: leave windows at 1")
         if self.tap_norm:
@@ -107,7 +113,7 @@ def _nano() -> DetectorConfig:
     )
     return DetectorConfig(
         encoder, taps=(2, 4), scales=(2.0,), width=128, layers=2, heads=4, sampling_heads=8, points=4, mlp=512,
-        queries=60, groups=1, neck_blocks=2,
+        queries=60, groups=1, neck_blocks=2, stem_map=True,
     )  # fmt: skip
 
 
