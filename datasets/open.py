@@ -22,9 +22,7 @@ def open_data(source: str, *, seed: int = 0, evaluation: bool = False) -> Data:
     Raises UserError for a source that does not exist, is empty or contradicts itself.
     """
     if source == "digits":
-        return Data.of(
-            load_digits(), source, notes=[], seed=seed, rule="stored with the digits, whatever the seed"
-        )
+        return Data.of(load_digits(), source, notes=[], seed=seed, rule="stored with the digits, whatever the seed")
     source = os.path.expanduser(source)
     if os.path.isdir(source):
         data = open_folder(source, seed=seed, evaluation=evaluation)
