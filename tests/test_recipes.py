@@ -178,10 +178,10 @@ def test_yaml_round_trip(tmp_path, name):
     assert "Fotos/größer" in (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("text", ["[", "", "- 1", "no_such_option: 1", "epochs: 0"])
+@pytest.mark.parametrize("text", ["[", "", "- 1", "no_such_option: 1", "epochs: 0", "epochs: many", "lr: 1e-3", "\xff"])
 def test_a_damaged_config_yaml(tmp_path, text):
-    (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(UserError):
+    (tmp_path / "config.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.yaml is not the recipe of a run: "):
         read_recipe(tmp_path)
     with pytest.raises(UserError, match="is not the recipe of a run"):
         read_recipe(tmp_path / "nowhere")

@@ -23,6 +23,10 @@ class Detection:
     def losses(self, images: Tensor, targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         return self.loss(self.model(images), targets)
 
+    def divisor(self, targets: Sequence[dict[str, Any]]) -> Tensor:
+        model: Any = self.model
+        return self.loss.divisor(targets, model.config.groups, next(model.parameters()).device)
+
     def predict(self, images: Tensor) -> Predictions:
         return self.model(images).last
 

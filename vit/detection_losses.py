@@ -72,7 +72,7 @@ class DetectionLoss(nn.Module):
         """
         device = outputs.last.logits.device
         targets = [_wanted(target, device, self.num_classes) for target in targets]
-        count = self._count(targets, outputs.groups, device)
+        count = self.divisor(targets, outputs.groups, device)
         layers = {"": outputs.last}
         layers |= {f"_{i}": predictions for i, predictions in enumerate(outputs.earlier)}
         if outputs.selected is not None:
@@ -118,8 +118,10 @@ class DetectionLoss(nn.Module):
         loss = present * F.softplus(-logits) + absent * F.softplus(logits)
         return (loss if self.class_weights is None else loss * self.class_weights).sum()
 
-    def _count(self, targets: list[dict[str, Tensor]], groups: int, device: torch.device) -> Tensor:
-        count = torch.tensor(float(groups * sum(len(target["labels"]) for target in targets)), device=device)
+    def divisor(self, targets: Sequence[dict[str, Any]], groups: int, device: torch.device) -> Tensor:
+        """What every sum is divided by: the objects of all groups, over all processes their mean, at least 1."""
+        objects = sum(len(t["labels"]) - int(t["crowd"].sum() if "crowd" in t else 0) for t in targets)
+        count = torch.tensor(float(groups * objects), device=device)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(count)
             count /= dist.get_world_size()

@@ -31,7 +31,8 @@ class Batches(Iterable[Any], Sized, Protocol):
 
 @dataclass(frozen=True)
 class Loop:
-    """How long and how to train. One step is one batch, taken in `accumulate` parts one after another."""
+    """How long and how to train. One step is one batch, taken in `accumulate` parts one after another: the same step
+    but for batch norms, which look at a part each."""
 
     steps: int
     steps_per_epoch: int
@@ -157,11 +158,12 @@ def train_step(
     """One update of the weights; the loss, still on the device."""
     device, total = batch.images.device, torch.zeros((), device=batch.images.device)
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
-    parts = zip(_parts(batch.images, loop.accumulate), _parts(batch.targets, loop.accumulate), strict=True)
-    for images, targets in parts:
+    images, targets = _parts(batch.images, loop.accumulate), _parts(batch.targets, loop.accumulate)
+    for part, wanted in zip(images, targets, strict=True):
         with _autocast(device, loop.amp):
-            terms = task.losses(images, targets)
-        loss = torch.stack(list(terms.values())).sum() * (len(images) / len(batch.images))
+            terms = task.losses(part, wanted)
+        share = 1.0 if len(images) == 1 else task.divisor(wanted) / task.divisor(batch.targets)
+        loss = torch.stack(list(terms.values())).sum() * share
         scaler.scale(loss).backward()
         total += loss.detach()
     # One whose parameters all wait has nothing to scale, which the scaler takes for a mistake.

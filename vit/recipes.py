@@ -89,7 +89,8 @@ class Recipe:
     clip: float | None = 1.0
     """Largest norm of the gradient; None for no clipping."""
     accumulate: int = 1
-    """Parts a batch goes through the model in, for batches that do not fit into memory."""
+    """Parts a batch goes through the model in, for batches that do not fit into memory: the same update but for batch
+    norms, which see a part each."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is what is evaluated and kept; 0 for none."""
     drop_path: float | None = None

@@ -13,6 +13,7 @@ import yaml
 from vit.checkpoint import TRAINER, load_trainer
 from vit.errors import UserError, shown
 from vit.recipes import Recipe
+from vit.typed import build
 
 ROOT = Path("runs")
 
@@ -60,9 +61,9 @@ def read_recipe(folder: Path, kind: type = Recipe) -> Any:
     """The settled recipe, of class `kind`, that a run was started with. Raises UserError where it cannot be read."""
     file = folder / "config.yaml"
     try:
-        return kind(**yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise UserError(f"{file} is not the recipe of a run: {error}.") from None
+        return build(kind, yaml.safe_load(file.read_text(encoding="utf-8")), "the recipe")
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{file} is not the recipe of a run: {str(error).rstrip('.')}.") from None
 
 
 def differences(old: Any, new: Any) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from vit.config import SIZES, EncoderConfig, changed
+from vit.config import SIZES, EncoderConfig
 from vit.errors import UserError, nearest
+from vit.typed import build
 
 
 @dataclass(frozen=True)
@@ -88,17 +89,14 @@ class DetectorConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DetectorConfig:
-        """Raises UserError on a field that this version does not know."""
-        return detector_changed(cls(), {**values, "encoder": changed(EncoderConfig(), values.get("encoder", {}))})
+        """Raises UserError on a field that this version does not know, and on a value of another type."""
+        encoder = build(EncoderConfig, values.get("encoder", {}), "model.encoder")
+        return build(cls, {**values, "encoder": encoder}, "model")
 
 
 def detector_changed(config: DetectorConfig, values: dict[str, Any]) -> DetectorConfig:
     """The config with other values; UserError with the nearest name on a field that does not exist."""
-    known = [f.name for f in fields(DetectorConfig)]
-    for key in values:
-        if key not in known:
-            raise UserError(f"DetectorConfig has no field {key!r}.{nearest(key, known)} Is the file newer than vitral?")
-    return replace(config, **values)
+    return build(DetectorConfig, {**vars(config), **values}, "DetectorConfig")
 
 
 def _check(ok: bool, message: str) -> None:
