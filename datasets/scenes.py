@@ -24,7 +24,7 @@ MOST = 8
 EMPTY = 0.08
 """Share of scenes without a digit."""
 COVERED = 0.35
-"""Largest share of a digit's box that a later one may cover."""
+"""Largest share of a digit's box that later ones may cover, in sum."""
 INK = 40
 """Gray value from which a pixel belongs to a digit."""
 LOOKED_AT = 500
@@ -88,6 +88,7 @@ class Scenes(ImageSet):
         masks: list[np.ndarray] = []
         boxes: list[tuple[int, ...]] = []
         labels: list[int] = []
+        hidden: list[float] = []  # share of each digit's box that later ones cover
         for _ in range(count):
             chosen = int(rng.integers(len(self._glyphs)))
             side = int(rng.integers(SMALLEST, LARGEST + 1))
@@ -96,7 +97,9 @@ class Scenes(ImageSet):
             for _ in range(12):
                 x, y = int(rng.integers(0, SIDE - w + 1)), int(rng.integers(0, SIDE - h + 1))
                 box = (x, y, x + w, y + h)
-                if all(_covered(old, box) <= COVERED for old in boxes):
+                after = [share + _covered(old, box) for share, old in zip(hidden, boxes, strict=True)]
+                if all(share <= COVERED for share in after):
+                    hidden = [*after, 0.0]
                     masks.append(mask)
                     boxes.append(box)
                     labels.append(int(self._labels[chosen]))

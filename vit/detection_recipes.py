@@ -63,8 +63,8 @@ class DetectionRecipe:
     """Boxes an image can have at most; the model's own number if left out."""
     groups: int | None = None
     """Sets of queries that learn side by side."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: torch.optim.Muon on the matrices of the encoder's blocks, AdamW on the rest."""
+    optimizer: Literal["adamw", "muon"] | None = None
+    """muon: torch.optim.Muon on matrices and kernels, AdamW on the rest; if left out, where nothing is pretrained."""
     muon_lr: float = 0.01
     weight_decay: float = 1e-4
     layer_decay: float | None = None
@@ -125,6 +125,7 @@ if TYPE_CHECKING:
         image_size: int
         resize: Literal["squash", "letterbox"]
         augment: Literal["none", "light", "lsj"]
+        optimizer: Literal["adamw", "muon"]
         epochs: int
         lr: float
         layer_decay: float
@@ -138,7 +139,13 @@ DETECTION_RECIPES = {
     "scenes": (
         "Detection of digits in composed scenes; minutes on two CPU cores.",
         DetectionRecipe(
-            recipe="scenes", data="scenes", epochs=2, augment="none", resize="squash", image_size=128, eval_every=1
+            recipe="scenes",
+            data="scenes",
+            epochs=4,
+            batch_size=8,
+            augment="none",
+            resize="squash",
+            image_size=128,
         ),
     ),
     "detect": (
@@ -171,6 +178,7 @@ def settle_detection(
     choose("image_size", nearest if known is None else max(known.size))
     choose("resize", "letterbox" if known is None else known.resize)
     choose("augment", "light" if n < 5_000 else "lsj")
+    choose("optimizer", "muon" if r.weights is None else "adamw")
     # Trained weights move slowly, and the lower their layer the slower (LW-DETR's and RF-DETR's layer decay is 0.8).
     choose("lr", 5e-4 if r.weights is None else 2e-4)
     choose("layer_decay", 1.0 if r.weights is None else 0.8)

@@ -219,7 +219,14 @@ def test_mistakes_are_named():
         detector_changed(TINY, {"querys": 3})
     with pytest.raises(UserError, match=r"multiples of 16\. The nearest are 48x64"):
         tiny()(torch.randn(1, 3, 50, 64))
-    wrongs = {"taps": (4,)}, {"taps": (1, 2)}, {"scales": (0.5, 2.0)}, {"heads": 3}, {"num_classes": 0}, {"stem_map": True}
+    wrongs = (
+        {"taps": (4,)},
+        {"taps": (1, 2)},
+        {"scales": (0.5, 2.0)},
+        {"heads": 3},
+        {"num_classes": 0},
+        {"stem_map": True},
+    )
     for wrong in wrongs:
         with pytest.raises(UserError, match="detector config"):
             detector_changed(TINY, wrong)
