@@ -80,6 +80,8 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         workers=recipe.workers,
         repeats=repeated(data) if recipe.balanced else None,
         scales=scales,
+        unmixed=recipe.close_mosaic,
+        tell=tell,
         device=device,
     )
     loop = build.build_loop(recipe, start + len(batches), device)

@@ -11,6 +11,7 @@ from vit.errors import UserError, nearest
 NAMES = {
     "digits": "time to 98 % on the bundled digits: ours against timm's VisionTransformer, epoch by epoch in turn",
     "small_data": "from scratch on 350, 1,000 and 3,500 images: ours, timm's VisionTransformer and a small CNN",
+    "data": "decoding and augmenting JPEGs: ours against timm's create_loader and torchvision's v2 transforms",
     "transfer": "public weights against training from scratch: probe, k-NN and fine-tuning on two sets of digits",
 }
 

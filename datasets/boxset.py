@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.imageset import FileSet, ImageSet
 from datasets.names import NameTable
+from datasets.window import Choose, View, Window
 from vit.errors import UserError, nearest, shown
 
 
@@ -35,6 +36,7 @@ class BoxSet(Protocol):
     def __len__(self) -> int: ...
     def name(self, i: int) -> str: ...
     def image(self, i: int) -> np.ndarray: ...
+    def view(self, i: int, choose: Choose) -> View: ...
     def counts(self) -> np.ndarray: ...
     def labelled(self) -> tuple[np.ndarray, np.ndarray]: ...
     def objects(self) -> np.ndarray: ...
@@ -72,6 +74,15 @@ class BoxFiles(FileSet):
         if image.shape[:2] != (height, width):
             raise UserError(wrong_size(self.name(i), image.shape[:2], (height, width)))
         return image
+
+    def view(self, i: int, choose: Choose) -> View:
+        def checked(size: tuple[int, int]) -> Window:
+            height, width = self.sizes[i].tolist()
+            if size != (height, width):
+                raise UserError(wrong_size(self.name(i), size, (height, width)))
+            return choose(size)
+
+        return super().view(i, checked)
 
     def counts(self) -> np.ndarray:
         """Boxes per class, without crowds: int64 [K]."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from datasets.names import NameTable
+from datasets.window import Choose, View, cut, decode_window
 from vit.errors import UserError, nearest, shown
 from vit.image import MAX_PIXELS, decode
 
@@ -59,6 +60,13 @@ class ImageSet(ABC):
         if self._cache is not None and i in self._cache:
             return self._cache[i]
         return self.read(i)
+
+    def view(self, i: int, choose: Choose) -> View:
+        """The part of image i that `choose` wants; only as much of a file is decoded as that needs, if the reader can.
+        UserError as for `image`."""
+        image = self.image(i)
+        size = (image.shape[0], image.shape[1])
+        return cut(image, choose(size), size)
 
     def cache(self, limit: int = CACHE_BYTES) -> bool:
         """Keep all decoded images in memory if they take at most `limit` bytes; say whether they do."""
@@ -165,6 +173,11 @@ class FileSet(ImageSet):
 
     def read(self, i: int) -> np.ndarray:
         return decode(self.name(i), max_pixels=self.max_pixels)
+
+    def view(self, i: int, choose: Choose) -> View:
+        if self._cache is not None and i in self._cache:
+            return super().view(i, choose)
+        return decode_window(self.name(i), choose, max_pixels=self.max_pixels)
 
     def select(self, indices: np.ndarray) -> FileSet:
         return FileSet(

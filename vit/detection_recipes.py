@@ -54,7 +54,10 @@ class DetectionRecipe:
     """Ignore the aspect, or pad to a square; as a detector's weights know it, and else letterbox."""
     multi_scale: float = 0.0
     """Change the input size from step to step, by up to this share up and down: 0.25 for 75 to 125 %."""
-    augment: Literal["none", "light", "lsj"] | None = None
+    augment: Literal["none", "light", "lsj", "strong"] | None = None
+    """strong mixes several images into one: mosaic, mixup and pasted objects."""
+    close_mosaic: float = 0.1
+    """Share of the run, at its end, in which strong mixes no images: what is learned last looks like what comes."""
     flip: Literal["auto", "yes", "no"] = "auto"
     """Mirror images; auto: as the augmentation says, and never the digits of scenes."""
     loss: Literal["iou", "mal"] = "iou"
@@ -114,6 +117,8 @@ class DetectionRecipe:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}.")
+        if not 0 <= self.close_mosaic <= 1:
+            raise UserError(f"--close-mosaic is a share of the run in 0..1, not {self.close_mosaic}.")
 
 
 if TYPE_CHECKING:
@@ -124,7 +129,7 @@ if TYPE_CHECKING:
 
         image_size: int
         resize: Literal["squash", "letterbox"]
-        augment: Literal["none", "light", "lsj"]
+        augment: Literal["none", "light", "lsj", "strong"]
         optimizer: Literal["adamw", "muon"]
         epochs: int
         lr: float

@@ -117,7 +117,8 @@ def test_a_shrinking_crop_does_not_alias():
     image = np.zeros((400, 400, 3), np.uint8)
     image[:, ::2] = 255
     out = Pipeline(Augment(crop=(1.0, 1.0), ratio=(1.0, 1.0)), Preprocess((50, 50)))(image, 0)
-    assert np.abs(out.astype(int) - 128).max() <= 2
+    assert np.abs(out.astype(int) - 128).max() <= 6  # the filter is cut off at the border
+    assert np.abs(out[1:-1, 1:-1].astype(int) - 128).max() <= 2
 
 
 def test_colour_moves_colours_and_not_places():
