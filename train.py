@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def train(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
-    from datasets import FeatureBatches, Mix, eval_loader, open_data, survey, train_loader
+    from datasets import FeatureBatches, eval_loader, open_data, survey
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
@@ -72,19 +72,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     optimizers = build.build_optimizers(recipe, model, head_first=recipe.head_epochs is not None)
     pipeline = build_pipeline(recipe, facts, preprocess)
     start = resume["progress"]["step"] if resume else 0
-    batches = train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        start_step=start,
-        workers=recipe.workers,
-        balanced=recipe.balanced,
-        mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
-        device=device,
-    )
+    batches = feed(recipe, data, pipeline, preprocess, start=start, device=device)
     loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
     # An encoder that never changes gives the same of an image that never changes.
     frozen, random = trains_head_only(model), pipeline.random or recipe.mixup > 0 or recipe.cutmix > 0
@@ -142,6 +130,33 @@ def train(recipe: Recipe) -> dict[str, Any]:
         )
     # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
     return report(folder, data, recipe, batches.bad, features if loop.amp is None else {})
+
+
+def feed(
+    recipe: Settled,
+    data: Data,
+    pipeline: Pipeline,
+    preprocess: Preprocess,
+    *,
+    start: int = 0,
+    device: torch.device | str = "cpu",
+) -> Loader:
+    """The training batches from step `start` on."""
+    from datasets import Mix, train_loader
+
+    return train_loader(
+        data.train,
+        pipeline,
+        preprocess,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        start_step=start,
+        workers=recipe.workers,
+        balanced=recipe.balanced,
+        mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
+        device=device,
+    )
 
 
 def features_of(loader: Loader, encode: Callable[[Tensor], Tensor]) -> Features:

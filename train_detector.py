@@ -17,7 +17,9 @@ from vit.recipes import Facts
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
+    from datasets.box_loader import BoxLoader
     from datasets.box_transforms import BoxPipeline
     from datasets.boxset import DetectionData
     from vit.detection_recipes import SettledDetection
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
 def train(recipe: DetectionRecipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
     from datasets import survey
-    from datasets.box_loader import box_eval_loader, box_train_loader
-    from datasets.multiscale import MultiScale
+    from datasets.box_loader import box_eval_loader
     from datasets.open_detection import open_detection
 
     # The data first: a misspelt path is told before a model is built.
@@ -65,25 +66,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     optimizers = build.build_optimizers(recipe, model, by_muon=detection_build.hidden)
     pipeline = build_pipeline(recipe, preprocess)
     start = resume["progress"]["step"] if resume else 0
-    side = preprocess.size
-    scales = MultiScale(side, begun.config.divisor, recipe.multi_scale, recipe.seed) if recipe.multi_scale else None
-    if scales is not None:
-        tell("a step's images are of " + ", ".join(f"{w}x{h}" for h, w in scales.sizes) + " pixels")
-    batches = box_train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        start_step=start,
-        workers=recipe.workers,
-        repeats=repeated(data) if recipe.balanced else None,
-        scales=scales,
-        unmixed=recipe.close_mosaic,
-        tell=tell,
-        device=device,
-    )
+    batches = feed(recipe, data, pipeline, preprocess, begun.config.divisor, start=start, device=device)
     loop = build.build_loop(recipe, start + len(batches), device)
     if recipe.dry_run:
         return dry_run(task, batches, optimizers, loop)
@@ -126,6 +109,41 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
             plain=plain if batch_norms(model) else None,
         )
     return report(folder, data, recipe, batches.bad)
+
+
+def feed(
+    recipe: SettledDetection,
+    data: DetectionData,
+    pipeline: BoxPipeline,
+    preprocess: Preprocess,
+    divisor: int,
+    *,
+    start: int = 0,
+    device: torch.device | str = "cpu",
+) -> BoxLoader:
+    """The training batches from step `start` on. divisor: of the model's input, in pixels."""
+    from datasets.box_loader import box_train_loader
+    from datasets.multiscale import MultiScale
+
+    size = preprocess.size
+    scales = MultiScale(size, divisor, recipe.multi_scale, recipe.seed) if recipe.multi_scale else None
+    if scales is not None:
+        tell("a step's images are of " + ", ".join(f"{w}x{h}" for h, w in scales.sizes) + " pixels")
+    return box_train_loader(
+        data.train,
+        pipeline,
+        preprocess,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        start_step=start,
+        workers=recipe.workers,
+        repeats=repeated(data) if recipe.balanced else None,
+        scales=scales,
+        unmixed=recipe.close_mosaic,
+        tell=tell,
+        device=device,
+    )
 
 
 def build_pipeline(recipe: SettledDetection, preprocess: Preprocess) -> BoxPipeline:

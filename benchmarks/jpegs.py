@@ -1,4 +1,4 @@
-"""JPEG files of a chosen size, made of real photographs: scikit-learn's two and, where it is installed, scikit-image's."""
+"""JPEG files of a chosen size, made of real photographs: scikit-learn's two and scikit-image's, where it is there."""
 
 from __future__ import annotations
 

@@ -200,9 +200,10 @@ class BoxLoader:
 
 
 def _dropped(kept: int, dropped: int) -> str:
+    share = dropped / (kept + dropped)
     return (
-        f"augmentation: {dropped:,} boxes of an epoch's {kept + dropped:,} ({dropped / (kept + dropped):.1%}) were cut to "
-        f"less than {VISIBLE:.0%} of their area and left out"
+        f"augmentation: of {kept + dropped:,} boxes in an epoch {dropped:,} ({share:.1%}) were cut to less than "
+        f"{VISIBLE:.0%} of their area and left out"
     )
 
 

@@ -34,7 +34,7 @@ SMALLEST = 4
 FEATHER = 8
 """A pasted object's edge fades over this part of its shorter side."""
 COVERED = 0.3
-"""A pasted object may cover this share of another one at most."""
+"""Pasted objects may cover this share of another one at most, in sum."""
 CROP_AREA, CROP_RATIO = (0.3, 1.0), (0.5, 2.0)
 """Of the crop that cuts no object, before it grows around those that it cuts."""
 _ATTEMPTS = 10
@@ -116,8 +116,9 @@ def paste(canvas: Canvas, partners: Partners, numbers: np.ndarray) -> None:
             w, h = round((right - left) * place.scale_x * scale), round((bottom - top) * place.scale_y * scale)
             if not (SMALLEST <= w < width and SMALLEST <= h < height):
                 continue
-            target = _free(canvas.boxes, (w, h), (width, height), tries)
+            target = _free(canvas, (w, h), tries)
             if target is not None:
+                canvas.hidden = canvas.covered(target)
                 fit = Fit(window_for((left, top, right, bottom), (h, w)), target)
                 canvas.put(at_hand, lambda size, fit=fit: fit, feather=max(1, min(w, h) // FEATHER))
 
@@ -142,7 +143,12 @@ def safe_crop(
             within = (boxes[:, :2] >= [left, top]).all(axis=1) & (boxes[:, 2:] <= [right, bottom]).all(axis=1)
             taken = meets & ~within
     height, width = size
-    return max(0, math.floor(left)), max(0, math.floor(top)), min(width, math.ceil(right)), min(height, math.ceil(bottom))
+    return (
+        max(0, math.floor(left)),
+        max(0, math.floor(top)),
+        min(width, math.ceil(right)),
+        min(height, math.ceil(bottom)),
+    )
 
 
 def _within(value: float, side: int) -> int:
@@ -155,13 +161,12 @@ def _distinct(numbers: np.ndarray, n: int) -> list[int]:
     return list(dict.fromkeys((numbers * n).astype(int).tolist()))[: max(1, n)]
 
 
-def _free(boxes: np.ndarray, size: tuple[int, int], whole: tuple[int, int], tries: np.ndarray) -> Rectangle | None:
-    """The first of the random places, for a rectangle of (w, h) in one of (W, H), that covers little of any box."""
-    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-6)
+def _free(canvas: Canvas, size: tuple[int, int], tries: np.ndarray) -> Rectangle | None:
+    """The first of the random places for a rectangle of (w, h) that leaves enough of every box that is there."""
+    height, width = canvas.preprocess.size
     for across, down in tries[:, :2].tolist():
-        left, top = int(across * (whole[0] - size[0] + 1)), int(down * (whole[1] - size[1] + 1))
+        left, top = int(across * (width - size[0] + 1)), int(down * (height - size[1] + 1))
         place = (left, top, left + size[0], top + size[1])
-        low, high = np.maximum(boxes[:, :2], place[:2]), np.minimum(boxes[:, 2:], place[2:])
-        if (np.maximum(high - low, 0).prod(axis=1) / areas).max(initial=0) <= COVERED:
+        if canvas.covered(place).max(initial=0) <= COVERED:
             return place
     return None

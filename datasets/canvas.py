@@ -52,6 +52,8 @@ class Canvas:
         self.owners = np.empty(0, np.int64)
         self.rows = np.empty(0, np.int64)
         """int64 [m]: the image, by its number, and the box of it that each one is."""
+        self.hidden = np.empty(0)
+        """float [m]: share of each box that lies under what was painted later, at most."""
         self.dropped = 0
         """Boxes of which too little was left."""
         self.first_size = (0, 0)
@@ -75,6 +77,12 @@ class Canvas:
             self.first_size = view.size
         self._add(source, moved(source.boxes, view.box, fits[-1].target), fits[-1].target)
 
+    def covered(self, place: Rectangle) -> np.ndarray:
+        """float [m]: the share of each box that would be hidden if `place` were painted over."""
+        low, high = np.maximum(self.boxes[:, :2], place[:2]), np.minimum(self.boxes[:, 2:], place[2:])
+        areas = np.maximum((self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1), 1e-6)
+        return self.hidden + np.maximum(high - low, 0).prod(axis=1) / areas
+
     def mirror(self, flip: Callable[[np.ndarray], np.ndarray]) -> None:
         """Left to right; `flip` does it to the pixels."""
         width = self.pixels.shape[1]
@@ -87,6 +95,7 @@ class Canvas:
         self.boxes = np.concatenate([self.boxes, other.boxes])
         self.owners = np.concatenate([self.owners, other.owners])
         self.rows = np.concatenate([self.rows, other.rows])
+        self.hidden = np.concatenate([self.hidden, other.hidden])
         self.dropped += other.dropped
 
     def _add(self, source: Source, boxes: np.ndarray, target: Rectangle) -> None:
@@ -94,6 +103,7 @@ class Canvas:
         self.boxes = np.concatenate([self.boxes, cut[rows]])
         self.owners = np.concatenate([self.owners, np.full(len(rows), source.index)])
         self.rows = np.concatenate([self.rows, rows])
+        self.hidden = np.concatenate([self.hidden, np.zeros(len(rows))])
         self.dropped += dropped
 
 
@@ -158,7 +168,7 @@ def _span(low: float, high: float, least: int, most: int) -> tuple[int, int]:
 
 
 def _faded(part: np.ndarray, below: np.ndarray, feather: int) -> np.ndarray:
-    """`part` over `below`, both uint8 [h, w, 3]: from nothing of it at the edge to all of it `feather` pixels inside."""
+    """`part` over `below`, both uint8 [h, w, 3]: little of it at the edge, all of it `feather` pixels inside."""
     ramps = [np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)) / (feather + 1) for n in part.shape[:2]]
     share = np.minimum(1, np.minimum.outer(*ramps))[:, :, None]
     return np.rint(share * part + (1 - share) * below).astype(np.uint8)

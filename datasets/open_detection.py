@@ -70,6 +70,14 @@ def open_detection(source: str, *, seed: int = 0, evaluation: bool = False, stri
     )
 
 
+def has_annotations(source: str) -> bool:
+    """Whether a source holds boxes, as far as the names of its files tell."""
+    source = os.path.expanduser(source)
+    if os.path.isfile(source):
+        return source.lower().endswith(".json")
+    return source == "scenes" or (os.path.isdir(source) and bool(_files(source)))
+
+
 def reopen_detection(record: dict[str, Any] | None, source: str | None = None, *, seed: int = 0) -> DetectionData:
     """The data to evaluate a checkpoint on, as `datasets.reopen` gives it for classification."""
     place = source if source in (None, "scenes") else os.path.abspath(os.path.expanduser(source))

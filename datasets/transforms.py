@@ -82,9 +82,7 @@ AUGMENTS = {
 def named_augment(name: str) -> Augment:
     """The entry of AUGMENTS; UserError with the nearest name."""
     if name not in AUGMENTS:
-        raise UserError(
-            f'No augmentation "{name}"; there are {", ".join(AUGMENTS)}.{nearest(name, AUGMENTS)}'
-        )
+        raise UserError(f'No augmentation "{name}"; there are {", ".join(AUGMENTS)}.{nearest(name, AUGMENTS)}')
     return AUGMENTS[name]
 
 
@@ -149,7 +147,7 @@ class Pipeline:
 
 
 def color_factors(augment: Any, numbers: Sequence[float]) -> tuple[float, ...]:
-    """Brightness, contrast, saturation and hue for `recolored`, from four numbers in 0..1. `augment` has these fields."""
+    """Brightness, contrast, saturation and hue for `recolored`, from four numbers in 0..1; `augment` has the reach."""
     reaches = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
     *factors, hue = (reach * (2 * number - 1) for reach, number in zip(reaches, numbers, strict=True))
     return (*(max(0.0, 1 + factor) for factor in factors), hue)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vit.decode import MAX_PIXELS, opened, orientation, to_rgb, upright, upright_size
+from vit.decode import MAX_PIXELS, Source, name_of, opened, orientation, to_rgb, upright, upright_size
 
 
 class Window(NamedTuple):
@@ -48,14 +47,12 @@ Choose = Callable[[tuple[int, int]], Window]
 
 def cut(image: np.ndarray, window: Window, size: tuple[int, int], by: int = 1) -> View:
     """The window out of an upright image uint8 [ceil(H / by), ceil(W / by), 3] of an original of (H, W) pixels."""
-    height, width = image.shape[:2]
-    left, right = _bounds(window.left / by, window.right / by, width)
-    top, bottom = _bounds(window.top / by, window.bottom / by, height)
+    left, top, right, bottom = _corners(window, image.shape[1], image.shape[0], by)
     return View(image[top:bottom, left:right], (left * by, top * by, right * by, bottom * by), size)
 
 
-def decode_window(source: str | os.PathLike[str] | bytes, choose: Choose, *, max_pixels: int = MAX_PIXELS) -> View:
-    """The window that `choose` wants of an image file, given by its path or its bytes, as RGB.
+def decode_window(source: Source, choose: Choose, *, max_pixels: int = MAX_PIXELS) -> View:
+    """The window that `choose` wants of an image file, given by its path, its bytes or opened, as RGB.
 
     At a reduction of 1 the pixels are those of `vit.decode.decode`; simplejpeg, where it is installed, makes them
     sooner and changes none. Raises UserError where `decode` does: a JPEG is read to its end, so that a truncated one is
@@ -71,17 +68,18 @@ def decode_window(source: str | os.PathLike[str] | bytes, choose: Choose, *, max
         if pixels is not None:
             return cut(_TURNS.get(turn, _TURNS[1])(pixels), window, size, by)
         if by > 1:
-            image.draft(None, (max(1, image.width // by), max(1, image.height // by)))
+            width = image.width
+            image.draft(None, (max(1, width // by), max(1, image.height // by)))
+            by = round(width / image.width)
         image.load()
         image = upright(image)
-        if image.mode in ("RGB", "L"):
-            # An array of the window alone: that of a whole image is a copy as large as the image.
-            height, width = image.height, image.width
-            left, right = _bounds(window.left / by, window.right / by, width)
-            top, bottom = _bounds(window.top / by, window.bottom / by, height)
-            part = to_rgb(image.crop((left, top, right, bottom)), str(source))
-            return View(part, (left * by, top * by, right * by, bottom * by), size)
-        return cut(to_rgb(image, str(source)), window, size, by)
+        if image.mode not in ("RGB", "L"):  # their pixels may have to be seen together
+            return cut(to_rgb(image, name_of(source)), window, size, by)
+        # An array of the window alone: one of the whole image is a copy as large as the image.
+        corners = _corners(window, image.width, image.height, by)
+        part = to_rgb(image.crop(corners), name_of(source))
+        left, top, right, bottom = (side * by for side in corners)
+        return View(part, (left, top, right, bottom), size)
 
 
 # What EXIF's orientations ask for; views, not copies.
@@ -98,8 +96,8 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _by_simplejpeg(image: Image.Image, by: int) -> np.ndarray | None:
-    """The whole of a JPEG as it lies in the file, or None where Pillow must decide: it knows more kinds of JPEG, and its
-    word on what is broken counts."""
+    """The whole of a JPEG as it lies in the file, or None where Pillow must decide: it knows more kinds of JPEG, and
+    its word on what is broken counts."""
     library = _simplejpeg()
     if library is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or image.fp is None:
         return None
@@ -117,6 +115,13 @@ def _by_simplejpeg(image: Image.Image, by: int) -> np.ndarray | None:
 def _simplejpeg() -> Any:
     """The optional decoder (pip install -e ".[fast]"): libjpeg-turbo straight into an array."""
     return importlib.import_module("simplejpeg") if importlib.util.find_spec("simplejpeg") else None
+
+
+def _corners(window: Window, width: int, height: int, by: int) -> tuple[int, int, int, int]:
+    """left, top, right, bottom of a window in whole pixels of a reduced image of (width, height)."""
+    left, right = _bounds(window.left / by, window.right / by, width)
+    top, bottom = _bounds(window.top / by, window.bottom / by, height)
+    return left, top, right, bottom
 
 
 def _bounds(low: float, high: float, limit: int) -> tuple[int, int]:

@@ -46,11 +46,11 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     more than `max_pixels` pixels.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source, _name(source))
+        return _from_array(source, name_of(source))
     with opened(source, max_pixels=max_pixels) as image:
         # A full load, not verify(): only decoding to the end finds a truncated file.
         image.load()
-        return to_rgb(upright(image), _name(source))
+        return to_rgb(upright(image), name_of(source))
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -68,7 +68,7 @@ def opened(source: Source, *, max_pixels: int | None = MAX_PIXELS) -> Iterator[I
 
     Whatever goes wrong while the context lasts is a UserError that names the source, as `decode` raises it.
     """
-    name = _name(source)
+    name = name_of(source)
     try:
         with ExitStack() as stack:
             image = source if isinstance(source, Image.Image) else stack.enter_context(_open(source, name))
@@ -113,7 +113,8 @@ def _require_fewer(image: Image.Image, name: str, max_pixels: int) -> None:
         )
 
 
-def _name(source: object) -> str:
+def name_of(source: object) -> str:
+    """What messages call a source."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, np.ndarray):
