@@ -70,6 +70,7 @@ class _Steps(Sampler[_Step]):
 
 class _Reader(Dataset[_Shipped]):
     def __init__(self, images: BoxSet, preprocess: Preprocess, pipeline: BoxPipeline | None, seed: int) -> None:
+        preprocess.placement(preprocess.size)  # "crop" is refused here, and not taken for the fault of an image
         self.images, self.preprocess, self.pipeline, self.seed = images, preprocess, pipeline, seed
 
     def __getitem__(self, step: _Step) -> _Shipped:

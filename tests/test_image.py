@@ -351,6 +351,16 @@ def test_squash_keeps_everything_and_letterbox_fills_with_the_mean():
     np.testing.assert_array_equal(boxed[10, 2], [200, 200, 200])
 
 
+@pytest.mark.parametrize("shape", [(0, 9, 7), (1, 300, 301), (5, 200, 300), (64, 28, 28)])
+def test_normalising_in_parts_changes_no_bit(shape):
+    preprocess = Preprocess(shape[1:], mean=(0.1, 0.5, 0.9), std=(0.2, 0.21, 0.3))
+    pixels = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    expected = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    found = preprocess.tensor(pixels)
+    assert torch.equal(found, expected) and found.is_contiguous()
+
+
 def test_tensor_and_denormalise_are_inverse():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
     preprocess = Preprocess((5, 7))

@@ -188,6 +188,7 @@ def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):
         (["--image-size", "100"], "the detector takes multiples of 16, for example 96"),
         (["--multi-scale", "0.1"], "--multi-scale 0.1 leaves one size of 32x32 pixels in steps of 16"),
         (["--multi-scale", "-1"], "--multi-scale must not be negative"),
+        (["--close-mosaic", "1.5"], "--close-mosaic is a share of the run in 0..1, not 1.5"),
         (["--freeze"], "--freeze keeps weights that were learned before: add --weights SRC"),
         (["--freeze", "--freeze-blocks", "1"], "--freeze keeps the whole encoder: leave out"),
     ):
