@@ -23,7 +23,7 @@ from vit.draw import Mark, color_of, draw_boxes, font_of
 from vit.errors import UserError
 from vit.recipes import Facts, Recipe, settle
 
-CELL, GAP, LINE = 256, 8, 18
+CELL, GAP, LINE = 320, 8, 20
 """In pixels: the square that each image has, what lies between two, and the height of the text below."""
 SHARE = 0.05
 """A class with less than this share of a mixed image is not named."""
@@ -122,11 +122,13 @@ def classification(recipe: Recipe, epoch: int) -> tuple[Any, Iterator[Seen], int
     steps = len(train.feed(settled, data, pipeline, preprocess)) // settled.epochs
     batches = train.feed(settled, data, pipeline, preprocess, start=(epoch - 1) * steps)
 
+    mixed = settled.mixup > 0 or settled.cutmix > 0
+
     def seen() -> Iterator[Seen]:
         for batch in islice(batches, steps):
             targets = batch.targets.numpy()
             for pixels, target in zip(preprocess.denormalise(batch.images), targets, strict=True):
-                yield Seen(pixels, label(target, data.classes, data.multilabel and not settled.mixup), [])
+                yield Seen(pixels, label(target, data.classes, data.multilabel and not mixed), [])
 
     return settled, seen(), settled.epochs
 

@@ -20,12 +20,13 @@ def color_matrix(
 
     brightness, contrast, saturation: factors, 1 for no change, that mean what they mean to torchvision's ColorJitter;
     contrast pulls towards the mean gray of the image. Their order makes no difference, since nothing is clipped in
-    between. hue: share of a full turn of the colors around the gray axis (in YIQ, as NVIDIA DALI turns them).
+    between. hue: share of a full turn of the colors around the gray axis, from red to yellow (in YIQ, as NVIDIA DALI
+    turns them).
     """
     linear = saturation * np.eye(3) + (1 - saturation) * LUMA
     if hue:
         cosine, sine = math.cos(2 * math.pi * hue), math.sin(2 * math.pi * hue)
-        turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
+        turn = np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]])
         linear = linear @ (_FROM_YIQ @ turn @ _TO_YIQ)
     offset = (1 - contrast) * brightness * float(LUMA @ np.asarray(mean))
     return np.concatenate([brightness * contrast * linear, np.full((3, 1), offset)], axis=1)

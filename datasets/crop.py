@@ -14,7 +14,7 @@ from vit.image import INTERPOLATIONS
 
 TRIES = 10
 """Crops that are drawn until one lies within the image."""
-SPARE = 1.5
+SPARE = 1.0
 """A reduced crop keeps at least so many pixels a pixel of the result, each way (benchmarks/LOG.md)."""
 
 

@@ -11,6 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory by /proc")
+
+
 def fuzz(first: int, count: int, folder: Path) -> dict:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "tests/fuzz_decode.py"), str(first), str(count), str(folder)]

@@ -11,6 +11,7 @@ from PIL import Image
 import show
 import train
 import vit.engine
+from datasets import open_data, survey
 from vit.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -41,18 +42,11 @@ def test_the_pictures_are_the_first_training_batch(photos, first_batch):
     batch = first_batch(["folder", "--data", str(photos), *options])
     recipe = train.parse(["folder", "--data", str(photos), *options])
     settled, seen, epochs = show.classification(recipe, epoch=1)
-    mean, std = (np.array(batch.images.new_tensor(v)) for v in (_preprocess(settled, photos)))
+    found = survey(open_data(str(photos)).train)
     drawn = [next(seen) for _ in range(len(batch.images))]
-    expected = (batch.images.permute(0, 2, 3, 1).numpy() * std + mean) * 255
+    expected = (batch.images.permute(0, 2, 3, 1).numpy() * found.std + found.mean) * 255
     assert np.abs(np.stack([image.pixels for image in drawn]) - expected.clip(0, 255)).max() < 1
     assert epochs == settled.epochs and settled.augment == "deit3"
-
-
-def _preprocess(settled, photos):
-    from datasets import open_data, survey
-
-    found = survey(open_data(str(photos)).train)
-    return found.mean, found.std
 
 
 def test_boxes_are_the_first_training_batch_s(shapes, first_batch):
@@ -85,8 +79,10 @@ def test_a_grid_is_written(shapes, tmp_path, capsys):
     assert f"7 training images of epoch 1, augmentation light: {out}" in capsys.readouterr().out
     page = np.asarray(Image.open(out))
     columns, rows = 4, 2
-    assert page.shape == (rows * (256 + 18 + 8) + 8, columns * (256 + 8) + 8, 3)
-    assert (page[8:264, 8:264] != 255).any() and (page[-250:-40, -250:-10] == 255).all()  # the last place is empty
+    cell, line, gap = show.CELL, show.LINE, show.GAP
+    assert page.shape == (rows * (cell + line + gap) + gap, columns * (cell + gap) + gap, 3)
+    # The first place is taken, the last is empty.
+    assert (page[gap:cell, gap:cell] != 255).any() and (page[-cell:-gap, -cell:-gap] == 255).all()
 
 
 def test_the_command_shows_digits_and_the_epochs_there_are(tmp_path):
@@ -112,13 +108,12 @@ def test_arguments_are_divided():
     assert rest == ["--augment", "light", "--lr", "-3", "--compile"]
 
 
-def test_mistakes_are_told(photos, tmp_path):
-    with pytest.raises(UserError, match="--images must be at least 1, got 0"):
-        show.main([str(photos), "--images", "0"])
+def test_mistakes_are_told(photos, tmp_path, capsys):
     with pytest.raises(UserError, match="no such data"):
         show.main([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match=r"cannot be written \(.*Choose another --out"):
         show.main([str(photos), "--image-size", "32", "--out", str(tmp_path / "grid.xyz")])
-    with pytest.raises(SystemExit) as stopped:
-        show.main([str(photos), "--augmnet", "light"])
-    assert stopped.value.code == 2
+    for arguments, told in ((["--images", "0"], "--images must be at least 1"), (["--augmnet", "light"], "--augment")):
+        with pytest.raises(SystemExit) as stopped:
+            show.main([str(photos), *arguments])
+        assert stopped.value.code == 2 and told in capsys.readouterr().err

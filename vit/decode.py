@@ -74,6 +74,7 @@ def opened(source: Source, *, max_pixels: int | None = MAX_PIXELS) -> Iterator[I
             image = source if isinstance(source, Image.Image) else stack.enter_context(_open(source, name))
             if max_pixels is not None:
                 _require_fewer(image, name, max_pixels)
+                _require_enough(image, name)
                 _tell_animation(image, name)
             yield image
     except UserError:
@@ -110,6 +111,21 @@ def _require_fewer(image: Image.Image, name: str, max_pixels: int) -> None:
         raise UserError(
             f"{name}: {image.width} x {image.height} pixels are more than the limit of {max_pixels:,}. "
             "Make the image smaller, or raise max_pixels if you trust the file."
+        )
+
+
+def _require_enough(image: Image.Image, name: str) -> None:
+    """A JPEG takes one bit at least for each block of 64 values. Pillow makes up what a file does not hold, gray, and a
+    damaged header of a small file could ask for all the memory that `max_pixels` allows."""
+    if image.format not in ("JPEG", "MPO") or image.fp is None:
+        return
+    here = image.fp.tell()
+    length = image.fp.seek(0, io.SEEK_END)
+    image.fp.seek(here)
+    if 8 * length < image.width * image.height // 64:
+        raise UserError(
+            f"{name}: cannot be decoded ({length:,} bytes do not hold {image.width} x {image.height} pixels). "
+            "Replace or remove the file."
         )
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from datasets import canvas
 from datasets.box_loader import box_train_loader
 from datasets.box_mixing import safe_crop
-from datasets.box_transforms import BOX_AUGMENTS, Augmented, BoxPipeline
+from datasets.box_transforms import BOX_AUGMENTS, Augmented, BoxAugment, BoxPipeline
 from datasets.crop import TRIES
+from datasets.sampling import derive_seed
 from tests.datasets.colored import Colored, drawn_at_random
 from vit.image import Preprocess
 
@@ -237,10 +238,18 @@ def test_an_image_that_cannot_be_mixed_in_is_told_and_another_takes_its_place():
 
 def test_what_augmentation_drops_is_told_once_after_an_epoch():
     images = drawn_at_random(5, n=12, empty=0.0)
+    preprocess = Preprocess((32, 48), resize="letterbox")
+    zoom = BoxPipeline(BoxAugment(jitter=(2.0, 3.0)), preprocess)
     told: list[str] = []
-    for step, _ in enumerate(batches("lsj", images, epochs=4, tell=told.append), 1):
+    options = {"batch_size": 4, "epochs": 4, "tell": told.append}
+    kept = 0
+    for step, batch in enumerate(box_train_loader(images, zoom, preprocess, **options), 1):
+        kept += sum(len(target["labels"]) for target in batch.targets) if step <= 3 else 0
         assert len(told) == (step >= 3)
-    assert len(told) == 1 and "were cut to less than 20% of their area and left out" in told[0]
+    (line,) = told
+    dropped = sum(zoom.read(images, i, derive_seed(0, 0, i, 0)).dropped for i in range(12))
+    assert dropped > 0 and line.startswith(f"augmentation: of {kept + dropped:,} boxes in an epoch {dropped:,} (")
+    assert line.endswith("were cut to less than 20% of their area and left out")
     quiet: list[str] = []
     list(batches("none", images, tell=quiet.append))
     assert quiet == []
