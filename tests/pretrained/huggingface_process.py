@@ -53,6 +53,9 @@ def models():
     config = hf.BeitConfig(**SMALL, vocab_size=11, use_mask_token=True, use_relative_position_bias=True)
     pretraining = hf.BeitForMaskedImageModeling(config)
     yield "beit_pretraining", pretraining, pretraining.beit, {}
+    config = hf.BeitConfig(**SMALL, vocab_size=11, use_mask_token=True, use_shared_relative_position_bias=True)
+    shared = hf.BeitForMaskedImageModeling(config)
+    yield "beit_shared", shared, shared.beit, {}
     yield "mae", mae, mae.vit, INTERPOLATE
     dinov2 = hf.Dinov2ForImageClassification(hf.Dinov2Config(**SMALL, num_labels=5))
     yield "dinov2", dinov2, dinov2.dinov2, {}
@@ -107,12 +110,12 @@ def main(out: Path):
             tokens = body(**given, **arguments)
             last = tokens.last_hidden_state
             # CLIP norms the class token only, BEiT's pre-training outside its body.
-            norm = {"clip": "post_layernorm", "beit_pretraining": "layernorm"}.get(name)
+            norm = {"clip": "post_layernorm", "beit_pretraining": "layernorm", "beit_shared": "layernorm"}.get(name)
             part = body if name == "clip" else model
             answers[f"{size}.tokens"] = getattr(part, norm)(last) if norm else last
             if name in ("clip", "siglip", "dinov3", "dinov3_gated", "naflex"):
                 answers[f"{size}.pooled"] = tokens.pooler_output
-            if model is not body and name not in ("mae", "beit_pretraining"):
+            if model is not body and name not in ("mae", "beit_pretraining", "beit_shared"):
                 result = model(**given, **arguments)
                 answers[f"{size}.logits"] = result.image_embeds if name == "clip" else result.logits
         save_file(

@@ -33,6 +33,7 @@ CASES = {
     "deit": ("deitd", SMALL, {}, [EPS6, ANTIALIAS, heads_swapped]),
     "beit": ("beit", SMALL, {}, [ANTIALIAS, EPS6, TANH]),
     "beit_pretraining": ("beit", SMALL, {}, [ANTIALIAS, EPS6]),
+    "beit_shared": ("beit", SMALL, {}, [ANTIALIAS, EPS6]),
     "mae": ("mae", SMALL, {}, [EPS6, ANTIALIAS, TANH]),
     "dinov2": ("dinov2", SMALL, {}, [ANTIALIAS, {"position_resize": "offset"}, EPS5]),
     "dinov2_swiglu": ("dinov2", GATED, {"feed_forward": "swiglu"}, [ANTIALIAS]),

@@ -138,7 +138,7 @@ def _images(values: Mapping[str, Any]) -> dict[str, Any]:
         found |= {"resize": "crop", "crop": min(1.0, crop / size)}
     elif size and not values.get("do_center_crop"):
         whole = isinstance(values["size"], Mapping) and "shortest_edge" in values["size"]
-        found |= {"resize": "crop", "crop": 1.0} if whole else {"resize": "squash"}
+        found |= {"resize": "crop", "crop": 1.0} if whole else {"resize": "squash", "crop": 1.0}
     return found
 
 

@@ -182,9 +182,7 @@ def _grid(
     )
 
 
-def _relative_grid(
-    n: int, native: tuple[int, int], other: tuple[int, int] | None, source: Source
-) -> tuple[int, int]:
+def _relative_grid(n: int, native: tuple[int, int], other: tuple[int, int] | None, source: Source) -> tuple[int, int]:
     """(h, w) of a table of (2h - 1)(2w - 1) relative positions, as `_grid` finds it."""
     side = (math.isqrt(n) + 1) // 2
     for h, w in (native, (side, side), other or native):

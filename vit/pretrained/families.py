@@ -69,7 +69,8 @@ DINOV3 = {
 
 FAMILIES = {
     "vit": Family(
-        (T.TIMM, *HF_VIT, TV, google_layouts.VIT_JAX, google_layouts.BIG_VISION),
+        (T.TIMM, *HF_VIT, TV, google_layouts.VIT_JAX, google_layouts.VIT_JAX_PRETRAINED,
+         google_layouts.BIG_VISION),
         HALF, "Apache-2.0", CLS,
     ),
     "vit_rope": Family((T.TIMM_EVA,), HALF, "Apache-2.0", {"rope": True, "positions": "none"}),

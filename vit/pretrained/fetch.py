@@ -32,9 +32,9 @@ def fetch(source: str, *, trust_pickle: bool = False) -> Source:
     return _huggingface(name, trust_pickle)
 
 
-def _timm(name: str) -> Source:
+def check_timm(name: str) -> None:
+    """Raises UserError, with the nearest, unless timm has this model and weights of it. Asks no network."""
     import timm
-    from timm.models import get_pretrained_cfg
 
     architecture, _, tag = name.partition(".")
     known = timm.list_models()
@@ -46,8 +46,14 @@ def _timm(name: str) -> Source:
         raise UserError(f"timm has no weights {name!r}.{nearest(name, tags)}{told}")
     if not tags:
         raise UserError(f"timm has the model {name!r}, but no weights of it.")
-    config = get_pretrained_cfg(name)
-    repository = getattr(config, "hf_hub_id", None)
+
+
+def _timm(name: str) -> Source:
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    check_timm(name)
+    repository = getattr(get_pretrained_cfg(name), "hf_hub_id", None)
     try:
         model = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the hub, the network and the cache raise

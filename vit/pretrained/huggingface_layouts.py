@@ -74,12 +74,14 @@ BEIT_OLD: tuple[Row, ...] = (
     ("encoder.blocks.#.ls1.gamma", OLD + "lambda_1"),
     ("encoder.blocks.#.ls2.gamma", OLD + "lambda_2"),
     ("encoder.relative.#.table", OLD + "attention.attention.relative_position_bias.relative_position_bias_table"),
+    ("encoder.relative.#.table", "encoder.relative_position_bias.relative_position_bias_table"),
     ("pool_norm.*", "pooler.layernorm.*"),
 )
 BEIT_NEW: tuple[Row, ...] = (
     ("encoder.blocks.#.ls1.gamma", NEW + "lambda_1"),
     ("encoder.blocks.#.ls2.gamma", NEW + "lambda_2"),
     ("encoder.relative.#.table", NEW + "relative_position_bias.relative_position_bias_table"),
+    ("encoder.relative.#.table", "shared_position_bias.relative_position_bias_table"),
     ("pool_norm.*", "pooler.layernorm.*"),
 )
 INDEX = {"*.relative_position_index": "computed from the grid"}

@@ -4,7 +4,8 @@ find our `datasets/` where Hugging Face imports its own. Nothing of vit is impor
     python -P huggingface_process.py FOLDER...
 
 Each folder is one for `from_pretrained`, with asked.safetensors (the arguments of the call) and asked.json ("class",
-its "arguments", and "output", the name of what is wanted). Writes answer.safetensors beside them, or answer.json with what is wrong.
+its "arguments", and "output", the name of what is wanted). Writes answer.json, with what is wrong with the weights,
+and answer.safetensors where nothing is.
 """
 
 import json

@@ -29,7 +29,6 @@ TOWER: tuple[Row, ...] = (
     ("attn_pool.norm.*", "head.layernorm.*"),
     ("attn_pool.mlp.fc1.*", "head.mlp.fc1.*"),
     ("attn_pool.mlp.fc2.*", "head.mlp.fc2.*"),
-    ("head.weight", "/visual_projection.weight"),
 )
 TEXT = {
     "/text_model.*": "the text tower",
@@ -41,7 +40,7 @@ TEXT = {
 ANCHOR = BLOCK.replace("#", "0") + "layer_norm1.weight"
 CLIP = Layout(
     "Hugging Face CLIP vision",
-    TOWER,
+    (*TOWER, ("head.weight", "/visual_projection.weight")),
     (ANCHOR, "embeddings.class_embedding", "pre_layrnorm.weight"),
     left_out=TEXT,
     resize="plain",
@@ -97,7 +96,11 @@ AIMV2 = Layout(
         ("encoder.norm.weight", "rms_norm.weight"),
     ),
     (BLOCK.replace("#", "0") + "rms_norm1.weight", "embeddings.rms_norm.weight"),
-    left_out={**TEXT, "head.*": "a pooling head whose queries are an average; take the patches"},
+    left_out={
+        **TEXT,
+        "head.*": "a pooling head whose queries are an average; take the patches",
+        "/visual_projection.*": "what that head's answer is multiplied by, beside a text tower",
+    },
     resize="plain",
 )
 AIMV2_ORIGINAL = Layout(

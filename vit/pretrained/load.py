@@ -15,7 +15,7 @@ from vit.image import Preprocess
 from vit.pretrained.card import Card
 from vit.pretrained.facts import config_of_file
 from vit.pretrained.families import FAMILIES
-from vit.pretrained.fetch import is_remote, open_weights
+from vit.pretrained.fetch import check_timm, is_remote, open_weights
 from vit.pretrained.google_layouts import unstack
 from vit.pretrained.registry import Model, by_card, by_source, find, in_layout
 from vit.pretrained.rules import Recognised, read
@@ -59,6 +59,8 @@ def load(
     else:
         row = find(name) if name else by_source(source)
         if row is None and not may_tell(source):
+            if source.startswith("timm:"):
+                check_timm(source.removeprefix("timm:"))
             raise UserError(SAY_WHICH.format(source))
         opened = open_weights(source, trust_pickle=trust_pickle)
         row = row or by_card(opened.card, opened.shapes)
@@ -71,6 +73,8 @@ def load(
     return as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
 
 
+RGB = 3
+"""Channels of the images that files are decoded to."""
 SAY_WHICH = "{}: say which model it is, for example --model dinov2_s14 (`vitral models` lists all)."
 
 

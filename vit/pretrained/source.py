@@ -17,6 +17,7 @@ from vit.checkpoint import load_tensors
 from vit.errors import UserError, shown
 from vit.pretrained.card import CONFIG, NOTHING, OURS, Card, folder_card, our_card
 from vit.pretrained.shards import INDEX, open_shards
+from vit.pretrained.torchscript import is_torchscript, torchscript
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz", ".onnx", INDEX)
 FILES = (
@@ -74,7 +75,8 @@ def _open(file: Path, trust_pickle: bool) -> Source:
         return _npz(file)
     if file.suffix == ".onnx":
         return Source.of(_onnx(file), str(file))
-    return Source.of(load_tensors(file, trust_pickle=trust_pickle), str(file))
+    script = is_torchscript(file)
+    return Source.of(torchscript(file) if script else load_tensors(file, trust_pickle=trust_pickle), str(file))
 
 
 def is_foreign_folder(path: str | Path) -> bool:
