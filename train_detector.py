@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.errors import UserError
-from vit.recipes import Facts
+from vit.settle import Facts
 
 if TYPE_CHECKING:
     import numpy as np

@@ -101,7 +101,7 @@ def fit(
     run = _Resumable(model, optimizers, scaler, ema, at)
     if resume is not None:
         run.load(resume)
-    meter = Meter(loop.steps_per_epoch)
+    meter = Meter(loop.steps_per_epoch, saved=at.step if resume is not None else None)
     begin, feed = at.step, iter(batches)
     while at.step < loop.steps and not _stands_still(at, loop):
         if at.step in (begin, loop.head_steps):
@@ -146,7 +146,7 @@ def fit(
         if keeps or validation is None:
             save("best", weights, numbers, {})
         save("last", weights, numbers, run.state())
-        meter.restart()
+        meter.saved(at.step)
     if _stands_still(at, loop):
         log.say(f"early stop: {task.score} has not improved for {at.stale} evaluations")
     return at
