@@ -12,6 +12,7 @@ python train.py RECIPE --help                          every option
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -183,7 +184,8 @@ def report(
     if bad:
         write_bad_files(folder / "bad_files.csv", bad)
         tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
-    tell(f"everything is in {folder}: python eval.py {folder}, vitral predict {folder} IMAGE")
+    place = shlex.quote(str(folder))
+    tell(f"everything is in {place}: python eval.py {place}, vitral predict {place} IMAGE")
     return result
 
 

@@ -50,6 +50,12 @@ def test_report_lines():
     assert row.split()[1] == "10" and f"{100 * entry['precision']:.2f}" in row
 
 
+def test_a_long_name_moves_no_other_line():
+    classes = ["cat", "a" * 200]
+    rows = [line for line in report_lines(summarise(outputs_of(2), classes)) if line.strip().startswith(("cat", "aaa"))]
+    assert len(rows[0]) < 100 and classes[1] in rows[1]
+
+
 def test_report_of_nothing_says_undefined():
     text = "\n".join(report_lines(summarise(None, ["a", "b"])))
     assert "0 images" in text and "top-1                  undefined" in text

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -347,7 +348,11 @@ def test_resume_after_an_interruption_is_the_uninterrupted_run(command, folder, 
     assert command("folder", "--out", whole, *options)[0] == 0
     with monkeypatch.context() as patch:
         interrupted_at(patch, 12)
-        assert command("folder", "--out", broken, *options)[0] == 130
+        code, told, err = command("folder", "--out", broken, *options)
+        assert (
+            code == 130 and f"with --out {shlex.quote(str(broken))} --resume goes on from its last checkpoint" in told
+        )
+        assert err == "interrupted\n"
     code, _, err = command("folder", "--out", broken, *options)
     assert code == 2 and "already holds a run. Add --resume" in err
     code, _, err = command("folder", "--out", broken, "--resume", *options, "--seed", 5)

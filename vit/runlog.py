@@ -9,6 +9,7 @@ import csv
 import importlib.util
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,11 @@ class RunLog:
         self._begun, self._done = time.perf_counter(), 0
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.stop()
+        if kind is KeyboardInterrupt:
+            place = shlex.quote(str(self.folder))
+            self.say(f"stopped: the same command with --out {place} --resume goes on from its last checkpoint")
         self.write_csv()
         if self._board is not None:
             self._board.close()
