@@ -9,18 +9,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from vit.confusion import NAMED_CLASSES, confused_pairs, draw_confusion
 from vit.errors import UserError
 from vit.evaluate import Outputs, summarise
-from vit.plots import (
-    NAMED_CLASSES,
-    Tile,
-    confused_pairs,
-    draw_confusion,
-    draw_curves,
-    draw_mistakes,
-    draw_prediction,
-    save,
-)
+from vit.plots import Tile, draw_curves, draw_mistakes, draw_prediction, save
 from vit.report import print_report, report_lines, write_curves, write_json, write_report
 
 
