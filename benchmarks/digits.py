@@ -20,7 +20,8 @@ from datasets import Data, Mix, Pipeline, eval_loader, named_augment, open_data,
 from vit import build
 from vit.engine import train_step
 from vit.optim import Ema, set_lr, warmup_cosine
-from vit.recipes import RECIPES, Facts, settle
+from vit.recipes import RECIPES
+from vit.settle import Facts, settle
 from vit.statistics import IMAGES, with_statistics
 
 
