@@ -89,7 +89,7 @@ def main(args: Evaluate) -> None:
     config = load_config(find_checkpoint(args.checkpoint))
     if config["task"] == "detection":
         return detection(args, config)
-    data = reopen(config["data"], args.data)
+    data = reopen(config.get("data"), args.data)
     for note in data.notes:
         print(note, file=sys.stderr)
     split = args.split or ("val" if "val" in data.splits() and "test" not in data.splits() else "test")
@@ -188,7 +188,7 @@ def detection(args: Evaluate, config: dict[str, Any]) -> None:
     scan = Scan(
         tile=args.tile, overlap=args.overlap, tta=args.tta, flip=flips(args, config) if args.tta else None, nms=args.nms
     )
-    data = reopen_detection(config["data"], args.data)
+    data = reopen_detection(config.get("data"), args.data)
     for note in data.notes:
         print(note, file=sys.stderr)
     split = args.split or next((name for name in ("test", "val") if name in data.splits()), "test")
@@ -229,10 +229,10 @@ def check_data(data: Data, split: str, knn: bool, config: dict[str, Any]) -> Non
     """Raise UserError unless the splits asked for exist and their labels are the checkpoint's. Numbers them alike."""
     require_splits(data, split, knn)
     splits = data.splits()
-    if data.multilabel != config["multilabel"]:
+    if data.multilabel != config.get("multilabel", False):
         kinds = {True: "any number of labels", False: "one class"}
         raise UserError(
-            f"{data.source} gives an image {kinds[data.multilabel]}, the checkpoint {kinds[config['multilabel']]}. "
+            f"{data.source} gives an image {kinds[data.multilabel]}, the checkpoint {kinds[not data.multilabel]}. "
             "A manifest with the column label has one class an image, with labels any number."
         )
     classes = config["classes"]

@@ -41,12 +41,12 @@ def lwdetr(classes: int, side: int) -> Rival:
 
     backbone = LwDetrViTConfig(
         hidden_size=128, num_hidden_layers=4, num_attention_heads=4, image_size=side, pretrain_image_size=side,
-        window_block_indices=[], out_indices=[2, 4], num_windows=1,
+        window_block_indices=[], out_indices=[2, 4], num_windows=1,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     config = LwDetrConfig(
         backbone_config=backbone, projector_scale_factors=[2.0], group_detr=1, num_queries=60, d_model=128,
-        decoder_layers=2, num_labels=classes, decoder_self_attention_heads=4, decoder_cross_attention_heads=8,
-        decoder_ffn_dim=512, decoder_n_points=4,
+        decoder_layers=2, decoder_self_attention_heads=4, decoder_cross_attention_heads=8, decoder_ffn_dim=512,
+        decoder_n_points=4, num_labels=classes,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     return hugging_face(LwDetrForObjectDetection(config))
 
@@ -58,14 +58,14 @@ def deimv2(classes: int) -> Rival:
     widths = [64, 128, 256, 512]
     backbone = HGNetV2Config(
         stem_channels=[3, 16, 16], stage_in_channels=[16, 64, 128, 256], stage_mid_channels=[16, 32, 64, 128],
-        hidden_sizes=widths, stage_out_channels=widths, stage_num_blocks=[1, 1, 2, 1], stage_numb_of_layers=[3, 3, 3, 3],
-        out_indices=[2, 3, 4],
+        hidden_sizes=widths, stage_out_channels=widths, stage_num_blocks=[1, 1, 2, 1],
+        stage_numb_of_layers=[3, 3, 3, 3], out_indices=[2, 3, 4],  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     config = Deimv2Config(
         backbone_config=backbone, freeze_backbone_batch_norms=False, encoder_in_channels=widths[1:], d_model=128,
         encoder_hidden_dim=128, encoder_ffn_dim=512, decoder_in_channels=[128] * 3, decoder_ffn_dim=512,
-        decoder_layers=3, num_queries=60, num_labels=classes, hidden_expansion=0.5, depth_mult=0.34,
-        encoder_attention_heads=4, decoder_attention_heads=4,
+        decoder_layers=3, num_queries=60, hidden_expansion=0.5, depth_mult=0.34, encoder_attention_heads=4,
+        decoder_attention_heads=4, num_labels=classes,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     return hugging_face(Deimv2ForObjectDetection(config))
 

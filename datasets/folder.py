@@ -36,9 +36,7 @@ class Findings:
             lines.append(f"Left out {len(self.broken)} links that lead nowhere: {shown(self.broken)}.")
         if self.other:
             kinds = [f"{suffix or 'no suffix'} ({count})" for suffix, count in self.other.most_common()]
-            lines.append(
-                f"Left out {self.other.total()} files that are not images, by suffix: {shown(kinds)}."
-            )
+            lines.append(f"Left out {self.other.total()} files that are not images, by suffix: {shown(kinds)}.")
         if self.loose:
             lines.append(f"Left out {len(self.loose)} images in no class folder: {shown(self.loose)}.")
         return lines
@@ -86,9 +84,7 @@ def _split_folders(root: str, evaluation: bool) -> dict[str, str]:
                 raise UserError(f"{root}: both {parts[name]}/ and {entry.name}/ would be {name}. Remove one.")
             parts[name] = entry.name
     if parts and "train" not in parts and not evaluation:
-        raise UserError(
-            f"{root}: has {shown([f'{p}/' for p in parts.values()])} but no train/. Add train/CLASS/*."
-        )
+        raise UserError(f"{root}: has {shown([f'{p}/' for p in parts.values()])} but no train/. Add train/CLASS/*.")
     return {name: parts[name] for name in ("train", "val", "test") if name in parts}
 
 
@@ -133,9 +129,7 @@ def _read(root: str, findings: Findings) -> FileSet:
     return FileSet(folders, targets, root, NameTable.joined(tables))
 
 
-def _collect(
-    root: str, folder: str, files: list[str], findings: Findings, above: set[tuple[int, int]]
-) -> None:
+def _collect(root: str, folder: str, files: list[str], findings: Findings, above: set[tuple[int, int]]) -> None:
     """Append the images below root/folder to `files`, relative to root, with "/" between the parts."""
     here = os.path.join(root, folder)
     identity = _identity(here)
@@ -193,10 +187,7 @@ def _empty_classes(sets: dict[str, FileSet]) -> list[str]:
     rows = sorted({k for k, _ in empty}) + [k for k in range(len(classes)) if k not in {j for j, _ in empty}]
     width = max(5, *(len(classes[k]) for k in rows[:20]))
     table = ["  ".join([f"{'class':{width}}", *(f"{name:>7}" for name in counts)])]
-    table += [
-        "  ".join([f"{classes[k]:{width}}", *(f"{count[k]:>7}" for count in counts.values())])
-        for k in rows[:20]
-    ]
+    table += ["  ".join([f"{classes[k]:{width}}", *(f"{count[k]:>7}" for count in counts.values())]) for k in rows[:20]]
     if len(rows) > 20:
         table.append(f"... and {len(rows) - 20} more classes")
     listed = shown([f"{classes[k]} ({name})" for k, name in empty])

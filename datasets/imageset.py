@@ -105,8 +105,7 @@ class ImageSet(ABC):
         unknown = [name for name in occurring if name not in position]
         if unknown:
             raise UserError(
-                f"The model has no class {shown(unknown)}.{nearest(unknown[0], classes)} "
-                f"Its classes: {shown(classes)}."
+                f"The model has no class {shown(unknown)}.{nearest(unknown[0], classes)} Its classes: {shown(classes)}."
             )
         if self.multilabel:
             targets = np.zeros((len(self), len(classes)), np.float32)
@@ -199,9 +198,7 @@ class Data:
         """From the splits that a reader found; all have the same classes."""
         some = next(iter(sets.values()))
         place = source if source == "digits" else os.path.abspath(source)
-        splits = {
-            name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()
-        }
+        splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}
         record = {"source": place, "seed": seed, "rule": rule, "splits": splits}
         train = sets["train"] if "train" in sets else some.select(np.empty(0, np.int64))
         val, test = sets.get("val"), sets.get("test")

@@ -142,9 +142,7 @@ class Loader:
         return len(self.draws)
 
     def __iter__(self) -> Iterator[Batch]:
-        for step, raw in enumerate(
-            run_reader(self._reader, self.draws, self._workers, self.device), self._start_step
-        ):
+        for step, raw in enumerate(run_reader(self._reader, self.draws, self._workers, self.device), self._start_step):
             self._collect(raw.bad)
             if len(raw.index) == 0:
                 continue

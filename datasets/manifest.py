@@ -45,11 +45,7 @@ def open_manifest(path: str, *, seed: int = 0, evaluation: bool = False) -> Data
     notes: list[str] = []
     if not evaluation and "train" not in parts:
         raise UserError(f"{path}: no line has the split train. Add some, or leave the column out.")
-    sets = {
-        name: whole.select(np.flatnonzero(parts == name))
-        for name in ("train", "val", "test")
-        if name in parts
-    }
+    sets = {name: whole.select(np.flatnonzero(parts == name)) for name in ("train", "val", "test") if name in parts}
     if "train" in sets and "val" not in sets:
         rule = RULE
         sets["train"], sets["val"], note = hold_out(sets["train"], seed)
@@ -101,9 +97,7 @@ def _rows(path: str) -> tuple[list[Row], bool, bool]:
 
 
 def _require_files(path: str, root: str, rows: list[Row]) -> None:
-    missing = [
-        f"{name} (line {line})" for line, name, _, _ in rows if not os.path.isfile(os.path.join(root, name))
-    ]
+    missing = [f"{name} (line {line})" for line, name, _, _ in rows if not os.path.isfile(os.path.join(root, name))]
     if missing:
         raise UserError(
             f"{path}: {len(missing)} of {len(rows)} images do not exist: {shown(missing)}. "
@@ -129,9 +123,7 @@ def _occurring_classes(path: str, rows: list[Row]) -> list[str]:
     if all(re.fullmatch(r"-?\d+", label) for label in labels):
         for line, _, own, _ in rows:
             if any(int(label) < 0 for label in own):
-                raise UserError(
-                    f"{path}, line {line}: the label {own[0]} is negative; allowed are 0 and above."
-                )
+                raise UserError(f"{path}, line {line}: the label {own[0]} is negative; allowed are 0 and above.")
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
 

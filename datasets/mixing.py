@@ -34,9 +34,7 @@ class Mix:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"mix.{name} is a probability in 0..1, not {getattr(self, name)}.")
 
-    def __call__(
-        self, images: torch.Tensor, targets: torch.Tensor, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, images: torch.Tensor, targets: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         if targets.ndim == 1:
             targets = torch.nn.functional.one_hot(targets, self.classes).to(images.dtype)
         draw = random.Random(seed)

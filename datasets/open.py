@@ -22,9 +22,7 @@ def open_data(source: str, *, seed: int = 0, evaluation: bool = False) -> Data:
     Raises UserError for a source that does not exist, is empty or contradicts itself.
     """
     if source == "digits":
-        return Data.of(
-            load_digits(), source, notes=[], seed=seed, rule="stored with the digits, whatever the seed"
-        )
+        return Data.of(load_digits(), source, notes=[], seed=seed, rule="stored with the digits, whatever the seed")
     source = os.path.expanduser(source)
     if os.path.isdir(source):
         data = open_folder(source, seed=seed, evaluation=evaluation)
@@ -38,15 +36,17 @@ def open_data(source: str, *, seed: int = 0, evaluation: bool = False) -> Data:
     return data
 
 
-def reopen(record: dict[str, Any], source: str | None = None, *, seed: int = 0) -> Data:
+def reopen(record: dict[str, Any] | None, source: str | None = None, *, seed: int = 0) -> Data:
     """The data to evaluate a checkpoint on: with the splits of its training run, or another source.
 
-    record: `Data.record` as the checkpoint keeps it. When `source` is None or names the same place, the
-    splits are those of training, so that no training image is evaluated as test; a note says when files have
-    come or gone. Any other source is opened for evaluation.
+    record: `Data.record` as the checkpoint keeps it, None where it keeps none. When `source` is None or names the same
+    place, the splits are those of training, so that no training image is evaluated as test; a note says when files
+    have come or gone. Any other source is opened for evaluation.
     """
-    if source is not None and _place(source) != record["source"]:
+    if source is not None and (record is None or _place(source) != record["source"]):
         return open_data(source, seed=seed, evaluation=True)
+    if record is None:
+        raise UserError("the checkpoint does not say what it was trained on: name the data with --data.")
     data = open_data(record["source"], seed=record["seed"])
     changed = [name for name, was in record["splits"].items() if data.record["splits"].get(name) != was]
     if changed:

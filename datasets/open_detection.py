@@ -70,11 +70,13 @@ def open_detection(source: str, *, seed: int = 0, evaluation: bool = False, stri
     )
 
 
-def reopen_detection(record: dict[str, Any], source: str | None = None, *, seed: int = 0) -> DetectionData:
+def reopen_detection(record: dict[str, Any] | None, source: str | None = None, *, seed: int = 0) -> DetectionData:
     """The data to evaluate a checkpoint on, as `datasets.reopen` gives it for classification."""
     place = source if source in (None, "scenes") else os.path.abspath(os.path.expanduser(source))
-    if place is not None and place != record["source"]:
+    if place is not None and (record is None or place != record["source"]):
         return open_detection(place, seed=seed, evaluation=True)
+    if record is None:
+        raise UserError("the checkpoint does not say what it was trained on: name the data with --data.")
     data = open_detection(record["source"], seed=record["seed"])
     changed = [name for name, was in record["splits"].items() if data.record["splits"].get(name) != was]
     if changed:

@@ -151,9 +151,7 @@ class TrainBatches(Sampler[list[Draw]]):
                 repeats = _repeats(order) if again else np.zeros(self.n, np.int64)
             first = (step % self.steps_per_epoch) * self.batch_size
             mine = slice(first + self.rank, first + self.batch_size, self.world)
-            yield [
-                Draw(epoch, i, k) for i, k in zip(order[mine].tolist(), repeats[mine].tolist(), strict=True)
-            ]
+            yield [Draw(epoch, i, k) for i, k in zip(order[mine].tolist(), repeats[mine].tolist(), strict=True)]
 
 
 def _repeats(order: np.ndarray) -> np.ndarray:

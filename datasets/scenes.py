@@ -24,7 +24,7 @@ MOST = 8
 EMPTY = 0.08
 """Share of scenes without a digit."""
 COVERED = 0.35
-"""Largest share of a digit's box that a later one may cover."""
+"""Largest share of a digit's box that later ones may cover, in sum."""
 INK = 40
 """Gray value from which a pixel belongs to a digit."""
 LOOKED_AT = 500
@@ -88,15 +88,18 @@ class Scenes(ImageSet):
         masks: list[np.ndarray] = []
         boxes: list[tuple[int, ...]] = []
         labels: list[int] = []
+        hidden: list[float] = []  # share of each digit's box that later ones cover
         for _ in range(count):
             chosen = int(rng.integers(len(self._glyphs)))
-            side = round(float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST)))))
+            side = int(rng.integers(SMALLEST, LARGEST + 1))
             mask = _resized(self._glyphs[chosen], side)
             h, w = mask.shape
             for _ in range(12):
                 x, y = int(rng.integers(0, SIDE - w + 1)), int(rng.integers(0, SIDE - h + 1))
                 box = (x, y, x + w, y + h)
-                if all(_covered(old, box) <= COVERED for old in boxes):
+                after = [share + _covered(old, box) for share, old in zip(hidden, boxes, strict=True)]
+                if all(share <= COVERED for share in after):
+                    hidden = [*after, 0.0]
                     masks.append(mask)
                     boxes.append(box)
                     labels.append(int(self._labels[chosen]))
@@ -146,24 +149,30 @@ def _covered(old: tuple[int, ...], new: tuple[int, ...]) -> float:
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """A cloudy texture with strokes and patches over it: float32 [SIDE, SIDE, 3]."""
+    """A cloudy texture with lines, circles and patches over it: float32 [SIDE, SIDE, 3].
+
+    Lines cross the whole picture and circles are larger than any digit: nobody can tell a short stroke from a 1.
+    """
     cells = int(rng.integers(2, 12))
     base, spread = rng.uniform(40, 215, 3), rng.uniform(5, 45)
     low = np.clip(base + rng.standard_normal((cells, cells, 3)) * spread, 0, 255).astype(np.uint8)
     picture = Image.fromarray(low).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     for _ in range(int(rng.integers(0, 9))):
-        color = tuple(rng.integers(0, 256, 3).tolist())
+        color, thickness = tuple(rng.integers(0, 256, 3).tolist()), int(rng.integers(1, 4))
         x, y = rng.integers(-10, SIDE + 10, 2).tolist()
-        dx, dy = rng.integers(-50, 51, 2).tolist()
-        corners = (min(x, x + dx), min(y, y + dy), max(x, x + dx), max(y, y + dy))
         kind = int(rng.integers(4))
         if kind == 0:
+            dx, dy = rng.integers(-50, 51, 2).tolist()
+            corners = (min(x, x + dx), min(y, y + dy), max(x, x + dx), max(y, y + dy))
             draw.rectangle(corners, fill=color if rng.random() < 0.5 else None, outline=color)
         elif kind == 1:
-            draw.arc(corners, int(rng.integers(360)), int(rng.integers(360)), fill=color, width=int(rng.integers(1, 4)))
+            radius = int(rng.integers(LARGEST // 2 + 8, SIDE))
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=color, width=thickness)
         else:
-            draw.line((x, y, x + dx, y + dy), fill=color, width=int(rng.integers(1, 4)))
+            angle = rng.uniform(0, np.pi)
+            dx, dy = 2 * SIDE * np.cos(angle), 2 * SIDE * np.sin(angle)
+            draw.line((x - dx, y - dy, x + dx, y + dy), fill=color, width=thickness)
     return np.array(picture, np.float32)
 
 

@@ -78,9 +78,7 @@ AUGMENTS = {
 def named_augment(name: str) -> Augment:
     """The entry of AUGMENTS; UserError with the nearest name."""
     if name not in AUGMENTS:
-        raise UserError(
-            f'No augmentation "{name}"; there are {", ".join(AUGMENTS)}.{nearest(name, AUGMENTS)}'
-        )
+        raise UserError(f'No augmentation "{name}"; there are {", ".join(AUGMENTS)}.{nearest(name, AUGMENTS)}')
     return AUGMENTS[name]
 
 
@@ -171,9 +169,7 @@ def compose(augment: Augment, preprocess: Preprocess) -> Any:
     if augment.flip:
         steps.append(A.HorizontalFlip(p=augment.flip))
     if augment.operations:
-        steps.append(
-            A.SomeOf(_operations(A, cv2, augment.magnitude / 10), n=augment.operations, replace=True)
-        )
+        steps.append(A.SomeOf(_operations(A, cv2, augment.magnitude / 10), n=augment.operations, replace=True))
     if augment.three:
         choices = [
             A.ToGray(p=1.0),

@@ -1,6 +1,5 @@
 """A small data set and a checkpoint trained on it, made once for all tests."""
 
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -24,6 +24,7 @@ from vit.checkpoint import (
 )
 from vit.classifier import create
 from vit.errors import UserError
+from vit.image import Preprocess
 from vit.transfer import start_from
 
 
@@ -35,7 +36,12 @@ def model():
 
 
 def config_of(model):
-    return {"task": "classification", "model": model.config.to_dict(), "classes": ["a", "b", "ß"], "preprocess": {}}
+    return {
+        "task": "classification",
+        "model": model.config.to_dict(),
+        "classes": ["a", "b", "ß"],
+        "preprocess": Preprocess((16, 16)).to_dict(),
+    }
 
 
 @pytest.fixture
@@ -182,12 +188,60 @@ def test_row_55_every_mismatch_is_named(folder):
         ('{"format": 1}', "does not describe a model"),
         ('{"format": 1, "model": "big"}', "does not describe a model"),
         ('{"format": 99, "model": {}}', "has format 99; this version of vitral reads format 1"),
-        ('{"format": 1, "model": {"encoder": {"mixture": 8}}}', "no field 'mixture'"),
+        ('{"format": 1, "model": {}}', "task is missing"),
+        ('{"format": 1, "model": {}, "task": "classification", "classes": []}', "preprocess is missing"),
     ],
 )
 def test_a_damaged_config(folder, text, told):
     (folder / CONFIG).write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(UserError, match=told):
+        load_model(folder)
+
+
+WRONG = [
+    ("task", "segmentation", "task is 'segmentation', not one of 'classification', 'detection'"),
+    ("classes", 5, "classes is 5, not a list, each item a text"),
+    ("classes", [1, 2, 3], r"classes is \[1, 2, 3\], not a list, each item a text"),
+    ("classes", ["a", "b"], "2 classes are named, the model has 3"),
+    ("multilabel", "no", "multilabel is 'no', not true or false"),
+    ("temperature", "hot", "temperature is 'hot', not a number or null"),
+    ("augment", {"flip": "yes"}, "augment is {'flip': 'yes'}, not"),
+    ("data", "photos", "data is 'photos', not"),
+    ("data", {"seed": 0, "splits": {}}, "data.source is None, not a text"),
+    ("data", {"source": "photos", "seed": "0", "splits": {}}, "data.seed is '0', not a whole number"),
+    ("data", {"source": "photos", "seed": 0, "splits": [3]}, r"data.splits is \[3\], not"),
+    ("preprocess", [1], r"preprocess is \[1\], not"),
+    ("preprocess", {}, "preprocess needs the field size"),
+    ("preprocess", {"size": "big"}, "preprocess.size is 'big', not a list of 2: a whole number, a whole number"),
+    ("preprocess", {"size": [16.5, 16]}, r"preprocess.size is \[16.5, 16\], not a list of 2"),
+    ("preprocess", {"size": [16, 16], "mean": ["a", 0, 0]}, "preprocess.mean is .* not a list, each item a number"),
+    ("preprocess", {"size": [16, 16], "resize": "stretch"}, "preprocess.resize is 'stretch', not one of 'crop'"),
+    ("model.num_classes", "3", "model.num_classes is '3', not a whole number"),
+    ("model.num_classes", True, "model.num_classes is True, not a whole number"),
+    ("model.pool", "max", "model.pool is 'max', not one of 'class', 'mean'"),
+    ("model.encoder", [], r"model.encoder is \[\], not a table"),
+    ("model.encoder.depth", 1.0, "model.encoder.depth is 1.0, not a whole number"),
+    ("model.encoder.image_size", 16, "model.encoder.image_size is 16, not a list of 2"),
+    ("model.encoder.image_size", [16, 16, 16], r"model.encoder.image_size is \[16, 16, 16\], not a list of 2"),
+    ("model.encoder.stem", "convolution", "model.encoder.stem is 'convolution', not one of 'linear', 'conv'"),
+    ("model.encoder.dropout", "0.1", "model.encoder.dropout is '0.1', not a number"),
+    ("model.encoder.layer_scale", "none", "model.encoder.layer_scale is 'none', not a number or null"),
+    ("model.encoder.mixture", 8, "model.encoder has no field 'mixture'"),
+    ("model.encoder.patch_sise", 8, "no field 'patch_sise'. Did you mean \"patch_size\""),
+    ("model.encoder.heads", 3, "width 16 is not a multiple of heads 3"),
+]
+
+
+@pytest.mark.parametrize(("entry", "value", "told"), WRONG, ids=[f"{entry}={value}" for entry, value, _ in WRONG])
+def test_a_config_with_a_wrong_value_is_told_by_file_and_entry(folder, entry, value, told):
+    content = json.loads((folder / CONFIG).read_text())
+    *above, last = entry.split(".")
+    place = content
+    for key in above:
+        place = place[key]
+    place[last] = value
+    (folder / CONFIG).write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"config\.json: .*{told}"):
         load_model(folder)
 
 
@@ -207,6 +261,11 @@ def test_places_without_a_checkpoint(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty holds no checkpoint: model\.safetensors and config\.json are missing"):
         find_checkpoint(tmp_path / "empty")
+    for name in (WEIGHTS, CONFIG):
+        half = shutil.copytree(folder, tmp_path / f"without {name}" / "checkpoints" / "last")
+        (half / name).unlink()
+        with pytest.raises(UserError, match=rf"holds no checkpoint: .*checkpoints/last has no {name}\. Give a run"):
+            find_checkpoint(half.parent.parent)
 
 
 class Malicious:

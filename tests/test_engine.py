@@ -73,14 +73,27 @@ def test_learns_a_toy_problem(tmp_path):
     assert float(evaluate(task, [bars(300, 1000)]).scalars()["top1"]) > 0.9
 
 
+LOSSES = {
+    "plain": {"label_smoothing": 0.1},
+    "l1": {"l1": 1e-3},
+    "class weights": {"class_weights": torch.tensor([0.1, 1.0, 5.0]), "label_smoothing": 0.1, "l1": 1e-3},
+    "class weights, mixed": {"class_weights": torch.tensor([0.1, 1.0, 5.0]), "label_smoothing": 0.1},
+    "several labels": {"class_weights": torch.tensor([0.1, 1.0, 5.0]), "multilabel": True},
+}
+
+
 @pytest.mark.parametrize("parts", [2, 3, 5, 100])
-@pytest.mark.parametrize("l1", [0.0, 1e-3])
-def test_accumulation_is_the_whole_batch(parts, l1):
+@pytest.mark.parametrize("loss", LOSSES)
+def test_accumulation_is_the_whole_batch(parts, loss):
     whole, split = toy().model.double(), toy().model.double()
     batch = Batch(*bars(7, 0))._replace(images=bars(7, 0).images.double())
+    if loss == "class weights, mixed":
+        batch = batch._replace(targets=torch.rand(7, 3, generator=torch.Generator().manual_seed(0)).softmax(1))
+    elif loss == "several labels":
+        batch = batch._replace(targets=(torch.eye(3)[batch.targets] + torch.eye(3)[2]).clamp(max=1))
     losses = []
     for model, accumulate in ((whole, 1), (split, parts)):
-        task = Classification(model, ["a", "b", "c"], ClassificationLoss(3, l1=l1))
+        task = Classification(model, ["a", "b", "c"], ClassificationLoss(3, **LOSSES[loss]))
         rule = [torch.optim.SGD(model.parameters(), lr=1.0)]
         losses.append(train_step(task, batch, rule, Loop(1, 1, accumulate=accumulate)))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-6, atol=1e-6)
@@ -192,13 +205,15 @@ def test_without_validation_the_last_weights_are_the_best(tmp_path):
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path, poison):
+@pytest.mark.parametrize(("step", "kept"), [(1, None), (6, 4)])
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path, poison, step, kept):
     task, loop, saved = toy(), Loop(steps=12, steps_per_epoch=4, log_every=100), []
     batches = bar_batches(12)
-    batches[6].images[0, 0, 0, 0] = poison
-    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=r"the loss is nan at step 8. A lower --lr"):
+    batches[step].images[0, 0, 0, 0] = poison
+    told = f"checkpoints/last is of step {kept}" if kept else "no checkpoint had been saved"
+    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=rf"nan at step {4 + (kept or 0)}.*--lr.*{told}"):
         fit(task, batches, lambda: [bars(9, 0)], optimizers_of(task), loop, log, lambda *a: saved.append(a[0]))
-    assert saved == ["best", "last"]  # of step 4
+    assert saved == (["best", "last"] if kept else [])
 
 
 def test_evaluation_leaves_the_modes_of_all_parts_alone():

@@ -370,11 +370,9 @@ def test_an_image_of_the_right_size_is_not_touched():
 def test_to_dict_is_plain_and_from_dict_its_inverse():
     import json
 
-    preprocess = Preprocess(
-        (32, 48), resize="letterbox", crop=0.9, interpolation="bilinear", mean=(0.1, 0.2, 0.3)
-    )
+    preprocess = Preprocess((32, 48), resize="letterbox", crop=0.9, interpolation="bilinear", mean=(0.1, 0.2, 0.3))
     assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
-    with pytest.raises(UserError, match=r'no field "sise".*Did you mean "size"'):
+    with pytest.raises(UserError, match=r"no field 'sise'.*Did you mean \"size\""):
         Preprocess.from_dict({"sise": [1, 1]})
     with pytest.raises(UserError, match="needs the field size"):
         Preprocess.from_dict({})

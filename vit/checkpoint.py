@@ -13,7 +13,7 @@ import pickle
 import shutil
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,12 +23,29 @@ from torch import Tensor, nn
 from vit.bare import bare, fill, slots
 from vit.classifier import Classifier
 from vit.config import ClassifierConfig
-from vit.errors import UserError, nearest, shown
+from vit.errors import UserError, nearest, shown, told_of
+from vit.image import Preprocess
+from vit.typed import check
 
 FORMAT = 1
 WEIGHTS, CONFIG, TRAINER = "model.safetensors", "config.json", "trainer.pt"
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "module", "teacher", "target_encoder")
 """Under one of these names training scripts store the weights in a .pth file."""
+ENTRIES = {
+    "task": Literal["classification", "detection"],
+    "classes": list[str],
+    "preprocess": dict[str, Any],
+    "multilabel": bool,
+    "temperature": float | None,
+    "augment": dict[str, float],
+    "data": dict[str, Any],
+    "category_ids": list[int],
+    "threshold": float | None,
+    "class_thresholds": dict[str, float],
+}
+"""Types of the entries of config.json; the first three are always there."""
+RECORD = {"source": str, "seed": int, "splits": dict[str, dict[str, Any]]}
+"""Types of what `data`, the record of the training data, holds at least."""
 
 
 def save_checkpoint(
@@ -66,20 +83,21 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Raises UserError where there is none.
     """
-    path = Path(path).expanduser()
+    path, halves = Path(path).expanduser(), []
     for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
         # A crash between two renames leaves the previous checkpoint under its ".old" name.
         for candidate in (folder, folder.with_name(folder.name + ".old")):
-            if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
+            missing = [name for name in (WEIGHTS, CONFIG) if not (candidate / name).is_file()]
+            if not missing:
                 return candidate
+            halves += [f"{candidate} has no {missing[0]}"] if len(missing) == 1 else []
     if not path.exists():
         near = nearest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
         raise UserError(f"checkpoint {path} does not exist (current folder: {Path.cwd()}).{near}")
     if path.is_file():
         raise UserError(f"{path} is a file; a checkpoint is a folder with {WEIGHTS} and {CONFIG}, or a run folder.")
-    raise UserError(
-        f"{path} holds no checkpoint: {WEIGHTS} and {CONFIG} are missing. Give a run folder or a checkpoint."
-    )
+    why = "; ".join(halves) or f"{WEIGHTS} and {CONFIG} are missing"
+    raise UserError(f"{path} holds no checkpoint: {why}. Give a run folder or a checkpoint.")
 
 
 def load_config(folder: Path) -> dict[str, Any]:
@@ -93,6 +111,16 @@ def load_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} does not describe a model.")
     if config.get("format") != FORMAT:
         raise UserError(f"{file} has format {config.get('format')}; this version of vitral reads format {FORMAT}.")
+    with told_of(file):
+        for key in ("task", "classes", "preprocess"):
+            if key not in config:
+                raise UserError(f"{key} is missing.")
+        for key, hint in ENTRIES.items():
+            if key in config:
+                check(config[key], hint, key)
+        for key, hint in RECORD.items() if "data" in config else ():
+            check(config["data"].get(key), hint, f"data.{key}")
+        Preprocess.from_dict(config["preprocess"])
     return config
 
 
@@ -114,11 +142,20 @@ def load_model(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     config = load_config(folder)
     if config.get("task") == "detection":
         raise UserError(f"{folder} is a detector; a classifier is needed here.")
-    model = bare(lambda: Classifier(ClassifierConfig.from_dict(config["model"])))
+    with told_of(folder / CONFIG):
+        own = ClassifierConfig.from_dict(config["model"])
+    model = bare(lambda: Classifier(own))
     tensors = load_tensors(folder / WEIGHTS)
     fit_tensors(model, tensors, str(folder / WEIGHTS))
+    check_classes(folder, config, own.num_classes)
     fill(slots(model), tensors)
     return model.eval(), config
+
+
+def check_classes(folder: Path, config: dict[str, Any], num_classes: int) -> None:
+    """Raises UserError unless the config names as many classes as the model has."""
+    if len(config["classes"]) != num_classes:
+        raise UserError(f"{folder / CONFIG}: {len(config['classes'])} classes are named, the model has {num_classes}.")
 
 
 def fit_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:

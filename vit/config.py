@@ -6,10 +6,11 @@ Every default of a model lives here and nowhere else; a checkpoint's `config.jso
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 from vit.errors import UserError, nearest
+from vit.typed import build
 
 Norm = Literal["layernorm", "rmsnorm"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
@@ -116,10 +117,11 @@ class EncoderConfig:
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         _check(self.width % self.heads == 0, f"width {self.width} is not a multiple of heads {self.heads}")
         for side in self.image_size:
+            nearest = "x".join(str(max(1, round(n / self.patch_size)) * self.patch_size) for n in self.image_size)
             _check(
                 side > 0 and side % self.patch_size == 0,
                 f"image size {self.image_size[0]}x{self.image_size[1]} is not a multiple of the patch "
-                f"size {self.patch_size}",
+                f"size {self.patch_size}; {nearest} is the nearest",
             )
         for name in ("dropout", "attention_dropout", "drop_path"):
             _check(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -187,10 +189,9 @@ class ClassifierConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ClassifierConfig:
-        """Raises UserError on a field that this version does not know."""
-        values = dict(values)
-        encoder = _build(EncoderConfig, values.pop("encoder", {}))
-        return _build(cls, {**values, "encoder": encoder})
+        """Raises UserError on a field that this version does not know, and on a value of another type."""
+        encoder = build(EncoderConfig, values.get("encoder", {}), "model.encoder")
+        return build(cls, {**values, "encoder": encoder}, "model")
 
 
 def preset(name: str) -> ClassifierConfig:
@@ -223,12 +224,4 @@ def preset(name: str) -> ClassifierConfig:
 
 def changed(config: EncoderConfig, values: dict[str, Any]) -> EncoderConfig:
     """The config with other values; UserError with the nearest name on a field that does not exist."""
-    return _build(EncoderConfig, {**asdict(config), **values})
-
-
-def _build(cls: type, values: dict[str, Any]):
-    known = [f.name for f in fields(cls)]
-    for key in values:
-        if key not in known:
-            raise UserError(f"{cls.__name__} has no field {key!r}.{nearest(key, known)} Is the file newer than vitral?")
-    return cls(**values)
+    return build(EncoderConfig, {**asdict(config), **values}, "EncoderConfig")

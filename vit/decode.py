@@ -121,9 +121,7 @@ def _open(source: object, name: str) -> Image.Image:
         try:
             return Image.open(cast(Any, source), formats=FORMATS)
         except Image.UnidentifiedImageError:
-            raise UserError(
-                f"{name}: not an image in one of the formats read here ({', '.join(FORMATS)})."
-            ) from None
+            raise UserError(f"{name}: not an image in one of the formats read here ({', '.join(FORMATS)}).") from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
@@ -195,17 +193,13 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise UserError(
-            f"{name}: an image array is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], channels last."
-        )
+        raise UserError(f"{name}: an image array is [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], channels last.")
     if array.dtype == np.uint16:
         array = _from_16_bit(array)
     elif np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):
-            raise UserError(
-                f"{name}: floating-point arrays are read as 0..1, this one has {low:g}..{high:g}."
-            )
+            raise UserError(f"{name}: floating-point arrays are read as 0..1, this one has {low:g}..{high:g}.")
         array = np.rint(array * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise UserError(f"{name}: the element type must be uint8, uint16 or floating point in 0..1.")

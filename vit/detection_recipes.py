@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import tyro
 
 from vit.errors import UserError
-from vit.recipes import Facts
+from vit.limits import check_limits
+from vit.settle import MOST_WORKERS, Facts, cores
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class DetectionRecipe:
     """Boxes an image can have at most; the model's own number if left out."""
     groups: int | None = None
     """Sets of queries that learn side by side."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """muon: torch.optim.Muon on the matrices of the encoder's blocks, AdamW on the rest."""
+    optimizer: Literal["adamw", "muon"] | None = None
+    """muon: torch.optim.Muon on matrices and kernels, AdamW on the rest; if left out, where nothing is pretrained."""
     muon_lr: float = 0.01
     weight_decay: float = 1e-4
     layer_decay: float | None = None
@@ -76,7 +77,8 @@ class DetectionRecipe:
     clip: float | None = 0.1
     """Largest norm of the gradient; None for no clipping."""
     accumulate: int = 1
-    """Parts a batch goes through the model in, for batches that do not fit into memory."""
+    """Parts a batch goes through the model in, for batches that do not fit into memory: the same update but for batch
+    norms, which see a part each."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is what is evaluated and kept; 0 for none."""
     drop_path: float = 0.0
@@ -100,19 +102,9 @@ class DetectionRecipe:
     """At every evaluation, draw the boxes found in the same 16 validation images into the run's folder previews."""
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1), ("queries", 1),
-            ("groups", 1), ("image_size", 1), ("patch_size", 1), ("freeze_blocks", 0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}.")
+        check_limits(self)
         if self.freeze and self.freeze_blocks is not None:
             raise UserError("--freeze keeps the whole encoder: leave out --freeze-blocks.")
-        for name in ("lr", "muon_lr", "warmup", "weight_decay", "workers", "ema", "multi_scale"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}.")
 
 
 if TYPE_CHECKING:
@@ -124,6 +116,7 @@ if TYPE_CHECKING:
         image_size: int
         resize: Literal["squash", "letterbox"]
         augment: Literal["none", "light", "lsj"]
+        optimizer: Literal["adamw", "muon"]
         epochs: int
         lr: float
         layer_decay: float
@@ -137,7 +130,13 @@ DETECTION_RECIPES = {
     "scenes": (
         "Detection of digits in composed scenes; minutes on two CPU cores.",
         DetectionRecipe(
-            recipe="scenes", data="scenes", epochs=2, augment="none", resize="squash", image_size=128, eval_every=1
+            recipe="scenes",
+            data="scenes",
+            epochs=4,
+            batch_size=8,
+            augment="none",
+            resize="squash",
+            image_size=128,
         ),
     ),
     "detect": (
@@ -170,6 +169,7 @@ def settle_detection(
     choose("image_size", nearest if known is None else max(known.size))
     choose("resize", "letterbox" if known is None else known.resize)
     choose("augment", "light" if n < 5_000 else "lsj")
+    choose("optimizer", "muon" if r.weights is None else "adamw")
     # Trained weights move slowly, and the lower their layer the slower (LW-DETR's and RF-DETR's layer decay is 0.8).
     choose("lr", 5e-4 if r.weights is None else 2e-4)
     choose("layer_decay", 1.0 if r.weights is None else 0.8)
@@ -180,7 +180,7 @@ def settle_detection(
     steps = max(1, n // r.batch_size) * epochs
     choose("ema", round(1 - 1 / min(2000.0, max(10.0, 0.08 * steps)), 5))
     choose("eval_every", max(1, epochs // 20))
-    choose("workers", 0 if longest <= 128 else 2)
+    choose("workers", 0 if longest <= 128 else min(MOST_WORKERS, cores()))
     settled = cast("SettledDetection", replace(r, **chosen))  # pyright: ignore[reportArgumentType]
     if settled.image_size % divisor:
         raise UserError(

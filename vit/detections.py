@@ -90,7 +90,7 @@ class Detections:
         """`supervision.Detections`, for its trackers and annotators: class_id are positions in `classes`, and data
         holds class_name. Raises UserError where the package is not installed."""
         try:
-            import supervision
+            import supervision  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError(
                 f"to_supervision() needs the package supervision ({error}): pip install supervision."

@@ -69,8 +69,11 @@ class Encoder(nn.Module):
         x = self.norm(x)
         return Tokens(x[:, : self.config.prefix], x[:, self.config.prefix :], grid)
 
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """-> tokens [B, R + P, D] as the first block sees them, and their grid."""
+    def embed(self, images: Tensor, patches: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
+        """-> tokens [B, R + P, D] as the first block sees them, and their grid.
+
+        patches: what `patch_embed` gives of the images, where it has been asked before.
+        """
         c = self.config
         height, width = images.shape[-2:]
         if height % c.patch_size or width % c.patch_size:
@@ -79,7 +82,7 @@ class Encoder(nn.Module):
                 f"resize them to multiples of {c.patch_size}."
             )
         grid = (height // c.patch_size, width // c.patch_size)
-        x = self.patch_norm(self.patch_embed(images))
+        x = self.patch_norm(self.patch_embed(images) if patches is None else patches)
         tokens: list[Tensor] = [t for t in (self.cls_token, self.dist_token, self.reg_token) if t is not None]
         prefix = torch.cat(tokens, dim=1) if tokens else None  # [1, R, D]
         positions = self._positions(grid, x)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -12,6 +13,15 @@ class UserError(ValueError):
     Commands print the message alone and exit with code 2; anything else that is raised is our bug
     and keeps its traceback.
     """
+
+
+@contextmanager
+def told_of(place: object) -> Iterator[None]:
+    """Put `place`, a file say, before the message of a UserError that is raised within."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from vit.decode import MAX_PIXELS as MAX_PIXELS
 from vit.decode import decode as decode
 from vit.decode import image_size as image_size
 from vit.errors import UserError, nearest
+from vit.typed import build
 
 if TYPE_CHECKING:
     import torch
@@ -154,14 +155,8 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
-        """Inverse of `to_dict`; UserError for a missing or unknown field."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        for key in values:
-            if key not in known:
-                raise UserError(f'preprocess has no field "{key}".{nearest(key, known)}')
-        if "size" not in values:
-            raise UserError("preprocess needs the field size, (height, width) in pixels.")
-        return cls(**values)
+        """Inverse of `to_dict`; UserError for a missing or unknown field and for a value of another type."""
+        return build(cls, values, "preprocess")
 
 
 def _trim(image: np.ndarray, ratio: float) -> np.ndarray:

@@ -55,6 +55,9 @@ class ConvPatches(nn.Module):
     convolution runs at full resolution, where it would cost most (benchmarks/digits.md).
     """
 
+    LAST = 6
+    """Modules of `convs` from the last halving but one to the last: two convolutions, each with norm and ReLU."""
+
     def __init__(self, in_chans: int, patch_size: int, width: int, *, bias: bool = True):
         super().__init__()
         halvings = patch_size.bit_length() - 1
@@ -70,7 +73,15 @@ class ConvPatches(nn.Module):
         self.proj = nn.Linear(before, width, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.convs(images.contiguous(memory_format=torch.channels_last))  # [B, D', h, w]
+        return self.coarse(self.fine(images))
+
+    def fine(self, images: Tensor) -> Tensor:
+        """The first part, to a map of patches of half the side: [B, C, H, W] -> [B, D'/2, 2h, 2w]."""
+        return self.convs[: -self.LAST](images.contiguous(memory_format=torch.channels_last))
+
+    def coarse(self, fine: Tensor) -> Tensor:
+        """The rest: what `fine` gives -> patches [B, P, D]."""
+        x = self.convs[-self.LAST :](fine)  # [B, D', h, w]
         return self.proj(x.flatten(2).transpose(1, 2))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,6 +43,12 @@ class ClassificationLoss(nn.Module):
             matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
             terms["l1"] = self.l1 * sum((p.abs().sum() for p in matrices), start=logits.new_zeros(()))
         return terms
+
+    def divisor(self, targets: Tensor) -> Tensor:
+        """What the sum over images is divided by: their number, or, where each has one class, the weights of those."""
+        if self.class_weights is not None and targets.ndim == 1:
+            return self.class_weights[targets].sum()
+        return torch.tensor(float(len(targets)), device=targets.device)
 
 
 def inverse_frequency(counts: Tensor) -> Tensor:

@@ -49,7 +49,8 @@ def make_optimizers(
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[Optimizer]:
     """One optimizer, or two for "muon": Muon (Jordan et al. 2024) on the parameters that `by_muon`, asked with name and
-    parameter, wants there, AdamW on the rest. A parameter of depth l learns at rate lr * layer_decay^(depth + 1 - l) (BEiT, Bao et al. 2022).
+    parameter, wants there, AdamW on the rest. A parameter of depth l learns at rate lr * layer_decay^(depth + 1 - l)
+    (BEiT, Bao et al. 2022).
 
     Vectors, tokens and positions have no weight decay. Every trainable parameter is in exactly one group, or an
     AssertionError says which is not. Each group keeps its own rate in `base_lr` for `set_lr`, and, with head_first,

@@ -33,6 +33,11 @@ class Task(Protocol):
         """Named, already weighted terms for one batch."""
         ...
 
+    def divisor(self, targets: Any) -> Any:
+        """What the sums over these targets are divided by in `losses` (the number of images, of boxes, ...): a batch
+        that is taken in parts is the sum of its parts' losses, each times its divisor over that of the whole."""
+        ...
+
     def predict(self, images: Tensor) -> Any:
         """What `Metrics.update` takes; runs in eval mode without gradients."""
         ...
@@ -53,6 +58,9 @@ class Classification:
 
     def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return self.loss(self.model(images), targets, self.model)
+
+    def divisor(self, targets: Tensor) -> Tensor:
+        return self.loss.divisor(targets)
 
     def predict(self, images: Tensor) -> Tensor:
         return self.model(images)

@@ -17,6 +17,4 @@ def load_digits() -> dict[str, ArraySet]:
         images, labels, split = stored["images"], stored["labels"].astype(np.int64), stored["split"]
     classes = [str(digit) for digit in range(10)]
     chosen = {name: np.flatnonzero(split == number) for number, name in enumerate(SPLITS)}
-    return {
-        name: ArraySet(classes, labels[rows], images[rows], f"digits/{name}") for name, rows in chosen.items()
-    }
+    return {name: ArraySet(classes, labels[rows], images[rows], f"digits/{name}") for name, rows in chosen.items()}

@@ -29,15 +29,11 @@ def test_counts_classes_and_names():
 def test_the_split_is_the_documented_rule_and_no_image_is_in_two():
     sets = load_digits()
     digests = {
-        name: [hashlib.sha256(image.tobytes()).hexdigest() for image in images.images]
-        for name, images in sets.items()
+        name: [hashlib.sha256(image.tobytes()).hexdigest() for image in images.images] for name, images in sets.items()
     }
     assert len(set().union(*digests.values())) == 5000
     for digit in range(10):
-        own = {
-            name: [d for d, k in zip(digests[name], sets[name].targets, strict=True) if k == digit]
-            for name in sets
-        }
+        own = {name: [d for d, k in zip(digests[name], sets[name].targets, strict=True) if k == digit] for name in sets}
         assert max(own["train"]) < min(own["val"])
         assert max(own["val"]) < min(own["test"])
 

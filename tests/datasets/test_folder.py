@@ -15,9 +15,7 @@ def names(images):
 
 
 def test_train_val_test(tmp_path, write_images):
-    write_images(
-        tmp_path, {f"{s}/{c}": n for s, n in (("train", 4), ("val", 2), ("test", 3)) for c in ("b", "a")}
-    )
+    write_images(tmp_path, {f"{s}/{c}": n for s, n in (("train", 4), ("val", 2), ("test", 3)) for c in ("b", "a")})
     data = open_data(str(tmp_path))
     assert data.classes == ("a", "b")
     assert [len(images) for images in data.splits().values()] == [8, 4, 6]
@@ -172,9 +170,7 @@ def test_no_class_has_two_images(tmp_path, write_images):
 
 def test_litter_and_other_files_are_left_out(tmp_path, write_images):
     write_images(tmp_path, {"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1})
-    write_images(
-        tmp_path, {"__MACOSX/a": 1, ".cache/a": 1, "train/.ipynb_checkpoints": 1, "train/a/@eaDir": 1}
-    )
+    write_images(tmp_path, {"__MACOSX/a": 1, ".cache/a": 1, "train/.ipynb_checkpoints": 1, "train/a/@eaDir": 1})
     (tmp_path / "train" / "a" / "._0.png").write_bytes(b"x")
     (tmp_path / "train" / "a" / "Thumbs.db").write_bytes(b"x")
     (tmp_path / "train" / "b" / "photo.HEIC").write_bytes(b"x")
@@ -209,10 +205,7 @@ def test_row_20_a_name_that_is_not_unicode(tmp_path, write_images):
     except OSError:
         pytest.skip("this file system refuses such names")
     data = open_data(str(tmp_path))
-    assert (
-        sorted(images.image(i).shape for images in (data.train, data.val) for i in range(2))
-        == [(8, 8, 3)] * 4
-    )
+    assert sorted(images.image(i).shape for images in (data.train, data.val) for i in range(2)) == [(8, 8, 3)] * 4
 
 
 def test_row_21_empty_files_are_quarantined_by_name(tmp_path, write_images):

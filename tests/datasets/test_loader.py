@@ -156,9 +156,7 @@ def test_row_33_one_corrupt_file_is_left_out_of_training(folder, workers):
     reopened, corrupt = folder
     corrupt("a/3.png")
     images = reopened()
-    loader = train_loader(
-        images, Pipeline(AUGMENTS["none"], SIZE), SIZE, batch_size=10, epochs=2, workers=workers
-    )
+    loader = train_loader(images, Pipeline(AUGMENTS["none"], SIZE), SIZE, batch_size=10, epochs=2, workers=workers)
     batches = list(loader)
     assert len(batches) == 6 == len(loader)
     assert sum(len(batch.index) for batch in batches) == 58
@@ -169,9 +167,7 @@ def test_row_33_one_corrupt_file_is_left_out_of_training(folder, workers):
 def test_row_33_too_many_corrupt_files_stop_the_training(folder, workers):
     reopened, corrupt = folder
     corrupt("a/3.png", "a/4.png")
-    loader = train_loader(
-        reopened(), Pipeline(AUGMENTS["none"], SIZE), SIZE, batch_size=10, epochs=2, workers=workers
-    )
+    loader = train_loader(reopened(), Pipeline(AUGMENTS["none"], SIZE), SIZE, batch_size=10, epochs=2, workers=workers)
     with pytest.raises(UserError, match=r"2 of 30 training images cannot be decoded, more than 1%.*\d\.png"):
         list(loader)
     assert len(loader.bad) == 2
@@ -205,9 +201,7 @@ def test_row_37_workers_leave_signals_to_the_parent():
         "        if n == 6: os.killpg(0, signal.SIGTERM)\n"
         "    print(n, seen)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, start_new_session=True)
     assert done.stdout == "70 ['int', 'term']\n", done.stderr
     assert done.returncode == 0
 

@@ -53,15 +53,11 @@ def test_the_column_split(manifest):
 
 
 def test_multi_label(manifest):
-    text = lines(
-        "path,labels", "#0.png,sea;sky", "#1.png,sky|tree", "#2.png,", "#3.png,sea ; tree", "#4.png,sky"
-    )
+    text = lines("path,labels", "#0.png,sea;sky", "#1.png,sky|tree", "#2.png,", "#3.png,sea ; tree", "#4.png,sky")
     data = open_data(manifest(text))
     assert data.multilabel and data.classes == ("sea", "sky", "tree")
     together = {
-        images.name(i)[-5]: images.targets[i].tolist()
-        for images in (data.train, data.val)
-        for i in range(len(images))
+        images.name(i)[-5]: images.targets[i].tolist() for images in (data.train, data.val) for i in range(len(images))
     }
     assert together == {"0": [1, 1, 0], "1": [0, 1, 1], "2": [0, 0, 0], "3": [1, 0, 1], "4": [0, 1, 0]}
     assert data.train.targets.dtype == np.float32
@@ -81,16 +77,12 @@ def test_row_6_a_label_beyond_the_classes(manifest, tmp_path):
         text = lines("path,label", "#0.png,0", f"#1.png,{label}")
         with pytest.raises(UserError, match=rf"list\.csv, line 3: the label {label} is outside .* 0\.\.1"):
             open_data(manifest(text))
-    with pytest.raises(
-        UserError, match=r'line 3: the label dogg is not in classes\.txt\. Did you mean "dog"'
-    ):
+    with pytest.raises(UserError, match=r'line 3: the label dogg is not in classes\.txt\. Did you mean "dog"'):
         open_data(manifest(lines("path,label", "#0.png,0", "#1.png,dogg")))
 
 
 def test_row_6_a_negative_label_without_a_list_of_classes(manifest):
-    with pytest.raises(
-        UserError, match=r"list\.csv, line 3: the label -1 is negative; allowed are 0 and above"
-    ):
+    with pytest.raises(UserError, match=r"list\.csv, line 3: the label -1 is negative; allowed are 0 and above"):
         open_data(manifest(lines("path,label", "#0.png,0", "#1.png,-1", "#2.png,1")))
 
 
@@ -152,9 +144,7 @@ def test_row_57_no_code_of_a_yaml_is_executed(tmp_path):
 def test_row_57_no_code_of_a_npz_or_manifest_is_executed(manifest, tmp_path):
     # The labels and paths of a manifest are text, whatever they look like.
     code = "__import__('os').system('touch mark')"
-    data = open_data(
-        manifest(lines("path,label", f'#0.png,"{code}"', '#1.png,"=cmd()"', "#2.png,a", "#3.png,a"))
-    )
+    data = open_data(manifest(lines("path,label", f'#0.png,"{code}"', '#1.png,"=cmd()"', "#2.png,a", "#3.png,a")))
     assert code in data.classes
     assert not (tmp_path / "mark").exists()
 

@@ -46,10 +46,7 @@ def test_the_order_is_uniform():
 )
 def test_row_41_ranks_share_one_global_order_from_any_start(n, batch, epochs, world, start):
     whole = list(TrainBatches(n, batch, epochs))
-    per_rank = [
-        list(TrainBatches(n, batch, epochs, start_step=start, rank=rank, world=world))
-        for rank in range(world)
-    ]
+    per_rank = [list(TrainBatches(n, batch, epochs, start_step=start, rank=rank, world=world)) for rank in range(world)]
     rest = whole[start:]
     assert all(len(batches) == len(rest) for batches in per_rank)
     for step, expected in enumerate(rest):
@@ -104,9 +101,7 @@ def test_repeated_draws_are_numbered():
 
 
 def test_seeds_do_not_collide():
-    seeds = {
-        derive_seed(seed, epoch, index) for seed in range(4) for epoch in range(10) for index in range(500)
-    }
+    seeds = {derive_seed(seed, epoch, index) for seed in range(4) for epoch in range(10) for index in range(500)}
     assert len(seeds) == 4 * 10 * 500
     assert all(0 <= seed < 2**64 for seed in seeds)
 
@@ -119,9 +114,7 @@ def test_repeat_factors_are_those_of_lvis():
     rows += rows[:10]  # a second object of a class in an image changes nothing
     images, labels = np.array(rows).T
     share = {k: len({i for i, label in rows if label == k}) / n for k in range(classes)}
-    expected = [
-        max([1.0] + [max(1.0, (0.3 / share[k]) ** 0.5) for i, k in rows if i == image]) for image in range(n)
-    ]
+    expected = [max([1.0] + [max(1.0, (0.3 / share[k]) ** 0.5) for i, k in rows if i == image]) for image in range(n)]
     np.testing.assert_allclose(repeat_factors(images, labels, n, classes, 0.3), expected)
     assert expected != [1.0] * n
     median = float(np.median([share[k] for k in range(4)]))

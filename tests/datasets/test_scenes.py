@@ -3,7 +3,7 @@ import pytest
 
 from datasets import survey
 from datasets.open_detection import open_detection, reopen_detection
-from datasets.scenes import COUNTS, LARGEST, MOST, SIDE, Scenes, load_scenes
+from datasets.scenes import COUNTS, COVERED, LARGEST, MOST, SIDE, Scenes, _covered, load_scenes
 from vit.errors import UserError
 
 
@@ -17,7 +17,7 @@ def test_a_scene_is_a_function_of_its_number():
 
 def test_what_is_promised():
     scenes = Scenes("val", np.arange(200))
-    counts, sides, labels = [], [], []
+    counts, sides, labels, hidden = [], [], [], []
     for i in range(200):
         boxes, label, crowd, area = scenes.annotation(i)
         assert boxes.dtype == np.float32 and label.dtype == np.int64 and not crowd.any()
@@ -26,6 +26,9 @@ def test_what_is_promised():
         counts.append(len(label))
         sides += (boxes[:, 2:] - boxes[:, :2]).max(axis=1).tolist()
         labels += label.tolist()
+        placed = [tuple(box) for box in boxes.tolist()]
+        hidden += [sum(_covered(old, new) for new in placed[k + 1 :]) for k, old in enumerate(placed)]
+    assert max(hidden) <= COVERED and np.mean(np.array(hidden) > 0.1) > 0.1
     assert min(counts) == 0 and max(counts) <= MOST and 3 < np.mean(counts) < 5
     assert 14 <= min(sides) < 18 and 50 < max(sides) <= LARGEST
     assert set(labels) == set(range(10))

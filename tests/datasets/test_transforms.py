@@ -100,17 +100,13 @@ def test_flip_happens_as_often_as_asked():
     pipeline = Pipeline(Augment(flip=0.25), SIZE)
     flipped = sum(pipeline(image, seed)[0, 0, 0] == 255 for seed in range(800))
     assert 150 < flipped < 250
-    assert {tuple(Pipeline(Augment(flip=1.0), SIZE)(image, s)[0, [0, -1], 0]) for s in range(20)} == {
-        (255, 0)
-    }
+    assert {tuple(Pipeline(Augment(flip=1.0), SIZE)(image, s)[0, [0, -1], 0]) for s in range(20)} == {(255, 0)}
 
 
 def test_crop_keeps_the_share_asked_for():
     # Each pixel holds its own column, so that a crop's width can be read off it.
     image = np.repeat(np.arange(200, dtype=np.uint8)[None, :, None], 200, axis=0).repeat(3, axis=2)
-    pipeline = Pipeline(
-        Augment(crop=(0.25, 0.25), ratio=(1.0, 1.0)), Preprocess((50, 50), interpolation="bilinear")
-    )
+    pipeline = Pipeline(Augment(crop=(0.25, 0.25), ratio=(1.0, 1.0)), Preprocess((50, 50), interpolation="bilinear"))
     for seed in range(20):
         row = pipeline(image, seed)[25, :, 0].astype(int)
         assert 96 <= row[-1] - row[0] <= 100
@@ -151,9 +147,7 @@ def test_randaugment_grows_with_its_magnitude():
 
 def test_none_is_the_evaluation_transform():
     preprocess = Preprocess((28, 28), crop=0.9)
-    np.testing.assert_array_equal(
-        Pipeline(AUGMENTS["none"], preprocess)(photo(), 5), preprocess.pixels(photo())
-    )
+    np.testing.assert_array_equal(Pipeline(AUGMENTS["none"], preprocess)(photo(), 5), preprocess.pixels(photo()))
 
 
 def test_a_glyph_takes_well_under_a_third_of_a_millisecond():

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -6,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit.config import EncoderConfig
+from vit.detection import Detection
 from vit.detection_losses import DetectionLoss
 from vit.detector import PRESETS, Detector, DetectorConfig, detector_changed, detector_preset
 from vit.detector.backbone import into_windows, out_of_windows, tapped_maps
 from vit.detector.heads import box_positions, moved
 from vit.detector.selection import anchors
+from vit.engine import Loop, train_step
 from vit.errors import UserError
 
 ENCODER = EncoderConfig(32, 3, 2, 64, patch_size=8, image_size=(64, 64), class_token=False, final_norm=False)
@@ -53,6 +56,17 @@ def test_batched_equals_single_in_any_order():
             assert torch.allclose(together.boxes[i], alone.boxes[0], atol=1e-5)
 
 
+def test_the_stem_shows_detail_to_the_neck():
+    stem = {"stem": "conv", "patch_size": 16, "image_size": (64, 64)}
+    model = tiny(encoder=replace(ENCODER, **stem), scales=(2.0,), stem_map=True)
+    images = torch.randn(2, 3, 64, 32)
+    *tapped, fine = tapped_maps(model.encoder, images, model.config)
+    assert [x.shape for x in tapped] == [(2, 32, 4, 2)] * 2 and fine.shape == (2, 16, 8, 4)
+    # The tokens are those of an encoder that shows nothing of its stem.
+    assert torch.equal(tapped[-1], tapped_maps(model.encoder, images, replace(model.config, stem_map=False))[-1])
+    assert model(images).last.logits.shape == (2, 9, 3)
+
+
 def test_every_parameter_learns():
     model = tiny().train()
     target = {"labels": torch.tensor([0, 2]), "boxes": torch.tensor([[0.5, 0.5, 0.3, 0.3], [0.2, 0.7, 0.1, 0.2]])}
@@ -61,6 +75,34 @@ def test_every_parameter_learns():
     idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
     # A bias of the keys moves all scores of a query alike: softmax does not see it. All of qkv is one parameter here.
     assert idle == []
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_accumulation_is_the_whole_batch(parts: int):
+    """Parts with several objects, with one, with none, with crowds only: each divided by the objects of them all."""
+
+    class Batch(NamedTuple):
+        images: torch.Tensor
+        targets: list[dict[str, torch.Tensor]]
+
+    counts, crowds = (5, 1, 0, 2), (1, 0, 0, 2)
+    generator = torch.Generator().manual_seed(0)
+    targets = [
+        {
+            "labels": torch.randint(3, (n,), generator=generator),
+            "boxes": torch.rand(n, 4, generator=generator) * 0.3 + 0.3,
+            "crowd": torch.arange(n) < crowd,
+        }
+        for n, crowd in zip(counts, crowds, strict=True)
+    ]
+    batch = Batch(torch.randn(4, 3, 64, 64, generator=generator).double(), targets)
+    results = []
+    for accumulate in (1, parts):
+        task = Detection(tiny().double().train(), "abc", DetectionLoss(3), (64, 64))
+        rule: list[torch.optim.Optimizer] = [torch.optim.SGD(task.model.parameters(), lr=1.0)]
+        loss = train_step(task, batch, rule, Loop(1, 1, accumulate=accumulate))
+        results.append((loss, dict(task.model.named_parameters())))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_group_does_not_see_the_others():
@@ -177,6 +219,14 @@ def test_mistakes_are_named():
         detector_changed(TINY, {"querys": 3})
     with pytest.raises(UserError, match=r"multiples of 16\. The nearest are 48x64"):
         tiny()(torch.randn(1, 3, 50, 64))
-    for wrong in ({"taps": (4,)}, {"taps": (1, 2)}, {"scales": (0.5, 2.0)}, {"heads": 3}, {"num_classes": 0}):
+    wrongs = (
+        {"taps": (4,)},
+        {"taps": (1, 2)},
+        {"scales": (0.5, 2.0)},
+        {"heads": 3},
+        {"num_classes": 0},
+        {"stem_map": True},
+    )
+    for wrong in wrongs:
         with pytest.raises(UserError, match="detector config"):
             detector_changed(TINY, wrong)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vit.detection_losses import DetectionLoss, Predictions
+from vit.detector.denoising import Denoised
 from vit.errors import UserError
 
 
@@ -15,6 +16,7 @@ class Out(NamedTuple):
     earlier: list[Predictions]
     selected: Predictions | None
     groups: int
+    denoised: Denoised | None = None
 
 
 def outputs(

@@ -6,6 +6,7 @@ Letters: B batch, W windows of an image, R prefix tokens, P patches, p patches o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +18,16 @@ from vit.position import Rope
 
 
 def tapped_maps(encoder: Encoder, images: Tensor, config: DetectorConfig) -> list[Tensor]:
-    """images [B, C, H, W] -> one map [B, D, h, w] for each of `config.taps`.
+    """images [B, C, H, W] -> one map [B, D, h, w] for each of `config.taps`, and with `config.stem_map` the stem's
+    [B, D/2, 2h, 2w].
 
     With windows, tokens stay sorted by window from the first block to the last (LW-DETR, Chen et al. 2024, section
     3.3): a global block needs a reshape only. Every window has its own copy of the prefix tokens.
     """
     check_size(images.shape[-2:], config)
-    x, grid = encoder.embed(images)
+    stem: Any = encoder.patch_embed
+    fine = stem.fine(images) if config.stem_map else None
+    x, grid = encoder.embed(images, None if fine is None else stem.coarse(fine))
     prefix, side = encoder.config.prefix, config.windows
     windows = side * side
     ropes, masks = encoder.ropes(grid, x.device), encoder.masks(grid, x.device)
@@ -41,7 +45,7 @@ def tapped_maps(encoder: Encoder, images: Tensor, config: DetectorConfig) -> lis
         for _ in range(config.taps.count(i + 1)):
             y = encoder.norm(x) if config.tap_norm else x
             maps.append(out_of_windows(y, grid, prefix, side))
-    return maps
+    return maps if fine is None else [*maps, fine]
 
 
 def check_size(size: tuple[int, int] | torch.Size, config: DetectorConfig) -> None:

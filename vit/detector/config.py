@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from vit.config import SIZES, EncoderConfig, changed
+from vit.config import SIZES, EncoderConfig
 from vit.errors import UserError, nearest
+from vit.typed import build
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class DetectorConfig:
     neck_norm: Literal["layernorm", "batchnorm"] = "layernorm"
     neck_eps: float = 1e-6
     neck_blocks: int = 3
+    stem_map: bool = False
+    """The convolutional stem's map at twice the grid of patches goes to the neck, too: detail that a patch has no room
+    for (benchmarks/detection.md)."""
     neck_squeeze: bool = False
     """Halve the channels before a map is doubled in size (LW-DETR with wide encoders)."""
     width: int = 256
@@ -42,6 +46,8 @@ class DetectorConfig:
     """Boxes an image can have at most."""
     groups: int = 13
     """Sets of queries that learn side by side; one of them is used in evaluation (Group DETR, Chen et al. 2023)."""
+    denoise: bool = False
+    """One more set of queries, in training only, that start from shaken boxes of the objects."""
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -66,6 +72,9 @@ class DetectorConfig:
         _check(self.width % 4 == 0, f"width {self.width} is not a multiple of 4")
         for name in ("windows", "layers", "points", "queries", "groups"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.stem_map:
+            ok = self.encoder.stem == "conv" and self.encoder.patch_size >= 4 and self.scales == (2.0,)
+            _check(ok, "stem_map needs a convolutional stem, patches of 4 pixels or more and scales (2,)")
         if self.windows > 1:
             _check(not self.encoder.relative_positions, "relative positions know no windows: leave windows at 1")
         if self.tap_norm:
@@ -82,17 +91,14 @@ class DetectorConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DetectorConfig:
-        """Raises UserError on a field that this version does not know."""
-        return detector_changed(cls(), {**values, "encoder": changed(EncoderConfig(), values.get("encoder", {}))})
+        """Raises UserError on a field that this version does not know, and on a value of another type."""
+        encoder = build(EncoderConfig, values.get("encoder", {}), "model.encoder")
+        return build(cls, {**values, "encoder": encoder}, "model")
 
 
 def detector_changed(config: DetectorConfig, values: dict[str, Any]) -> DetectorConfig:
     """The config with other values; UserError with the nearest name on a field that does not exist."""
-    known = [f.name for f in fields(DetectorConfig)]
-    for key in values:
-        if key not in known:
-            raise UserError(f"DetectorConfig has no field {key!r}.{nearest(key, known)} Is the file newer than vitral?")
-    return replace(config, **values)
+    return build(DetectorConfig, {**vars(config), **values}, "DetectorConfig")
 
 
 def _check(ok: bool, message: str) -> None:
@@ -107,7 +113,7 @@ def _nano() -> DetectorConfig:
     )
     return DetectorConfig(
         encoder, taps=(2, 4), scales=(2.0,), width=128, layers=2, heads=4, sampling_heads=8, points=4, mlp=512,
-        queries=60, groups=1, neck_blocks=2,
+        queries=60, groups=1, neck_blocks=2, stem_map=True, denoise=True,
     )  # fmt: skip
 
 

@@ -50,18 +50,19 @@ class C2f(nn.Module):
 
 
 class Scale(nn.Module):
-    """T maps [B, E, h, w] -> one map [B, D, s*h, s*w]."""
+    """T maps [B, E, h, w], and a stem's map [B, E/2, 2h, 2w] -> one map [B, D, s*h, s*w]."""
 
     def __init__(self, c: DetectorConfig, scale: float):
         super().__init__()
         width = c.encoder.width
         self.resize = nn.ModuleList(_resizing(c, scale) for _ in c.taps)
         after = width if scale <= 1 else width // 4 if c.neck_squeeze else width // 2
-        self.mix = C2f(after * len(c.taps), c)
+        self.mix = C2f(after * len(c.taps) + (width // 2 if c.stem_map else 0), c)
         self.norm = MapNorm(c.width, 1e-6)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        parts = [resize(x) for resize, x in zip(self.resize, maps, strict=True)]
+        tapped = maps[: len(self.resize)]  # the stem's map, where there is one, has the size already
+        parts = [resize(x) for resize, x in zip(self.resize, tapped, strict=True)] + maps[len(self.resize) :]
         return self.norm(self.mix(torch.cat(parts, dim=1)))
 
 

@@ -14,14 +14,22 @@ from typing import Any
 from torch import Tensor
 
 from vit.bare import bare, fill, slots
-from vit.checkpoint import WEIGHTS, find_checkpoint, fit_tensors, load_config, load_tensors
+from vit.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    check_classes,
+    find_checkpoint,
+    fit_tensors,
+    load_config,
+    load_tensors,
+)
 from vit.config import EncoderConfig, changed
 from vit.detector.backbone import check_size
 from vit.detector.config import DetectorConfig, detector_changed, detector_preset
 from vit.detector.model import Detector
 from vit.detector.public import read_detector
 from vit.detector.refit import refit_detector
-from vit.errors import UserError
+from vit.errors import UserError, told_of
 from vit.image import Preprocess
 from vit.pretrained.fetch import is_remote
 from vit.pretrained.load import RGB, is_public, load
@@ -137,7 +145,8 @@ def begin(
         if stored.get("task") == "detection":
             if encoder is not None:
                 raise UserError(f"{source} is a detector and has its encoder: leave out --encoder {encoder}.")
-            own = DetectorConfig.from_dict(stored["model"])
+            with told_of(folder / CONFIG):
+                own = DetectorConfig.from_dict(stored["model"])
             preprocess, classes = Preprocess.from_dict(stored["preprocess"]), tuple(stored["classes"])
             tensors = load_tensors(folder / WEIGHTS)
             config = _with(own, fields, inner)
@@ -182,9 +191,12 @@ def load_detector(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     config = load_config(folder)
     if config.get("task") != "detection":
         raise UserError(f"{folder} is no detector, its task is {config.get('task')}.")
-    model = bare(lambda: Detector(DetectorConfig.from_dict(config["model"])))
+    with told_of(folder / CONFIG):
+        own = DetectorConfig.from_dict(config["model"])
+    model = bare(lambda: Detector(own))
     tensors = load_tensors(folder / WEIGHTS)
     fit_tensors(model, tensors, str(folder / WEIGHTS))
+    check_classes(folder, config, own.num_classes)
     fill(slots(model), tensors)
     return model.eval(), config
 

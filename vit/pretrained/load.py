@@ -52,9 +52,7 @@ def load(
     source = str(weights)
     if not is_public(source):
         model, config = load_model(find_checkpoint(source))
-        stored = config.get("preprocess")
-        preprocess = Preprocess.from_dict(stored) if stored else Preprocess(model.config.encoder.image_size)
-        loaded = Loaded(model, preprocess, (), config)
+        loaded = Loaded(model, Preprocess.from_dict(config["preprocess"]), (), config)
         patch = None
     else:
         row = find(name) if name else by_source(source)
