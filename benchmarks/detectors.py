@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,26 @@ class Rival:
     """images [B, 3, H, W] and the targets of a batch -> what is minimised."""
     add: Callable[[DetectionMetrics, Tensor, Sequence[dict[str, Any]]], None]
     """Tell the metrics what was found in images."""
+    detr: bool
+    """Whether it is trained as DETRs are: clipped gradients, a moving average of the weights."""
+
+
+@contextlib.contextmanager
+def hidden_datasets() -> Iterator[None]:
+    """Where transformers asks for Hugging Face's `datasets`, it would be shown ours: in here there is none. It asks
+    once and remembers."""
+    hidden = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "datasets"}
+    for name in hidden:
+        del sys.modules[name]
+    sys.modules["datasets"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        from transformers.utils import is_datasets_available
+
+        assert not is_datasets_available()
+        yield
+    finally:
+        del sys.modules["datasets"]
+        sys.modules.update(hidden)
 
 
 def hugging_face(model: Any) -> Rival:
@@ -32,12 +54,13 @@ def hugging_face(model: Any) -> Rival:
         out = model(images)
         metrics.update(Predictions(out.logits, out.pred_boxes), targets)
 
-    return Rival(model, loss, add)
+    return Rival(model, loss, add, detr=True)
 
 
 def lwdetr(classes: int, side: int) -> Rival:
     """Of the width and depth of our detector_nano, one map at stride 8, its own linear patches of 16."""
-    from transformers import LwDetrConfig, LwDetrForObjectDetection, LwDetrViTConfig
+    with hidden_datasets():
+        from transformers import LwDetrConfig, LwDetrForObjectDetection, LwDetrViTConfig
 
     backbone = LwDetrViTConfig(
         hidden_size=128, num_hidden_layers=4, num_attention_heads=4, image_size=side, pretrain_image_size=side,
@@ -51,9 +74,10 @@ def lwdetr(classes: int, side: int) -> Rival:
     return hugging_face(LwDetrForObjectDetection(config))
 
 
-def deimv2(classes: int) -> Rival:
+def deimv2(classes: int, side: int) -> Rival:
     """Its HGNetV2 backbone in a quarter of the width, strides 8 to 32, denoising and dense matching as they come."""
-    from transformers import Deimv2Config, Deimv2ForObjectDetection, HGNetV2Config
+    with hidden_datasets():
+        from transformers import Deimv2Config, Deimv2ForObjectDetection, HGNetV2Config
 
     widths = [64, 128, 256, 512]
     backbone = HGNetV2Config(
@@ -79,7 +103,7 @@ def faster_rcnn(classes: int, side: int) -> Rival:
     model = fasterrcnn_mobilenet_v3_large_fpn(
         weights=None, weights_backbone=None, num_classes=classes + 1, trainable_backbone_layers=6,
         min_size=2 * side, max_size=2 * side, image_mean=[0.0] * 3, image_std=[1.0] * 3,
-        box_batch_size_per_image=64, rpn_post_nms_top_n_train=300,
+        box_batch_size_per_image=64, rpn_post_nms_top_n_train=300, rpn_post_nms_top_n_test=300,
     )  # fmt: skip
 
     def loss(images: Tensor, targets: Sequence[dict[str, Any]]) -> Tensor:
@@ -91,4 +115,10 @@ def faster_rcnn(classes: int, side: int) -> Rival:
         for found, target in zip(model(list(images)), targets, strict=True):
             metrics.add(Found(found["boxes"], found["scores"], found["labels"] - 1, 0), target)
 
-    return Rival(model, loss, add)
+    return Rival(model, loss, add, detr=False)
+
+
+RIVALS: dict[str, Callable[[int, int], Rival]] = {"lwdetr": lwdetr, "deimv2": deimv2, "fasterrcnn": faster_rcnn}
+"""Made for so many classes and images of so many pixels a side."""
+RATES = {"lwdetr": 5e-4, "deimv2": 5e-4, "fasterrcnn": 5e-4}
+"""Peak rates of AdamW, the better of two each (`python -m benchmarks detection --tune 6400`)."""
