@@ -1,10 +1,10 @@
-"""Our detector against transformers' LW-DETR and DEIMv2 and torchvision's Faster R-CNN, from scratch on the same scenes.
+"""Our detector against transformers' LW-DETR and DEIMv2 and torchvision's Faster R-CNN, all new, on the same scenes.
 
 First at equal images: everyone trains on the same images in the same order, a few steps each in turn in one process, so
-that a slow moment of the machine hits all. Then at equal time: each rival trains anew for as many steps as fit into the
-time that ours took, by the pace of the first race, with a learning-rate schedule of that length. Ours is the recipe
-`scenes`; the rivals have AdamW, the better of two rates each, warm-up, cosine and, where their own training has them,
-clipped gradients and a moving average of the weights (`benchmarks/race.py`).
+that a slow moment of the machine hits all. Then at equal time: everyone trains anew, the rivals for as many steps as
+fit into the time that ours needs for its images, by the pace of the first race, with schedules of that length. Ours is
+the recipe `scenes`; the rivals have AdamW, the better of two rates each, warm-up, cosine and, where their own training
+has them, clipped gradients and a moving average of the weights (`benchmarks/race.py`).
 
     python -m benchmarks detection                  both races
     python -m benchmarks detection --tune 6400      each rival at both rates, on so many images
@@ -24,8 +24,10 @@ from benchmarks.race import Racer, judge, lay_track, ours, race, rival
 
 @dataclass(frozen=True)
 class Detection:
-    images: int = 16_000
+    images: int = 4_800
     """That everyone sees in the race at equal images."""
+    time_images: int = 16_000
+    """The race at equal time takes as long as ours needs for so many images; 0: no such race."""
     test: int = 500
     """Test scenes that are judged on."""
     seed: int = 0
@@ -53,14 +55,16 @@ def tune(o: Detection, images: int) -> dict[str, Any]:
 def both_races(o: Detection) -> dict[str, Any]:
     track = lay_track(o.images, o.test, o.seed)
     racers = [ours(track), *(rival(name, track, track.steps, RATES[name]) for name in o.rivals)]
-    print(f"equal images: {track.steps} steps of {track.recipe.batch_size} each", flush=True)
-    at_images = judged(racers, track, o.turn)
-    budget = at_images["ours"]["seconds"]
-    lengths = {name: round(track.steps * budget / at_images[name]["seconds"]) for name in o.rivals}
-    print("equal time: " + ", ".join(f"{steps} steps of {name}" for name, steps in lengths.items()), flush=True)
-    racers = [rival(name, track, steps, RATES[name]) for name, steps in lengths.items()]
-    at_time = {"ours": at_images["ours"], **judged(racers, track, o.turn)}
-    return {"rates": RATES, "equal images": at_images, "equal time": at_time}
+    print(f"equal images: {track.steps} steps of {track.recipe.batch_size} images each", flush=True)
+    result = {"rates": RATES, "equal images": judged(racers, track, o.turn)}
+    if o.time_images:
+        track = lay_track(o.time_images, o.test, o.seed)
+        seconds = {name: run["seconds"] for name, run in result["equal images"].items()}
+        steps = {name: max(1, round(track.steps * seconds["ours"] / seconds[name])) for name in o.rivals}
+        racers = [ours(track), *(rival(name, track, steps[name], RATES[name]) for name in o.rivals)]
+        print("equal time: " + ", ".join(f"{racer.steps} steps of {racer.name}" for racer in racers), flush=True)
+        result["equal time"] = judged(racers, track, o.turn)
+    return result
 
 
 def judged(racers: list[Racer], track: Any, turn: int) -> dict[str, dict[str, Any]]:
@@ -73,28 +77,25 @@ def judged(racers: list[Racer], track: Any, turn: int) -> dict[str, dict[str, An
 
 def told(name: str, r: dict[str, Any]) -> str:
     skipped = f", {r['skipped']} steps skipped: no finite loss" if r["skipped"] else ""
-    return f"{name:<10} {r['images']:,} images, {r['seconds']:.0f} s: mAP {r['map']:.3f}, mAP50 {r['map50']:.3f}{skipped}"
+    return (
+        f"{name:<10} {r['images']:,} images, {r['seconds']:.0f} s: mAP {r['map']:.3f}, mAP50 {r['map50']:.3f}{skipped}"
+    )
 
 
-def table(result: dict[str, Any]) -> str:
-    """Seconds as shares of ours: those are what one race compares."""
-    images, time = result["equal images"], result["equal time"]
-    lines = [
-        "| detector | parameters | time, ours = 1 | mAP, mAP50 at equal images | images at equal time | mAP, mAP50 |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, first in images.items():
-        then = time[name]
-        lines.append(
-            f"| {name} | {first['parameters'] / 1e6:.1f} M | {first['seconds'] / images['ours']['seconds']:.2f} "
-            f"| {first['map']:.3f}, {first['map50']:.3f} | {then['images']:,} | {then['map']:.3f}, {then['map50']:.3f} |"
-        )
+def table(race: dict[str, dict[str, Any]]) -> str:
+    """Seconds as shares of ours: only those of one race can be compared."""
+    lines = ["| detector | parameters | images | time, ours = 1 | mAP | mAP50 |", "|---|---|---|---|---|---|"]
+    for name, r in race.items():
+        share = r["seconds"] / race["ours"]["seconds"]
+        size = f"{r['parameters'] / 1e6:.1f} M"
+        lines.append(f"| {name} | {size} | {r['images']:,} | {share:.2f} | {r['map']:.3f} | {r['map50']:.3f} |")
     return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> None:
     o = tyro.cli(Detection, args=arguments, prog="python -m benchmarks detection")
     result = both_races(o) if o.tune is None else tune(o, o.tune)
-    if o.tune is None:
-        print("\n" + table(result))
-    write(o.json, {"images": o.tune or o.images, "test": o.test, "seed": o.seed, **result})
+    for title in ("equal images", "equal time"):
+        if title in result:
+            print(f"\n{title}\n\n{table(result[title])}")
+    write(o.json, {"test": o.test, "seed": o.seed, **result})

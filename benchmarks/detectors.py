@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,22 +27,22 @@ class Rival:
     """Whether it is trained as DETRs are: clipped gradients, a moving average of the weights."""
 
 
-@contextlib.contextmanager
-def hidden_datasets() -> Iterator[None]:
-    """Where transformers asks for Hugging Face's `datasets`, it would be shown ours: in here there is none. It asks
-    once and remembers."""
+def transformers() -> Any:
+    """The package. It asks once whether Hugging Face's `datasets` is there, and would be shown ours, which has another
+    content under that name: it asks while ours is hidden."""
     hidden = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "datasets"}
     for name in hidden:
         del sys.modules[name]
     sys.modules["datasets"] = None  # pyright: ignore[reportArgumentType]
     try:
-        from transformers.utils import is_datasets_available
+        import transformers
+        from transformers.utils.import_utils import is_datasets_available
 
         assert not is_datasets_available()
-        yield
     finally:
         del sys.modules["datasets"]
         sys.modules.update(hidden)
+    return transformers
 
 
 def hugging_face(model: Any) -> Rival:
@@ -59,39 +58,35 @@ def hugging_face(model: Any) -> Rival:
 
 def lwdetr(classes: int, side: int) -> Rival:
     """Of the width and depth of our detector_nano, one map at stride 8, its own linear patches of 16."""
-    with hidden_datasets():
-        from transformers import LwDetrConfig, LwDetrForObjectDetection, LwDetrViTConfig
-
-    backbone = LwDetrViTConfig(
+    hf = transformers()
+    backbone = hf.LwDetrViTConfig(
         hidden_size=128, num_hidden_layers=4, num_attention_heads=4, image_size=side, pretrain_image_size=side,
-        window_block_indices=[], out_indices=[2, 4], num_windows=1,  # pyright: ignore[reportCallIssue]
+        window_block_indices=[], out_indices=[2, 4], num_windows=1,
     )  # fmt: skip
-    config = LwDetrConfig(
+    config = hf.LwDetrConfig(
         backbone_config=backbone, projector_scale_factors=[2.0], group_detr=1, num_queries=60, d_model=128,
-        decoder_layers=2, decoder_self_attention_heads=4, decoder_cross_attention_heads=8, decoder_ffn_dim=512,
-        decoder_n_points=4, num_labels=classes,  # pyright: ignore[reportCallIssue]
+        decoder_layers=2, num_labels=classes, decoder_self_attention_heads=4, decoder_cross_attention_heads=8,
+        decoder_ffn_dim=512, decoder_n_points=4,
     )  # fmt: skip
-    return hugging_face(LwDetrForObjectDetection(config))
+    return hugging_face(hf.LwDetrForObjectDetection(config))
 
 
 def deimv2(classes: int, side: int) -> Rival:
     """Its HGNetV2 backbone in a quarter of the width, strides 8 to 32, denoising and dense matching as they come."""
-    with hidden_datasets():
-        from transformers import Deimv2Config, Deimv2ForObjectDetection, HGNetV2Config
-
+    hf = transformers()
     widths = [64, 128, 256, 512]
-    backbone = HGNetV2Config(
+    backbone = hf.HGNetV2Config(
         stem_channels=[3, 16, 16], stage_in_channels=[16, 64, 128, 256], stage_mid_channels=[16, 32, 64, 128],
         hidden_sizes=widths, stage_out_channels=widths, stage_num_blocks=[1, 1, 2, 1],
-        stage_numb_of_layers=[3, 3, 3, 3], out_indices=[2, 3, 4],  # pyright: ignore[reportCallIssue]
+        stage_numb_of_layers=[3, 3, 3, 3], out_indices=[2, 3, 4],
     )  # fmt: skip
-    config = Deimv2Config(
+    config = hf.Deimv2Config(
         backbone_config=backbone, freeze_backbone_batch_norms=False, encoder_in_channels=widths[1:], d_model=128,
         encoder_hidden_dim=128, encoder_ffn_dim=512, decoder_in_channels=[128] * 3, decoder_ffn_dim=512,
-        decoder_layers=3, num_queries=60, hidden_expansion=0.5, depth_mult=0.34, encoder_attention_heads=4,
-        decoder_attention_heads=4, num_labels=classes,  # pyright: ignore[reportCallIssue]
+        decoder_layers=3, num_queries=60, num_labels=classes, hidden_expansion=0.5, depth_mult=0.34,
+        encoder_attention_heads=4, decoder_attention_heads=4,
     )  # fmt: skip
-    return hugging_face(Deimv2ForObjectDetection(config))
+    return hugging_face(hf.Deimv2ForObjectDetection(config))
 
 
 def faster_rcnn(classes: int, side: int) -> Rival:
@@ -101,7 +96,7 @@ def faster_rcnn(classes: int, side: int) -> Rival:
     from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 
     model = fasterrcnn_mobilenet_v3_large_fpn(
-        weights=None, weights_backbone=None, num_classes=classes + 1, trainable_backbone_layers=6,
+        weights=None, weights_backbone=None, num_classes=classes + 1,
         min_size=2 * side, max_size=2 * side, image_mean=[0.0] * 3, image_std=[1.0] * 3,
         box_batch_size_per_image=64, rpn_post_nms_top_n_train=300, rpn_post_nms_top_n_test=300,
     )  # fmt: skip

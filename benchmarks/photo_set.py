@@ -59,38 +59,33 @@ class Objects(NamedTuple):
 
 def coins() -> Picture:
     """24 coins: a flood from what is surely coin, up to the edges where it meets one from what is surely background."""
-    data = skimage_data()
-    from skimage import filters, morphology, segmentation
-
-    gray = data.coins()
+    skimage = scikit_image()
+    gray = skimage.data.coins()
     surely = np.where(gray < 30, 1, np.where(gray > 150, 2, 0))
-    whole = ndimage.binary_fill_holes(segmentation.watershed(filters.sobel(gray), surely) == 2)
-    regions = _numbered(ndimage.label(morphology.opening(whole, morphology.disk(3)))[0], 300)
+    flooded = skimage.segmentation.watershed(skimage.filters.sobel(gray), surely) == 2
+    regions = _numbered(_labels(_opened(ndimage.binary_fill_holes(flooded))), 300)
     return Picture(_color(gray), regions, np.zeros(regions.max(), bool), 1.0, TILE // 4)
 
 
 def bricks() -> Picture:
     """What is darker than the mortar around it."""
-    data = skimage_data()
-    from skimage import filters, morphology
-
-    gray = data.brick()
-    smooth = filters.gaussian(gray.astype(float), 1)
-    mortar = smooth > filters.threshold_local(smooth, 61, offset=-8)
-    regions = _numbered(ndimage.label(morphology.opening(~mortar, morphology.disk(3)))[0], 150)
+    skimage = scikit_image()
+    gray = skimage.data.brick()
+    smooth = skimage.filters.gaussian(gray.astype(float), 1)
+    mortar = smooth > skimage.filters.threshold_local(smooth, 61, offset=-8)
+    regions = _numbered(_labels(_opened(~mortar)), 150)
     return Picture(_color(gray), regions, np.zeros(regions.max(), bool), 1.0, TILE // 2)
 
 
 def galaxies() -> Picture:
     """What is brighter than the sky; neighbors are parted where the light between them is weakest."""
-    data = skimage_data()
-    from skimage import filters, morphology, segmentation
-
-    image = data.hubble_deep_field()
+    skimage = scikit_image()
+    image = skimage.data.hubble_deep_field()
     light = image.max(-1).astype(float)
-    smooth = filters.gaussian(light, 2)
-    peaks = ndimage.label(morphology.h_maxima(smooth, 15))[0]
-    regions = _numbered(segmentation.watershed(-smooth, peaks, mask=filters.gaussian(light, 1) > 60), SPECK)
+    smooth = skimage.filters.gaussian(light, 2)
+    peaks = _labels(skimage.morphology.h_maxima(smooth, 15))
+    lit = skimage.filters.gaussian(light, 1) > 60
+    regions = _numbered(skimage.segmentation.watershed(-smooth, peaks, mask=lit), SPECK)
     crowd = np.bincount(regions.ravel())[1:] < GALAXY
     crowd[[regions[y, x] - 1 for x, y in STARS]] = True
     return Picture(image, regions, crowd, 1.5, TILE)
@@ -99,14 +94,14 @@ def galaxies() -> Picture:
 PICTURES: dict[str, Callable[[], Picture]] = {"coin": coins, "brick": bricks, "galaxy": galaxies}
 
 
-def skimage_data() -> Any:
+def scikit_image() -> Any:
     try:
-        import skimage.data
+        import skimage
     except ImportError as error:
         raise UserError(
             f'the pictures are in the package scikit-image ({error}): pip install -e ".[benchmarks]".'
         ) from None
-    return skimage.data
+    return skimage
 
 
 def write_photo_set(folder: Path) -> dict[str, dict[str, int]]:
@@ -179,6 +174,18 @@ def _starts(begin: int, end: int, stride: int) -> list[int]:
     room = max(0, end - begin - TILE)
     steps = max(0, math.ceil((room - TILE / 8) / stride))
     return [begin + round(room * i / max(1, steps)) for i in range(steps + 1)]
+
+
+def _opened(mask: np.ndarray | None) -> np.ndarray:
+    """Without what a disk of 7 pixels does not fit into."""
+    skimage = scikit_image()
+    return skimage.morphology.opening(mask, skimage.morphology.disk(3))
+
+
+def _labels(mask: np.ndarray) -> np.ndarray:
+    """Connected regions: int of the same shape, 0 outside of the mask."""
+    labels: Any = ndimage.label(mask)
+    return labels[0]
 
 
 def _numbered(labels: np.ndarray, smallest: int) -> np.ndarray:

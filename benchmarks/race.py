@@ -30,7 +30,6 @@ from vit.optim import Ema, set_lr, warmup_cosine
 from vit.recipes import Facts
 from vit.statistics import IMAGES, with_statistics
 
-
 if TYPE_CHECKING:
     from vit.detection_recipes import SettledDetection
 
@@ -83,9 +82,15 @@ class Track:
         """The same for everyone, however many steps are wanted."""
         per_epoch = len(self.train) // self.recipe.batch_size
         pipeline = BoxPipeline(named_box_augment(self.recipe.augment), self.preprocess)
-        common = {"batch_size": self.recipe.batch_size, "seed": self.recipe.seed}
         return iter(
-            box_train_loader(self.train, pipeline, self.preprocess, epochs=math.ceil(steps / per_epoch), **common)
+            box_train_loader(
+                self.train,
+                pipeline,
+                self.preprocess,
+                batch_size=self.recipe.batch_size,
+                epochs=math.ceil(steps / per_epoch),
+                seed=self.recipe.seed,
+            )
         )
 
     def plain(self) -> Any:
@@ -184,7 +189,9 @@ def race(racers: Sequence[Racer], turn: int, say: Callable[[str], object] = prin
         share = min(racer.done / racer.steps for racer in racers)
         if share >= told + 0.1 or share == 1:
             told = share
-            say("; ".join(f"{r.name} {r.done}/{r.steps}, {r.seconds:.0f} s, loss {_last(r.losses):.2f}" for r in racers))
+            say(
+                "; ".join(f"{r.name} {r.done}/{r.steps}, {r.seconds:.0f} s, loss {_last(r.losses):.2f}" for r in racers)
+            )
 
 
 @torch.no_grad()
