@@ -3,8 +3,8 @@ against the same detector from scratch, on 108 tiles of three real pictures (`be
 
 Everything goes through the recipe as a user would type it:
 
-    python train.py detect --data SET --image-size 126 --augment lsj --epochs 16 --batch-size 8 --encoder dinov2_s14 \
-        [--weights FILE]
+    python train.py detect --data SET --image-size 126 --augment lsj --epochs 16 --batch-size 8 --amp bf16 \
+        --encoder dinov2_s14 [--weights FILE]
 
 All rows see the same images in the same order for the same number of steps, and each has its recipe's rates; "nano" is
 our small detector from scratch. Figures are of the 65 test tiles, from parts of the pictures that were not trained on.
@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from PIL import Image
@@ -38,27 +38,27 @@ class Photographs:
     epochs: int = 16
     batch_size: int = 8
     image_size: int = TILE
+    amp: Literal["none", "bf16"] = "bf16"
     draw: str | None = None
     """Write the pictures with the boxes that were derived into this folder, and train nothing."""
     json: str | None = None
 
 
-def options(row: str) -> dict[str, Any]:
+def options(row: str, o: Photographs) -> dict[str, Any]:
     """Of the row beside what all have."""
-    if row == "nano":
-        return {"model": "detector_nano"}
+    if row == "nano":  # its patches are of 16 pixels, not 14
+        return {"model": "detector_nano", "image_size": round(o.image_size / 16) * 16}
     return {"encoder": "dinov2_s14", "weights": weights() if row == "pretrained" else None}
 
 
 def trained(row: str, data: str, out: str, seed: int, o: Photographs) -> dict[str, Any]:
     """The test report of one run, and the seconds that it took in all."""
-    settings: dict[str, Any] = {"data": data, "image_size": o.image_size, "augment": "lsj", "epochs": o.epochs}
-    if row == "nano":  # its patches are of 16 pixels, not 14
-        settings["image_size"] = round(o.image_size / 16) * 16
-    settings |= {"batch_size": o.batch_size, "eval_every": o.epochs, "previews": False, "seed": seed, "out": out}
+    common = {"data": data, "image_size": o.image_size, "augment": "lsj", "epochs": o.epochs, "amp": o.amp}
+    settings: dict[str, Any] = {**common, "batch_size": o.batch_size, "seed": seed, "out": out, **options(row, o)}
+    settings |= {"eval_every": o.epochs, "previews": False}
     begun = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        report = train_detector.train(replace(DETECTION_RECIPES["detect"][1], **settings, **options(row)))
+        report = train_detector.train(replace(DETECTION_RECIPES["detect"][1], **settings))
     return {**report, "seconds": time.perf_counter() - begun}
 
 
