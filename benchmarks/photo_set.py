@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +91,9 @@ def galaxies() -> Picture:
     return Picture(image, regions, crowd, 1.5, TILE)
 
 
-PICTURES: dict[str, Callable[[], Picture]] = {"coin": coins, "brick": bricks, "galaxy": galaxies}
+def pictures() -> dict[str, Picture]:
+    """Of each class its picture."""
+    return dict(zip(CLASSES, (coins(), bricks(), galaxies()), strict=True))
 
 
 def scikit_image() -> Any:
@@ -104,11 +106,10 @@ def scikit_image() -> Any:
     return skimage
 
 
-def write_photo_set(folder: Path) -> dict[str, dict[str, int]]:
+def write_photo_set(folder: Path, pictures: Mapping[str, Picture]) -> dict[str, dict[str, int]]:
     """DIR/{train,valid,test}/_annotations.coco.json with the tiles beside it; of each split how many tiles, and how
     many objects of each class."""
     categories = [{"id": k, "name": name} for k, name in enumerate(CLASSES, 1)]
-    pictures = {name: make() for name, make in PICTURES.items()}
     counts: dict[str, dict[str, int]] = {}
     for split, part in PARTS.items():
         (folder / split).mkdir(parents=True)
@@ -117,7 +118,7 @@ def write_photo_set(folder: Path) -> dict[str, dict[str, int]]:
         for k, (name, picture) in enumerate(pictures.items(), 1):
             for (x, y), pixels, objects in tiles(picture, part):
                 file = f"{name} {x} {y}.png"
-                Image.fromarray(pixels).save(folder / split / file)
+                Image.fromarray(pixels).save(folder / split / file, compress_level=1)
                 height, width = pixels.shape[:2]
                 images.append({"id": len(images) + 1, "file_name": file, "width": width, "height": height})
                 for (left, top, right, bottom), crowd in zip(*(column.tolist() for column in objects), strict=True):
@@ -144,18 +145,14 @@ def tiles(picture: Picture, part: tuple[float, float]) -> Iterator[tuple[tuple[i
             yield (x, y), pixels[here], _objects(np.asarray(regions)[here], whole, picture.crowd)
 
 
-def drawn() -> dict[str, np.ndarray]:
-    """Every picture with its boxes, uint8 [h, w, 3]; crowds are gray."""
-    made = {}
-    for k, (name, make) in enumerate(PICTURES.items()):
-        picture = make()
-        objects = _objects(picture.regions, np.bincount(picture.regions.ravel()), picture.crowd)
-        marks = [
-            Mark(box, "", (150, 150, 150) if crowd else color_of(k))
-            for box, crowd in zip(*(column.tolist() for column in objects), strict=True)
-        ]
-        made[name] = draw_boxes(picture.pixels, marks)
-    return made
+def drawn(picture: Picture) -> np.ndarray:
+    """With its boxes, uint8 [h, w, 3]; crowds are gray."""
+    objects = _objects(picture.regions, np.bincount(picture.regions.ravel()), picture.crowd)
+    marks = [
+        Mark(box, "", (150, 150, 150) if crowd else color_of(0))
+        for box, crowd in zip(*(column.tolist() for column in objects), strict=True)
+    ]
+    return draw_boxes(picture.pixels, marks)
 
 
 def _objects(regions: np.ndarray, whole: np.ndarray, crowd: np.ndarray) -> Objects:

@@ -26,7 +26,7 @@ from PIL import Image
 
 import train_detector
 from benchmarks.contest import write
-from benchmarks.photo_set import CLASSES, TILE, drawn, write_photo_set
+from benchmarks.photo_set import CLASSES, TILE, drawn, pictures, write_photo_set
 from benchmarks.transfer import weights
 from vit.detection_recipes import DETECTION_RECIPES
 
@@ -66,13 +66,13 @@ def main(arguments: list[str]) -> None:
     o = tyro.cli(Photographs, args=arguments, prog="python -m benchmarks photographs")
     if o.draw is not None:
         Path(o.draw).mkdir(parents=True, exist_ok=True)
-        for name, picture in drawn().items():
-            Image.fromarray(picture).save(Path(o.draw) / f"{name}.png")
+        for name, picture in pictures().items():
+            Image.fromarray(drawn(picture)).save(Path(o.draw) / f"{name}.png")
         return
     scores: dict[str, list[dict[str, Any]]] = {row: [] for row in o.rows}
     with tempfile.TemporaryDirectory() as place:
         data = str(Path(place) / "photographs")
-        for split, counts in write_photo_set(Path(data)).items():
+        for split, counts in write_photo_set(Path(data), pictures()).items():
             print(f"{split:<5} " + ", ".join(f"{count} {name}" for name, count in counts.items()))
         for seed in o.seeds:
             for row in o.rows:

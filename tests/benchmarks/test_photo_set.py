@@ -12,20 +12,23 @@ from datasets.open_detection import open_detection
 
 pytest.importorskip("skimage")
 
-from benchmarks.photo_set import CLASSES, PARTS, PICTURES, TILE, VISIBLE, Picture, tiles, write_photo_set
+from benchmarks.photo_set import CLASSES, PARTS, TILE, VISIBLE, Picture, drawn, tiles, write_photo_set
+from benchmarks.photo_set import pictures as make_pictures
 
 SCALES = {"coin": 1.0, "brick": 1.0, "galaxy": 1.5}
 
 
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, Picture]:
-    return {name: make() for name, make in PICTURES.items()}
+    return make_pictures()
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, int]]]:
+def written(
+    pictures: dict[str, Picture], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, dict[str, int]]]:
     folder = tmp_path_factory.mktemp("photographs") / "set"
-    return folder, write_photo_set(folder)
+    return folder, write_photo_set(folder, pictures)
 
 
 def test_there_are_24_round_coins_in_four_rows_of_six(pictures: dict[str, Picture]):
@@ -124,3 +127,13 @@ def test_a_tile_is_cut_where_its_name_says(
         reach = 8 / scale
         there = pixels[round(at_y - reach) : round(at_y + reach), round(at_x - reach) : round(at_x + reach)].mean()
         assert abs(center - there) < 12
+
+
+def test_a_drawing_shows_every_box(pictures: dict[str, Picture]):
+    picture = pictures["coin"]
+    painted = drawn(picture).astype(int)
+    plain = np.asarray(Image.fromarray(picture.pixels).resize((768, 606), Image.Resampling.BICUBIC)).astype(int)
+    changed = np.abs(painted - plain).sum(-1) > 60
+    for rows, columns in ndimage.find_objects(picture.regions):
+        assert changed[(rows.start + rows.stop) :, 2 * columns.start : 2 * columns.start + 3].any()
+        assert changed[2 * rows.start : 2 * rows.start + 3, columns.start + columns.stop].any()

@@ -69,9 +69,20 @@ def test_the_table_compares_with_ours():
 def test_both_races_from_the_command_line(tmp_path: Path):
     """In a process of its own: transformers is imported beside our `datasets`, and does not take it for its own."""
     pytest.importorskip("transformers")
+    options = [
+        "--images",
+        "32",
+        "--time-images",
+        "32",
+        "--test",
+        "4",
+        "--turn",
+        "1",
+        "--json",
+        str(tmp_path / "r.json"),
+    ]
     code = (
-        "import sys, datasets, benchmarks.detection as d\n"
-        f"d.main(['--images', '32', '--time-images', '32', '--test', '4', '--turn', '1', '--json', {str(tmp_path / 'r.json')!r}])\n"
+        f"import sys, datasets, benchmarks.detection\nbenchmarks.detection.main({options})\n"
         "from transformers.utils.import_utils import is_datasets_available\n"
         "assert not is_datasets_available() and hasattr(sys.modules['datasets'], 'open_data')\n"
     )
