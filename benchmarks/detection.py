@@ -13,7 +13,7 @@ has them, clipped gradients and a moving average of the weights (`benchmarks/rac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -32,6 +32,8 @@ class Detection:
     """Test scenes that are judged on."""
     seed: int = 0
     rivals: tuple[str, ...] = ("lwdetr", "deimv2", "fasterrcnn")
+    amp: Literal["none", "bf16"] | None = None
+    """Mixed precision for everyone; the recipe's own if left out."""
     turn: int = 10
     """Steps of one before it is the next one's turn."""
     tune: int | None = None
@@ -41,7 +43,7 @@ class Detection:
 
 
 def tune(o: Detection, images: int) -> dict[str, Any]:
-    track = lay_track(images, o.test, o.seed)
+    track = lay_track(images, o.test, o.seed, o.amp)
     results = []
     for name in o.rivals:
         for rate in o.rates:
@@ -53,12 +55,12 @@ def tune(o: Detection, images: int) -> dict[str, Any]:
 
 
 def both_races(o: Detection) -> dict[str, Any]:
-    track = lay_track(o.images, o.test, o.seed)
+    track = lay_track(o.images, o.test, o.seed, o.amp)
     racers = [ours(track), *(rival(name, track, track.steps, RATES[name]) for name in o.rivals)]
     print(f"equal images: {track.steps} steps of {track.recipe.batch_size} images each", flush=True)
     result = {"rates": RATES, "equal images": judged(racers, track, o.turn)}
     if o.time_images:
-        track = lay_track(o.time_images, o.test, o.seed)
+        track = lay_track(o.time_images, o.test, o.seed, o.amp)
         seconds = {name: run["seconds"] for name, run in result["equal images"].items()}
         steps = {name: max(1, round(track.steps * seconds["ours"] / seconds[name])) for name in o.rivals}
         racers = [ours(track), *(rival(name, track, steps[name], RATES[name]) for name in o.rivals)]
@@ -98,4 +100,4 @@ def main(arguments: list[str]) -> None:
     for title in ("equal images", "equal time"):
         if title in result:
             print(f"\n{title}\n\n{table(result[title])}")
-    write(o.json, {"test": o.test, "seed": o.seed, **result})
+    write(o.json, {"test": o.test, "seed": o.seed, "amp": o.amp, **result})

@@ -70,7 +70,7 @@ class Track:
     test: Any
     classes: tuple[str, ...]
     recipe: SettledDetection
-    """Ours, for so many images as the race at equal images has."""
+    """Ours, for so many images as the race has. The rivals have its mixed precision, too."""
     facts: Facts
     preprocess: Preprocess
 
@@ -98,14 +98,16 @@ class Track:
         return box_eval_loader(self.train.thinned(IMAGES), self.preprocess, batch_size=32)
 
 
-def lay_track(images: int, test: int, seed: int) -> Track:
-    """images: that the race at equal images shows everyone; up to 8,000 are different ones."""
+def lay_track(images: int, test: int, seed: int, amp: str | None = None) -> Track:
+    """images: that ours is to see; up to 8,000 are different ones. test: scenes to judge on. amp: mixed precision as in
+    a recipe; the recipe's own if left out."""
     data = open_detection("scenes", seed=seed)
     assert data.test is not None
     epochs = max(1, round(images / len(data.train)))
     train = data.train.select(np.arange(min(len(data.train), images // epochs)))
     facts = Facts(len(train), len(data.classes), *survey(train))
-    recipe = replace(DETECTION_RECIPES["scenes"][1], seed=seed, epochs=epochs)
+    recipe: Any = replace(DETECTION_RECIPES["scenes"][1], seed=seed, epochs=epochs)
+    recipe = recipe if amp is None else replace(recipe, amp=amp)
     begun = detection_build.begin_detector(recipe)
     settled, _ = settle_detection(recipe, facts, begun.config.divisor)
     preprocess = detection_build.detection_preprocess(settled, facts, begun)
@@ -153,6 +155,7 @@ def rival(name: str, track: Track, steps: int, rate: float) -> Racer:
     groups = [{"params": decays, "weight_decay": 1e-4}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([{**group, "base_lr": rate} for group in groups], lr=rate, fused=True)
     warmup = round(steps / 15)
+    amp = build.build_loop(track.recipe, steps, torch.device("cpu")).amp
     average = AveragedModel(model, multi_avg_fn=_averaging(steps)) if made.detr else None
     batches = track.batches(steps)
 
@@ -160,7 +163,8 @@ def rival(name: str, track: Track, steps: int, rate: float) -> Racer:
         set_lr([optimizer], warmup_cosine(i, steps, warmup))
         batch = next(batches)
         torch.manual_seed(track.recipe.seed * 1_000_003 + i)
-        loss = made.loss(batch.images, batch.targets)
+        with torch.autocast("cpu", amp, enabled=amp is not None):
+            loss = made.loss(batch.images, batch.targets)
         if loss.isfinite():  # transformers' loss of LW-DETR is not where a score saturates
             loss.backward()
             if made.detr:
