@@ -26,7 +26,7 @@ from benchmarks.race import Racer, judge, lay_track, ours, race, rival
 class Detection:
     images: int = 4_800
     """That everyone sees in the race at equal images."""
-    time_images: int = 16_000
+    time_images: int = 9_600
     """The race at equal time takes as long as ours needs for so many images; 0: no such race."""
     test: int = 500
     """Test scenes that are judged on."""

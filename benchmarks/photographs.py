@@ -4,10 +4,12 @@ against the same detector from scratch, on 108 tiles of three real pictures (`be
 Everything goes through the recipe as a user would type it:
 
     python train.py detect --data SET --image-size 126 --augment lsj --epochs 16 --batch-size 8 --amp bf16 \
-        --encoder dinov2_s14 [--weights FILE]
+        --encoder dinov2_s14 --optimizer adamw [--weights FILE]
 
-All rows see the same images in the same order for the same number of steps, and each has its recipe's rates; "nano" is
-our small detector from scratch. Figures are of the 65 test tiles, from parts of the pictures that were not trained on.
+All rows see the same images in the same order for the same number of steps, with the recipe's rates for weights and for
+none. "scratch, Muon" has the optimizer that the recipe chooses where nothing is pretrained, and so has "nano", our small
+detector.
+Figures are of the 65 test tiles, from parts of the pictures that were not trained on.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from vit.detection_recipes import DETECTION_RECIPES
 @dataclass(frozen=True)
 class Photographs:
     seeds: tuple[int, ...] = (0, 1, 2)
-    rows: tuple[str, ...] = ("pretrained", "scratch", "nano")
+    rows: tuple[str, ...] = ("pretrained", "scratch", "scratch, Muon", "nano")
     epochs: int = 16
     batch_size: int = 8
     image_size: int = TILE
@@ -48,7 +50,8 @@ def options(row: str, o: Photographs) -> dict[str, Any]:
     """Of the row beside what all have."""
     if row == "nano":  # its patches are of 16 pixels, not 14
         return {"model": "detector_nano", "image_size": round(o.image_size / 16) * 16}
-    return {"encoder": "dinov2_s14", "weights": weights() if row == "pretrained" else None}
+    same = {"encoder": "dinov2_s14", "optimizer": "muon" if row == "scratch, Muon" else "adamw"}
+    return {**same, "weights": weights()} if row == "pretrained" else same
 
 
 def trained(row: str, data: str, out: str, seed: int, o: Photographs) -> dict[str, Any]:
