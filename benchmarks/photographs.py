@@ -7,9 +7,8 @@ Everything goes through the recipe as a user would type it:
         --encoder dinov2_s14 --optimizer adamw [--weights FILE]
 
 All rows see the same images in the same order for the same number of steps, with the recipe's rates for weights and for
-none. "scratch, Muon" has the optimizer that the recipe chooses where nothing is pretrained, and so has "nano", our small
-detector.
-Figures are of the 65 test tiles, from parts of the pictures that were not trained on.
+none. "scratch, Muon" has the optimizer that the recipe chooses where nothing is pretrained, and so has "nano", which is
+our small detector. Figures are of the 65 test tiles, from parts of the pictures that were not trained on.
 """
 
 from __future__ import annotations
