@@ -12,6 +12,8 @@ NAMES = {
     "digits": "time to 98 % on the bundled digits: ours against timm's VisionTransformer, epoch by epoch in turn",
     "small_data": "from scratch on 350, 1,000 and 3,500 images: ours, timm's VisionTransformer and a small CNN",
     "transfer": "public weights against training from scratch: probe, k-NN and fine-tuning on two sets of digits",
+    "detection": "ours, transformers' LW-DETR and DEIMv2, torchvision's Faster R-CNN: equal images, then equal time",
+    "photographs": "public weights under a detector's head against training from scratch, on tiles of real pictures",
 }
 
 
