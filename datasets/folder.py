@@ -10,11 +10,11 @@ import numpy as np
 
 from datasets.imageset import Data, FileSet
 from datasets.names import NameTable
-from datasets.split import RULE, hold_out
+from datasets.split import NO_TEST, RULE, hold_out
+from datasets.split_names import SPLIT_NAMES
 from vit.errors import UserError, shown
 from vit.image import IMAGE_SUFFIXES
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # What operating systems and archivers leave behind.
 LITTER = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
 
@@ -63,11 +63,11 @@ def open_folder(root: str, *, seed: int = 0, evaluation: bool = False) -> Data:
     _require_same_classes(sets, {name: os.path.join(root, folder) for name, folder in parts.items()})
     if "train" in sets and "val" not in sets:
         rule = f"{sets['train'].root}: {RULE}"
-        sets["train"], sets["val"], note = hold_out(sets["train"], seed)
+        sets["train"], sets["val"], note = hold_out(sets["train"], seed, sets["train"].root)
         notes.append(note)
     classes = next(iter(sets.values())).classes
     if "test" not in sets:
-        notes.append("There is no test split: the report is made from val, which also chose the checkpoint.")
+        notes.append(NO_TEST)
     elif "train" in sets:
         sets["test"].relabel(classes)
     notes += _empty_classes(sets)

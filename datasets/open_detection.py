@@ -13,7 +13,7 @@ from datasets.coco import read_coco
 from datasets.leakage import leakage_notes
 from datasets.open import existing
 from datasets.scenes import load_scenes
-from datasets.split import RULE, hold_out
+from datasets.split import NO_TEST, RULE, hold_out
 from vit.errors import UserError, shown
 
 BESIDE = "_annotations.coco.json"
@@ -60,10 +60,10 @@ def open_detection(source: str, *, seed: int = 0, evaluation: bool = False, stri
         raise UserError(f"{source}: has annotations for {shown(list(sets))} but none for train.")
     if "train" in sets and "val" not in sets:
         rule, whole = f"{rule}; {RULE}", sets["train"]
-        sets["train"], sets["val"], note = hold_out(_by_first_label(whole), seed)
+        sets["train"], sets["val"], note = hold_out(_by_first_label(whole), seed, whole.root)
         notes.append(note)
     if "test" not in sets:
-        notes.append("There is no test split: the report is made from val, which also chose the checkpoint.")
+        notes.append(NO_TEST)
     notes += leakage_notes(sets)
     return DetectionData.of(
         sets, source, category_ids=ids, notes=notes, seed=seed, rule=rule, place=os.path.abspath(source)
