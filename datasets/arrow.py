@@ -24,7 +24,9 @@ def open_parquet_file(path: str) -> Any:
     try:
         return module.ParquetFile(path)
     except Exception as error:  # ArrowInvalid, OSError, and whatever a mutated footer leads to
-        raise UserError(f"{path}: is not a whole Parquet file ({_first_line(error)}). Fetch or write it again.") from None
+        raise UserError(
+            f"{path}: is not a whole Parquet file ({_first_line(error)}). Fetch or write it again."
+        ) from None
 
 
 def damaged(path: str, error: Exception) -> UserError:

@@ -223,7 +223,8 @@ REMOTE = ("hf:", "torchvision:")
 def place_of(source: str) -> str:
     """The same source from every folder."""
     if source == "digits" or source.startswith(REMOTE):
-        return source
+        name, sign, folder = source.partition("@")  # torchvision:NAME@FOLDER
+        return f"{name}@{place_of(folder)}" if sign and source.startswith("torchvision:") else source
     return os.path.abspath(os.path.expanduser(source))
 
 

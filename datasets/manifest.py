@@ -3,10 +3,10 @@
     path,label              path,labels                 path,label,split
     cats/1.jpg,cat          beach.jpg,sea;sky           a.png,0,train
 
-Paths are relative to the manifest. Several labels are separated by ";" or "|" (in JSON and Parquet also a list); none is
-an image with none of them. Where a file classes.txt (one name a line) lies beside the manifest, labels are its names or
-their numbers from 0; otherwise the labels that occur are the classes. Without a column split, files such as train.csv
-and val.csv in one folder are the splits.
+Paths are relative to the manifest. Several labels are separated by ";" or "|"; in JSON and Parquet they may be a list.
+None at all make an image that is of no class. Where a file classes.txt (one name a line) lies beside the manifest,
+labels are its names or their numbers from 0; otherwise the labels that occur are the classes. Without a column split,
+files such as train.csv and val.csv in one folder are the splits.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def open_manifest(
     root = os.path.dirname(next(iter(files.values()))) or "."
     where = source if len(files) > 1 else table.files[0]
     _require_files(where, root, table)
-    classes = _stated_classes(root)
+    classes = stated_classes(root)
     stated = classes is not None
     if classes is None:
         classes = _occurring_classes(table)
@@ -99,9 +99,7 @@ def _read(files: Mapping[str, str]) -> _Table:
             file_of.append(number)
             named = split if row.split is None else SPLIT_NAMES.get(row.split)
             if named is None:
-                raise UserError(
-                    f'{path}, line {row.line}: the split "{row.split}" is not one of train, val, test.'
-                )
+                raise UserError(f'{path}, line {row.line}: the split "{row.split}" is not one of train, val, test.')
             part.append(PARTS.index(named))
             labels.extend([codes.setdefault(label, len(codes)) for label in row.labels])
             label_ends.append(len(labels))
@@ -137,7 +135,7 @@ def _require_files(where: str, root: str, table: _Table) -> None:
         )
 
 
-def _stated_classes(root: str) -> list[str] | None:
+def stated_classes(root: str) -> list[str] | None:
     path = os.path.join(root, "classes.txt")
     if not os.path.isfile(path):
         return None
@@ -162,9 +160,7 @@ def _occurring_classes(table: _Table) -> list[str]:
         negative = [code for code, word in enumerate(table.words) if word.startswith("-")]
         first = int(np.flatnonzero(np.isin(table.labels, negative))[0])
         word = table.words[table.labels[first]]
-        raise UserError(
-            f"{table.place(table.owners()[first])}: the label {word} is negative; allowed are 0 and above."
-        )
+        raise UserError(f"{table.place(table.owners()[first])}: the label {word} is negative; allowed are 0 and above.")
     return classes
 
 
@@ -188,4 +184,3 @@ def _targets(table: _Table, classes: Sequence[str], stated: bool) -> np.ndarray:
     targets = np.zeros((len(table.ends), len(classes)), np.float32)
     targets[table.owners(), numbers[table.labels]] = 1
     return targets
-

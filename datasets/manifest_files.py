@@ -132,7 +132,7 @@ def _json_lines(path: str) -> Iterator[tuple[int, list[Any]]]:
                     continue
                 row = json.loads(text)
                 if not isinstance(row, dict):
-                    raise UserError(f"{path}, line {line}: is not an object such as {{\"path\": ..., \"label\": ...}}.")
+                    raise UserError(f'{path}, line {line}: is not an object such as {{"path": ..., "label": ...}}.')
                 row = {key.strip().lower(): value for key, value in row.items()}
                 if not header:
                     header = list(row)

@@ -11,9 +11,9 @@ from vit.errors import UserError
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # What Hugging Face's Hub and the makers of shards call them, as words within a longer name.
 _WORDS = {
-    **{word: "train" for word in ("train", "training")},
-    **{word: "val" for word in ("validation", "valid", "val", "dev")},
-    **{word: "test" for word in ("test", "testing", "eval", "evaluation")},
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 # Delimited by anything that is not a letter: train-00000-of-00003, imagenet1k-train-0042, train2017.
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(_WORDS)})(?![a-z])")
