@@ -53,7 +53,7 @@ def evidence(root: str) -> dict[str, list[str]]:
     seen["manifest"] = lists + [name for name, columns in named.items() if columns is not None]
     seen["parquet"] = [name for name in tables if named.get(name) is None]
     seen["folder"] = _class_folders(root, folders)
-    return {name: found for name, found in seen.items() if found}
+    return {name: sorted(found) for name, found in seen.items() if found}
 
 
 def _class_folders(root: str, folders: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.imageset import Data, FileSet
-from datasets.manifest_files import read_rows
+from datasets.manifest_files import place, read_rows
 from datasets.names import NameTable
 from datasets.split import with_splits
 from datasets.split_names import SPLIT_NAMES
@@ -47,7 +47,7 @@ class _Table:
     multilabel: bool
 
     def place(self, row: int) -> str:
-        return f"{self.files[self.file[row]]}, line {self.line[row]}"
+        return place(self.files[self.file[row]], self.line[row])
 
     def owners(self) -> np.ndarray:
         """int64 [m]: the row of each label."""
@@ -99,7 +99,7 @@ def _read(files: Mapping[str, str]) -> _Table:
             file_of.append(number)
             named = split if row.split is None else SPLIT_NAMES.get(row.split)
             if named is None:
-                raise UserError(f'{path}, line {row.line}: the split "{row.split}" is not one of train, val, test.')
+                raise UserError(f'{place(path, row.line)}: the split "{row.split}" is not one of train, val, test.')
             part.append(PARTS.index(named))
             labels.extend([codes.setdefault(label, len(codes)) for label in row.labels])
             label_ends.append(len(labels))
@@ -125,8 +125,8 @@ def _require_files(where: str, root: str, table: _Table) -> None:
         if not os.path.isfile(os.path.join(os.fsencode(root), name)):
             count += 1
             if len(missing) < 10:
-                file = f"{table.files[table.file[i]]}, " if len(table.files) > 1 else ""
-                missing.append(f"{os.fsdecode(name)} ({file}line {table.line[i]})")
+                there = table.place(i) if len(table.files) > 1 else table.place(i).removeprefix(f"{table.files[0]}, ")
+                missing.append(f"{os.fsdecode(name)} ({there})")
     if missing:
         more = f" and {count - len(missing)} more" if count > len(missing) else ""
         raise UserError(

@@ -17,7 +17,7 @@ LABEL_COLUMNS = ("label", "labels")
 
 
 class Row(NamedTuple):
-    """One image of a manifest. `line` counts from 1: lines of a text file, rows of a Parquet file."""
+    """One image of a manifest. `line` counts lines of a text file from 1, and rows of a Parquet file from 0."""
 
     line: int
     path: str
@@ -36,6 +36,11 @@ class Columns(NamedTuple):
     @property
     def multilabel(self) -> bool:
         return self.label == "labels"
+
+
+def place(path: str, line: int) -> str:
+    """Where a row is, for a message."""
+    return f"{path}, {'row' if path.lower().endswith('.parquet') else 'line'} {line}"
 
 
 def columns_of(names: Sequence[str]) -> Columns | None:
@@ -59,7 +64,7 @@ def read_rows(path: str) -> tuple[Columns, Iterator[Row]]:
     columns = columns_of(header)
     if columns is None:
         raise UserError(
-            f"{path}, line {line}: the columns are {shown(header)}; needed are path and label or "
+            f"{place(path, line)}: the columns are {shown(header)}; needed are path and label or "
             "labels (several, separated by ;)."
         )
     return columns, (_row(path, line, dict(zip(header, cells, strict=True)), columns) for line, cells in rows)
@@ -80,21 +85,21 @@ def header_of(path: str) -> list[str]:
 def _row(path: str, line: int, cells: dict[str, Any], columns: Columns) -> Row:
     name = str(cells[columns.path] or "").strip()
     if not name:
-        raise UserError(f"{path}, line {line}: the path is empty.")
+        raise UserError(f"{place(path, line)}: the path is empty.")
     if "://" in name:
-        raise UserError(f"{path}, line {line}: {name} is a URL. Download the images first.")
+        raise UserError(f"{place(path, line)}: {name} is a URL. Download the images first.")
     value = cells[columns.label]
     if columns.multilabel:
         words = re.split(r"[;|]", value) if isinstance(value, str) else value or []
         if not isinstance(words, list):
-            raise UserError(f"{path}, line {line}: labels is {value!r}, neither a list nor text separated by ;.")
+            raise UserError(f"{place(path, line)}: labels is {value!r}, neither a list nor text separated by ;.")
     else:
         if isinstance(value, list | dict):
-            raise UserError(f"{path}, line {line}: the label is {value!r}. Several labels go into a column labels.")
+            raise UserError(f"{place(path, line)}: the label is {value!r}. Several labels go into a column labels.")
         words = [] if value is None else [value]
     labels = [text for word in words if (text := str(word).strip())]
     if not labels and not columns.multilabel:
-        raise UserError(f"{path}, line {line}: the label is empty.")
+        raise UserError(f"{place(path, line)}: the label is empty.")
     split = None if columns.split is None else str(cells[columns.split] or "").strip().lower()
     return Row(line, name, labels, split)
 
@@ -155,10 +160,10 @@ def _parquet(path: str) -> Iterator[tuple[int, list[Any]]]:
     file = open_parquet_file(path)
     names: list[str] = file.schema_arrow.names
     header = [name.lower() for name in names]
-    yield 1, header
+    yield 0, header
     needed = columns_of(header)
     wanted = [name for name in names if needed is not None and name.lower() in needed]
-    row = 0
+    row = -1
     try:
         for batch in file.iter_batches(8192, columns=wanted, use_threads=False):
             columns = {name.lower(): batch.column(name).to_pylist() for name in wanted}

@@ -116,6 +116,8 @@ def layout_of(root: str, file: str, column: str | None = None) -> Layout:
     if column is not None and column not in names:
         raise UserError(f"{path}: has no column {column!r}.{nearest(column, names)} Its columns: {shown(names)}.")
     classes = {name: found for name in names if (found := _class_names(features.get(name))) is not None}
+    if "objects" in names and not classes:
+        raise UserError(f"{path}: its objects have boxes: python train.py detect reads it.")
     candidates = [column] if column is not None else list(classes)
     if len(candidates) != 1:
         # Of several, or of none that is said to be one, the usual names decide.
@@ -124,8 +126,6 @@ def layout_of(root: str, file: str, column: str | None = None) -> Layout:
     if len(candidates) != 1:
         told = f"several label columns ({shown(candidates)})" if candidates else f"no label column among {shown(names)}"
         raise UserError(f"{path}: {told}. Name one after a #: PATH#{(candidates or names or ['label'])[0]}.")
-    if "objects" in names and not classes:
-        raise UserError(f"{path}: its objects have boxes: python train.py detect reads it.")
     return Layout(image, candidates[0], classes.get(candidates[0]))
 
 
