@@ -91,6 +91,13 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
         return
 
 
+def is_shards(source: str) -> bool:
+    """Whether this is a shard, a pattern of shards or a folder that has some and nothing else that is recognised."""
+    if os.path.isdir(source):
+        return list(evidence(source)) == ["shards"]
+    return source.endswith(".tar") and (os.path.isfile(source) or any(sign in source for sign in "{*?["))
+
+
 def manifests(root: str) -> dict[str, str]:
     """{split: path} of the manifests in a folder; {"all": path} where there is one. UserError where several are of one
     split."""

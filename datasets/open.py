@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets.digits import load_digits
 from datasets.folder import open_folder
-from datasets.formats import FORMATS, format_of_file, manifests, recognise, require_format
+from datasets.formats import FORMATS, format_of_file, is_shards, manifests, recognise, require_format
 from datasets.hub import fetch_data
 from datasets.imageset import Data, place_of
 from datasets.leakage import leakage_notes
@@ -55,7 +55,7 @@ def _read(source: str, format: str | None, options: dict[str, Any]) -> Data:
         format = format or format_of_file(path)
         if format in (None, "folder"):
             raise UserError(f"{source}: is neither a folder nor a .csv manifest. {_remedy(source)}")
-    elif format == "shards" or "{" in path or "*" in path:
+    elif format == "shards" or is_shards(path):
         format = "shards"
     else:
         raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")

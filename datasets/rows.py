@@ -38,39 +38,39 @@ class Store(Protocol):
 
 
 class RowSet(ImageSet):
-    """Rows of a store; `rows` int64 [n] says which."""
+    """Rows of a store; `places` int64 [n] says which."""
 
-    def __init__(self, classes: Sequence[str], targets: np.ndarray, store: Store, rows: np.ndarray) -> None:
+    def __init__(self, classes: Sequence[str], targets: np.ndarray, store: Store, places: np.ndarray) -> None:
         super().__init__(classes, targets)
-        self.store, self.rows = store, rows
+        self.store, self.places = store, places
 
     def name(self, i: int) -> str:
-        return self.store.name(int(self.rows[i]))
+        return self.store.name(int(self.places[i]))
 
     def key(self, i: int) -> bytes:
-        return self.store.key(int(self.rows[i]))
+        return self.store.key(int(self.places[i]))
 
     def file(self, i: int) -> tuple[str, bytes]:
-        return self.store.file(int(self.rows[i]))
+        return self.store.file(int(self.places[i]))
 
     def read(self, i: int) -> np.ndarray:
         return decode_named(self.file(i)[1], self.name(i))
 
     def select(self, indices: np.ndarray) -> RowSet:
-        return RowSet(self.classes, self.targets[indices], self.store, self.rows[indices])
+        return RowSet(self.classes, self.targets[indices], self.store, self.places[indices])
 
     def stamp(self) -> str:
-        return hashlib.blake2b(self.store.stamp().encode() + self.rows.tobytes(), digest_size=16).hexdigest()
+        return hashlib.blake2b(self.store.stamp().encode() + self.places.tobytes(), digest_size=16).hexdigest()
 
 
 def decode_named(content: bytes, name: str) -> np.ndarray:
     """Decode the bytes of an image file; `name` is what a UserError calls it."""
     if not content:
         raise UserError(f"{name}: the file is empty (0 bytes). Replace or remove it.")
-    return decode(_Named(content, name), max_pixels=MAX_PIXELS)
+    return decode(Named(content, name), max_pixels=MAX_PIXELS)
 
 
-class _Named(io.BytesIO):
+class Named(io.BytesIO):
     """An open file whose name `decode` finds."""
 
     def __init__(self, content: bytes, name: str) -> None:

@@ -181,7 +181,7 @@ def _read(folder: str) -> dict[str, tuple[list[int], ShardIndex]]:
     found: dict[str, tuple[list[int], ShardIndex]] = {}
     for place in _places(folder):
         try:
-            with np.load(place, allow_pickle=False) as arrays:
+            with open(place, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 entries = _unpack({name: arrays[name] for name in arrays.files})
         except Exception:  # not there, or damaged: it is made anew
             continue

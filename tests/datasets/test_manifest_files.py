@@ -12,8 +12,13 @@ from datasets.split_names import by_split, split_of
 from vit.errors import UserError
 
 KINDS = ["csv", "tsv", "jsonl", "parquet"]
-SINGLE = [{"path": f"images/{i}.png", "label": "b" if i % 2 else "größe, a", "split": "train" if i < 6 else "val"} for i in range(9)]
-SEVERAL = [{"path": f"images/{i}.png", "labels": [["sea"], ["sea", "sky"], []][i % 3], "split": "train"} for i in range(9)]
+SINGLE = [
+    {"path": f"images/{i}.png", "label": "b" if i % 2 else "größe, a", "split": "train" if i < 6 else "val"}
+    for i in range(9)
+]
+SEVERAL = [
+    {"path": f"images/{i}.png", "labels": [["sea"], ["sea", "sky"], []][i % 3], "split": "train"} for i in range(9)
+]
 
 
 def write(path, rows):
@@ -163,7 +168,7 @@ def test_an_ambiguous_folder_is_told_with_what_was_seen(tmp_path, write_images):
     assert len(open_data(str(tmp_path), format="folder", evaluation=True).test) == 6
     data = open_data(str(tmp_path), format="manifest", evaluation=True)
     assert len(data.test) == 2 and data.record["format"] == "manifest"
-    with pytest.raises(UserError, match='no format \'foldr\'. Did you mean "folder"'):
+    with pytest.raises(UserError, match="no format 'foldr'. Did you mean \"folder\""):
         open_data(str(tmp_path), format="foldr")
 
 
