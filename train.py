@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from datasets import Data, Features, ImageSet, Pipeline
     from datasets.loader import Loader
+    from datasets.pixel_cache import PixelCache
     from vit.image import Preprocess
     from vit.recipes import Settled
 
@@ -41,8 +42,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
-        raise UserError("say what to train on: --data DIR (class folders), a .csv manifest, or digits.")
-    data = open_data(recipe.data, seed=recipe.seed)
+        raise UserError(
+            "say what to train on: --data DIR (class folders), a manifest, shards, hf:OWNER/NAME or digits."
+        )
+    data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
     recipe, chosen = settle(recipe, facts)
     tell(*data.notes, *chosen)
@@ -71,6 +74,12 @@ def train(recipe: Recipe) -> dict[str, Any]:
     task = build.build_task(recipe, model, data.classes, counts, data.multilabel)
     optimizers = build.build_optimizers(recipe, model, head_first=recipe.head_epochs is not None)
     pipeline = build_pipeline(recipe, facts, preprocess)
+    # An encoder that never changes gives the same of an image that never changes.
+    frozen, random = trains_head_only(model), pipeline.random or recipe.mixup > 0 or recipe.cutmix > 0
+    once = frozen and not random
+    if frozen and random:
+        tell("training images change at random, so that they go through the frozen encoder in every epoch")
+    cache = None if once or recipe.dry_run else build_cache(recipe)
     start = resume["progress"]["step"] if resume else 0
     batches = train_loader(
         data.train,
@@ -83,21 +92,23 @@ def train(recipe: Recipe) -> dict[str, Any]:
         workers=recipe.workers,
         balanced=recipe.balanced,
         mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
+        cache=cache,
         device=device,
     )
     loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
-    # An encoder that never changes gives the same of an image that never changes.
-    frozen, random = trains_head_only(model), pipeline.random or recipe.mixup > 0 or recipe.cutmix > 0
-    once = frozen and not random
-    if frozen and random:
-        tell("training images change at random, so that they go through the frozen encoder in every epoch")
     if recipe.dry_run:
         images = sum(len(split) for split in data.splits().values())
         return dry_run(task, batches, optimizers, loop, math.ceil(images / recipe.batch_size) if once else loop.steps)
 
     def in_order(images: ImageSet, *, strict: bool = False) -> Loader:
         return eval_loader(
-            images, preprocess, batch_size=at_once(device), workers=recipe.workers, device=device, strict=strict
+            images,
+            preprocess,
+            batch_size=at_once(device),
+            workers=recipe.workers,
+            cache=cache if images is data.val else None,  # the others are seen once
+            device=device,
+            strict=strict,
         )
 
     def validation() -> Iterable[Any]:
@@ -142,6 +153,16 @@ def train(recipe: Recipe) -> dict[str, Any]:
         )
     # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
     return report(folder, data, recipe, batches.bad, features if loop.amp is None else {})
+
+
+def build_cache(recipe: Settled) -> PixelCache | None:
+    """What images are kept in, once they are decoded and resized."""
+    from datasets.pixel_cache import PixelCache
+    from vit.progress import progress
+
+    if recipe.cache == "none":
+        return None
+    return PixelCache(recipe.cache, recipe.cache_gb, workers=recipe.workers, tell=tell, ticker=progress)
 
 
 def features_of(loader: Loader, encode: Callable[[Tensor], Tensor]) -> Features:

@@ -8,6 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ class ImageSet(ABC):
         n = len(self)
         # A few from all over the set first, so that a large one is given up after a few decodes.
         probe = np.unique(np.linspace(0, n - 1, min(n, 8)).astype(np.int64)).tolist()
-        for i in [*probe, *range(n)]:
+        for i in chain(probe, range(n)):
             if i in kept:
                 continue
             try:

@@ -137,4 +137,3 @@ def _require_same_categories(found: dict[str, tuple[tuple[str, ...], tuple[int, 
             raise UserError(
                 f"the categories of {first} and {file} differ: only in the first {one}, only in the second {other}."
             )
-

@@ -86,7 +86,7 @@ def test_one_manifest_a_split(here, kind):
     assert {name: len(images) for name, images in data.splits().items()} == {"train": 4, "val": 2, "test": 3}
     assert content(open_data(data.record["source"])) == content(data)
     write(here / f"valid.{kind}", rows[4:6])
-    with pytest.raises(UserError, match="has several manifests: .*Give the one to read"):
+    with pytest.raises(UserError, match=r"has several manifests: .*Give the one to read"):
         open_data(str(here))
 
 
@@ -168,7 +168,7 @@ def test_an_ambiguous_folder_is_told_with_what_was_seen(tmp_path, write_images):
     assert len(open_data(str(tmp_path), format="folder", evaluation=True).test) == 6
     data = open_data(str(tmp_path), format="manifest", evaluation=True)
     assert len(data.test) == 2 and data.record["format"] == "manifest"
-    with pytest.raises(UserError, match="no format 'foldr'. Did you mean \"folder\""):
+    with pytest.raises(UserError, match=r"no format 'foldr'\. Did you mean \"folder\""):
         open_data(str(tmp_path), format="foldr")
 
 

@@ -178,7 +178,7 @@ def test_images_beside_the_file_that_must_not_lead_out_of_the_data(tmp_path):
     test = open_data(str(tmp_path / "data"), evaluation=True).test
     assert test.image(0)[0, 0].tolist() == [0, 255, 0]
     for i in (1, 2):
-        with pytest.raises(UserError, match="holds no bytes, and .*secret.png is not in"):
+        with pytest.raises(UserError, match=r"holds no bytes, and .*secret\.png is not in"):
             test.image(i)
 
 
@@ -207,7 +207,7 @@ def test_files_of_different_data_sets_are_told(tmp_path):
 def test_data_with_boxes_belong_to_the_detector(tmp_path):
     table = pa.table({"image": [{"bytes": b"", "path": ""}], "objects": [{"bbox": [[1.0]]}]})
     pq.write_table(table, tmp_path / "train.parquet")
-    with pytest.raises(UserError, match="train.py detect"):
+    with pytest.raises(UserError, match=r"train\.py detect"):
         open_data(str(tmp_path))
 
 
