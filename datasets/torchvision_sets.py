@@ -1,4 +1,7 @@
-"""`torchvision:NAME`: torchvision's data sets of labelled images, read and downloaded by its own classes."""
+"""`torchvision:NAME`: torchvision's data sets of labelled images, read and downloaded by its own classes.
+
+Some of them come as pickles; torchvision reads one only if its checksum is that of the original file.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,10 @@ SETS: dict[str, _Known] = {
     ),
     "INaturalist": _Known({"train": {"version": "2021_train"}, "val": {"version": "2021_valid"}}),
     "LSUN": _Known({"train": {"classes": "train"}, "val": {"classes": "val"}}),
-    "FakeData": _Known({"train": {"size": 1000}, "test": {"size": 200, "random_offset": 1000}}),
+    "FakeData": _Known({
+        "train": {"size": 1000, "image_size": (3, 64, 64)},
+        "test": {"size": 200, "image_size": (3, 64, 64), "random_offset": 1000},
+    }),
 }  # fmt: skip
 
 

@@ -59,8 +59,8 @@ class Recipe:
     workers: int | None = None
     """Processes that decode and augment; none for small images, which are kept in memory."""
     cache: Literal["none", "ram", "disk"] = "none"
-    """Keep images decoded and resized: in memory, or on disk for the next run, too. Where a random crop follows they are
-    kept at 1.25 times the input size, so that crops of less than 64 % of an image come from fewer pixels."""
+    """Keep images decoded and resized: in memory, or on disk for the next run, too. Where a random crop follows they
+    are kept at 1.25 times the input size, so that crops of less than 64 % of an image come from fewer pixels."""
     cache_gb: float = 8.0
     """The most that --cache keeps, in units of 1,000,000,000 bytes; images beyond are decoded every time."""
     resume: bool = False
