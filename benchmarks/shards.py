@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from benchmarks.contest import machine, write
+from benchmarks.contest import write
 from datasets import ImageSet, open_data
 from datasets.command_pack import Pack, pack
 from datasets.sampling import epoch_order
@@ -53,8 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     for when in ("cold", "again"):
         pairs = zip(times[f"files, {when}"], times[f"shards, {when}"], strict=True)
         print(f"{when}: shards are {median(a / b for a, b in pairs):.2f} times as fast")
-    if options.json:
-        write(options.json, {"machine": machine(), "files": n, "seconds": times})
+    write(options.json, {"files": n, "seconds": times})
 
 
 def write_files(folder: Path, options: Shards) -> None:
