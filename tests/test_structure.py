@@ -168,7 +168,7 @@ def test_hugging_face_is_never_imported_and_albumentations_in_one_place():
     forbidden = ("transformers", "huggingface_hub", "pytorch_lightning", "lightning", "accelerate", "ultralytics")
     for file in SOURCES:
         for name in imports(file, typing=True):
-            fetching = inside(name, "huggingface_hub") and module_of(file) == "vit.pretrained.fetch"
+            fetching = inside(name, "huggingface_hub") and module_of(file) in ("vit.pretrained.fetch", "datasets.hub")
             assert fetching or not any(inside(name, other) for other in forbidden), file
             if inside(name, "albumentations"):
                 assert module_of(file) == "datasets.transforms"
