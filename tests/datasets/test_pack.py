@@ -16,6 +16,7 @@ from datasets.__main__ import main
 from datasets.command_pack import Pack, pack
 from datasets.open_detection import open_detection
 from datasets.shard_writer import ShardWriter, key_of
+from tests.datasets.tars import picture, write
 from vit.errors import UserError
 
 
@@ -30,7 +31,7 @@ def slug(key):
 
 def test_class_folders(photos, tmp_path, capsys):
     out = tmp_path / "shards"
-    assert main(["pack", str(photos), str(out), "--shard-mb", "1"]) is None or 0
+    assert main(["pack", str(photos), str(out), "--shard-mb", "1"]) == 0
     whole, packed = open_data(str(photos)), open_data(str(out))
     assert packed.classes == whole.classes
     for split, images in whole.splits().items():
@@ -121,7 +122,7 @@ def test_boxes_come_back_as_they_were(shapes, tmp_path, capsys):
     with tarfile.open(out / "val-000000.tar") as archive:
         sample = json.loads(archive.extractfile(archive.getnames()[1]).read())
     assert set(sample) == {"width", "height", "image_id", "boxes", "labels", "crowd", "area"}
-    with pytest.raises(UserError, match="its samples have boxes: python train.py detect"):
+    with pytest.raises(UserError, match=r"its samples have boxes: python train\.py detect"):
         open_data(str(out))
 
 
@@ -141,11 +142,11 @@ def test_row_35_a_full_disk_leaves_no_half_a_shard(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(UserError, match=r"there is no space left\. Free some"):
-        with ShardWriter(str(tmp_path), "train", 10**6) as writer:
-            writer.add("1", {".jpg": b"x"})
-            monkeypatch.setattr(tarfile.TarFile, "addfile", full)
-            writer.add("2", {".jpg": b"x"})
+    told = pytest.raises(UserError, match=r"there is no space left\. Free some")
+    with told, ShardWriter(str(tmp_path), "train", 10**6) as writer:
+        writer.add("1", {".jpg": b"x"})
+        monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+        writer.add("2", {".jpg": b"x"})
     assert os.listdir(tmp_path) == []
 
 
@@ -188,7 +189,7 @@ def test_mistakes(photos, tmp_path):
     (tmp_path / "out.partial").mkdir()
     with pytest.raises(UserError, match=r"out\.partial: is left over from a run that did not end"):
         pack(Pack(str(photos), str(tmp_path / "out")))
-    with pytest.raises(UserError, match="there is no command 'pakc'. Did you mean \"pack\""):
+    with pytest.raises(UserError, match=r"there is no command 'pakc'\. Did you mean .pack"):
         main(["pakc"])
 
 
@@ -203,8 +204,6 @@ def test_the_command_exits_with_2_after_a_mistake(tmp_path):
 
 
 def boxes(tmp_path, *samples, classes=("cat", "dog")):
-    from tests.datasets.test_shards import picture, write
-
     members = []
     for i, sample in enumerate(samples):
         text = sample if isinstance(sample, bytes) else json.dumps({"width": 6, "height": 4, **sample}).encode()
