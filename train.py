@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     from vit.predict import pick_device
     from vit.probe import HeadOnly, pooled, trains_head_only
     from vit.runlog import RunLog
-    from vit.runs import open_run, write_recipe
+    from vit.runs import bad_files_listed, open_run, write_recipe
     from vit.statistics import IMAGES, batch_norms
 
     folder, resume = open_run(recipe)
@@ -130,14 +131,17 @@ def train(recipe: Recipe) -> dict[str, Any]:
         if resume is not None:  # the encoder of this run, whatever --weights holds by now
             model.load_state_dict(load_model(folder)[0].state_dict())
         encode = pooled(model, loop.amp)
-        features["train"] = features_of(in_order(data.train, strict=True), encode)
+        loader = in_order(data.train, strict=True)
+        with bad_files_listed(folder, loader):
+            features["train"] = features_of(loader, encode)
         if data.val is not None:
             features["val"] = features_of(in_order(data.val), encode)
         batches, task.model = FeatureBatches(batches, features["train"]), HeadOnly(model)
     if recipe.compile:
         model.compile()
     ema = Ema(task.model, recipe.ema) if recipe.ema else None
-    with RunLog(folder, steps=loop.steps, start=start) as log:
+    listed = nullcontext() if once else bad_files_listed(folder, batches)
+    with RunLog(folder, steps=loop.steps, start=start) as log, listed:
         log.say(f"{recipe.model or recipe.weights}: {count_parameters(model)} -> {folder}")
         fit(
             task,
@@ -152,7 +156,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
             plain=(lambda: in_order(some)) if batch_norms(model) else None,
         )
     # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
-    return report(folder, data, recipe, batches.bad, features if loop.amp is None else {})
+    return report(folder, data, recipe, features if loop.amp is None else {})
 
 
 def build_cache(recipe: Settled) -> PixelCache | None:
@@ -195,9 +199,7 @@ def build_pipeline(recipe: Settled, facts: Facts, preprocess: Preprocess) -> Pip
     return Pipeline(replace(augment, erase=recipe.erase or augment.erase), preprocess)
 
 
-def report(
-    folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, str]], features: Mapping[str, Features]
-) -> dict[str, Any]:
+def report(folder: Path, data: Data, recipe: Settled, features: Mapping[str, Features]) -> dict[str, Any]:
     """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
 
     The temperature is fitted on validation and kept in the checkpoint, so that predictions come calibrated. `features`
@@ -208,7 +210,6 @@ def report(
     from vit.evaluate import collect, summarise, temperature_of
     from vit.predict import Predictor
     from vit.report import print_report, write_curves, write_report
-    from vit.runs import write_bad_files
 
     best = find_checkpoint(folder)
     predictor = Predictor(*load_model(best), device=recipe.device)
@@ -235,9 +236,6 @@ def report(
     write_report(folder, result, outputs, data.classes, image=images.image, name=images.name)
     write_curves(folder)
     print_report(result)
-    if bad:
-        write_bad_files(folder / "bad_files.csv", bad)
-        tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
     tell(f"everything is in {folder}: python eval.py {folder}, vitral predict {folder} IMAGE")
     return result
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,18 @@ def write_recipe(folder: Path, recipe: Any) -> None:
     (folder / "config.yaml").write_text(text, encoding="utf-8")
 
 
-def write_bad_files(file: Path, bad: Sequence[tuple[str, str]]) -> None:
-    """What could not be read, one line each, and why."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([("path", "reason"), *bad])
+@contextmanager
+def bad_files_listed(folder: Path, loader: Any) -> Iterator[None]:
+    """However training ends: which images of `loader` could not be read, and why, goes into the run folder."""
+    try:
+        yield
+    finally:
+        if loader.bad:
+            file = folder / "bad_files.csv"
+            with file.open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows([("path", "reason"), *loader.bad])
+            told = "training images could not be read and were left out"
+            print(f"{len(loader.bad)} {told}: {file}", flush=True)
 
 
 def read_recipe(folder: Path, kind: type = Recipe) -> Any:
