@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -74,6 +76,18 @@ _torchs: Any = None
 """torch's handler of SIGCHLD."""
 
 
+_processes: set[Any] = set()
+"""Workers that are not known to have ended."""
+
+
+@atexit.register
+def _end_workers() -> None:
+    """At the end of the program multiprocessing waits for workers, which leave SIGTERM to their parent: after an error
+    that nothing handles it would wait for ever."""
+    for process in _processes:
+        process.kill()
+
+
 def _watched(loader: DataLoader[Any], at: Any, reader: Any) -> Iterator[Any]:
     """The batches. torch raises from a signal handler when a worker dies, wherever the program is at that moment: here
     its handler is in place only while a batch is waited for, so that the error comes from where it can be told."""
@@ -81,6 +95,8 @@ def _watched(loader: DataLoader[Any], at: Any, reader: Any) -> Iterator[Any]:
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = (signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL) if main else None
     iterator = iter(loader)
+    processes = list(getattr(iterator, "_workers", ()))
+    _processes.update(processes)
     if main and signal.getsignal(signal.SIGCHLD) != before:  # torch sets it with the first loader of a process alone
         _torchs = signal.getsignal(signal.SIGCHLD)
     try:
@@ -92,24 +108,35 @@ def _watched(loader: DataLoader[Any], at: Any, reader: Any) -> Iterator[Any]:
                 signal.signal(signal.SIGCHLD, before)
             yield batch
     except StopIteration:
-        return
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        _processes.difference_update(processes)
+    except GeneratorExit:
+        _processes.difference_update(processes)
+        raise
+    except (RuntimeError, EOFError, OSError) as error:
+        # EOFError and OSError: it died after it had said that a batch is ready, and before that was fetched.
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
-        raise UserError(_death(iterator, at, reader)) from error
+        if main:
+            signal.signal(signal.SIGCHLD, before)
+        told = _death(processes, at, reader)
+        if told is None:
+            raise
+        for process in processes:
+            process.kill()
+        raise UserError(told) from None
     finally:
         if main:
             signal.signal(signal.SIGCHLD, before)
 
 
-def _death(iterator: Any, at: Any, reader: Any) -> str:
-    """What is known of the worker that died."""
-    processes = list(getattr(iterator, "_workers", ()))
-    for process in processes:
-        process.join(0.1)
+def _death(processes: list[Any], at: Any, reader: Any) -> str | None:
+    """What is known of the worker that died; None where none did."""
+    until = time.monotonic() + 2
+    while all(process.exitcode is None for process in processes) and time.monotonic() < until:
+        time.sleep(0.05)
     dead = [w for w, process in enumerate(processes) if process.exitcode not in (None, 0)]
     if not dead:
-        return "a data worker died. Memory may have run out: try fewer --workers."
+        return None
     worker, code = dead[0], processes[dead[0]].exitcode
     index = at[2 * worker + 1]
     told = f"data worker {worker} died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"

@@ -1,6 +1,7 @@
 """FAULTS rows 48 and 49: a worker that dies is told with its file; too little shared memory is told at start."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,14 +52,12 @@ def deadly(how=signal.SIGKILL):
         ("exit", r"\(exit code 3\)"),
     ],
 )
-def test_row_48_a_worker_that_dies_is_told_with_its_file(how, told, capfd):
+def test_row_48_a_worker_that_dies_is_told_with_its_file(how, told):
     loader = eval_loader(deadly(how), SIZE, batch_size=4, workers=2)
     before = signal.getsignal(signal.SIGCHLD)
-    seen = []
     with pytest.raises(UserError, match=r"data worker 1 died .*it read image 13, photos/13\.") as error:
-        seen += [batch.index.tolist() for batch in loader]
-    assert __import__("re").search(told, str(error.value))
-    assert seen == [list(range(4 * k, 4 * k + 4)) for k in range(len(seen))]
+        list(loader)
+    assert re.search(told, str(error.value))
     assert signal.getsignal(signal.SIGCHLD) == before
 
 
