@@ -135,7 +135,7 @@ class PixelFolder:
 
     def writer(self, name: str) -> _Writer:
         self.path.mkdir(parents=True, exist_ok=True)
-        return _Writer(self, self.path / f"{name}{SUFFIX}")
+        return _Writer(self, self.path / f"{name}{SUFFIX}", step=min(BLOCK, self.limit // 16 + 1))
 
     def make_room(self, wanted: int) -> None:
         """Remove files of other runs until there is room for so many bytes more. One that is in use stays readable."""
@@ -160,8 +160,8 @@ class PixelFolder:
 class _Writer:
     """A file under a temporary name until it is whole."""
 
-    def __init__(self, folder: PixelFolder, path: Path) -> None:
-        self._folder, self._path = folder, path
+    def __init__(self, folder: PixelFolder, path: Path, step: int) -> None:
+        self._folder, self._path, self._step = folder, path, step
         self.bytes = 0
         self._made = 0
 
@@ -178,8 +178,8 @@ class _Writer:
 
     def add(self, pixels: np.ndarray) -> int:
         start = self.bytes
-        if start >= self._made:  # a little ahead, so that the disk is not asked for every image
-            self._made = start + BLOCK
+        if start + pixels.nbytes > self._made:  # a little ahead, so that the disk is not asked for every image
+            self._made = start + pixels.nbytes + self._step
             self._folder.make_room(self._made)
         self._file.write(np.ascontiguousarray(pixels).data)
         self.bytes += pixels.nbytes

@@ -51,8 +51,11 @@ def scan(path: str) -> Iterator[Member]:
     # tarfile takes a damaged header for the end of the archive, and would lose all that follows without a word.
     with open(path, "rb") as file:
         file.seek(end)
-        if any(file.read(tarfile.BLOCKSIZE)):
-            raise UserError(f"{path}: is damaged at byte {end:,} of {whole:,}. Fetch or write it again.")
+        mark = file.read(tarfile.BLOCKSIZE)
+    if any(mark):
+        raise UserError(f"{path}: is damaged at byte {end:,} of {whole:,}. Fetch or write it again.")
+    if len(mark) < tarfile.BLOCKSIZE:
+        raise UserError(f"{path}: is cut off: what ends an archive is missing. Fetch or write it again.")
 
 
 def _refuse(path: str, member: tarfile.TarInfo) -> None:

@@ -211,6 +211,7 @@ def test_data_with_boxes_belong_to_the_detector(tmp_path):
         open_data(str(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_process_and_one_that_is_sent_the_set_read_the_same(folder):
     images = open_data(str(folder)).train
     here = [images.image(i).tolist() for i in range(7)]  # files are open before the fork

@@ -238,6 +238,7 @@ def test_row_41_ranks_and_resuming(folder):
     assert [[rank[step][0][0] for rank in ranks] for step in range(len(whole))] == [index for index, _ in whole]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_process_and_one_that_is_sent_the_set_read_the_same(folder):
     images = open_data(str(folder)).train
     here = [images.image(i).tolist() for i in range(7)]  # files are open before the fork
@@ -338,6 +339,17 @@ def test_a_shard_that_is_cut_off(tmp_path, at):
     content = path.read_bytes().rstrip(b"\0")
     path.write_bytes(content[: int(len(content) * at) // 512 * 512 + 700])
     with pytest.raises(UserError, match=r"all\.tar: is (cut off|damaged)"):
+        open_data(str(path))
+
+
+def test_a_shard_that_is_cut_off_between_two_samples(tmp_path):
+    path = write(tmp_path / "all.tar", samples([0, 1] * 20))
+    with tarfile.open(path) as archive:
+        end = archive.getmembers()[20].offset
+    os.truncate(path, end)
+    with tarfile.open(path) as archive:
+        assert len(archive.getmembers()) == 20  # tarfile sees nothing wrong
+    with pytest.raises(UserError, match=r"all\.tar: is cut off: what ends an archive is missing"):
         open_data(str(path))
 
 
