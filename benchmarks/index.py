@@ -33,6 +33,7 @@ class Index:
     files: int = 1_000_000
     classes: int = 1000
     epochs: int = 3
+    """0 for the index alone."""
     workers: int = 4
     batch_size: int = 1000
     folder: str | None = None
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str]) -> None:
         begun = time.perf_counter()
         links(folder, options.files, options.classes)
         print(f"{options.files:,} links in {options.classes} folders, made in {time.perf_counter() - begun:.0f} s")
-        found = {"files": options.files, **scanned(str(folder)), **trained(str(folder), options)}
+        found: dict[str, Any] = {"files": options.files, **scanned(str(folder))}
+        if options.epochs:
+            found |= trained(str(folder), options)
     finally:
         if options.folder is None:
             shutil.rmtree(folder)
