@@ -15,6 +15,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,8 +43,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
-        raise UserError("say what to train on: --data DIR (class folders), a .csv manifest, or digits.")
-    data = open_data(recipe.data, seed=recipe.seed)
+        raise UserError(
+            "say what to train on: --data DIR (class folders), a manifest, shards, hf:OWNER/NAME or digits."
+        )
+    data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
     asked = recipe
     recipe, chosen = settle(asked, facts)
@@ -59,7 +62,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     from vit.predict import pick_device
     from vit.probe import HeadOnly, pooled
     from vit.runlog import RunLog
-    from vit.runs import open_run, write_recipe
+    from vit.runs import bad_files_listed, open_run, write_recipe
     from vit.statistics import IMAGES, batch_norms
 
     device = pick_device(recipe.device)
@@ -67,8 +70,8 @@ def train(recipe: Recipe) -> dict[str, Any]:
         recipe = shortened(asked, recipe, data, facts, device)
     folder, resume = open_run(recipe)
     start = resume["progress"]["step"] if resume else 0
-    model, preprocess, notes, task, optimizers, pipeline, batches, loop, once = assemble(
-        recipe, data, facts, device, start
+    model, preprocess, notes, task, optimizers, pipeline, batches, loop, once, cache = assemble(
+        recipe, data, facts, device, start, cached=not recipe.dry_run
     )
     tell(*notes)
     if recipe.dry_run:
@@ -78,7 +81,13 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
     def in_order(images: ImageSet, *, strict: bool = False) -> Loader:
         return eval_loader(
-            images, preprocess, batch_size=at_once(device), workers=recipe.workers, device=device, strict=strict
+            images,
+            preprocess,
+            batch_size=at_once(device),
+            workers=recipe.workers,
+            cache=cache if images is data.val else None,  # the others are seen once
+            device=device,
+            strict=strict,
         )
 
     def validation() -> Iterable[Any]:
@@ -100,14 +109,17 @@ def train(recipe: Recipe) -> dict[str, Any]:
         if resume is not None:  # the encoder of this run, whatever --weights holds by now
             model.load_state_dict(load_model(folder)[0].state_dict())
         encode = pooled(model, loop.amp)
-        features["train"] = features_of(in_order(data.train, strict=True), encode)
+        loader = in_order(data.train, strict=True)
+        with bad_files_listed(folder, loader):
+            features["train"] = features_of(loader, encode)
         if data.val is not None:
             features["val"] = features_of(in_order(data.val), encode)
         batches, task.model = FeatureBatches(batches, features["train"]), HeadOnly(model)
     if recipe.compile:
         model.compile()
     ema = Ema(task.model, recipe.ema) if recipe.ema else None
-    with RunLog(folder, steps=loop.steps, start=start) as log:
+    listed = nullcontext() if once else bad_files_listed(folder, batches)
+    with RunLog(folder, steps=loop.steps, start=start) as log, listed:
         log.say(f"{recipe.model or recipe.weights}: {count_parameters(model)} -> {folder}")
         fit(
             task,
@@ -122,7 +134,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
             plain=(lambda: in_order(some)) if batch_norms(model) else None,
         )
     # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
-    return report(folder, data, recipe, batches.bad, features if loop.amp is None else {})
+    return report(folder, data, recipe, features if loop.amp is None else {})
 
 
 def features_of(loader: Loader, encode: Callable[[Tensor], Tensor]) -> Features:
@@ -141,9 +153,7 @@ def at_once(device: torch.device) -> int:
     return 64 if device.type == "cpu" else 256
 
 
-def report(
-    folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, str]], features: Mapping[str, Features]
-) -> dict[str, Any]:
+def report(folder: Path, data: Data, recipe: Settled, features: Mapping[str, Features]) -> dict[str, Any]:
     """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
 
     The temperature is fitted on validation and kept in the checkpoint, so that predictions come calibrated. `features`
@@ -154,7 +164,6 @@ def report(
     from vit.evaluate import collect, summarise, temperature_of
     from vit.predict import Predictor
     from vit.report import print_report, write_curves, write_report
-    from vit.runs import write_bad_files
 
     best = find_checkpoint(folder)
     predictor = Predictor(*load_model(best), device=recipe.device)
@@ -181,9 +190,6 @@ def report(
     write_report(folder, result, outputs, data.classes, image=images.image, name=images.name)
     write_curves(folder)
     print_report(result)
-    if bad:
-        write_bad_files(folder / "bad_files.csv", bad)
-        tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
     place = shlex.quote(str(folder))
     tell(f"everything is in {place}: python eval.py {place}, vitral predict {place} IMAGE")
     return result

@@ -48,7 +48,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from vit.predictor import pick_device
     from vit.previews import Previews, spread
     from vit.runlog import RunLog
-    from vit.runs import open_run, write_recipe
+    from vit.runs import bad_files_listed, open_run, write_recipe
     from vit.statistics import IMAGES, batch_norms
 
     begun = detection_build.begin_detector(recipe)
@@ -109,7 +109,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     if recipe.compile:
         model.compile()
     ema = Ema(model, recipe.ema) if recipe.ema else None
-    with RunLog(folder, steps=loop.steps, start=start) as log:
+    with RunLog(folder, steps=loop.steps, start=start) as log, bad_files_listed(folder, batches):
         log.say(f"{begun.name}: {count_parameters(model)} -> {folder}")
         fit(
             task,
@@ -124,7 +124,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
             watch=previews.draw if previews is not None else None,
             plain=plain if batch_norms(model) else None,
         )
-    return report(folder, data, recipe, batches.bad)
+    return report(folder, data, recipe)
 
 
 def build_pipeline(recipe: SettledDetection, preprocess: Preprocess) -> BoxPipeline:
@@ -164,7 +164,7 @@ def crowded(data: DetectionData, queries: int) -> list[str]:
     ]
 
 
-def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any) -> dict[str, Any]:
+def report(folder: Path, data: DetectionData, recipe: SettledDetection) -> dict[str, Any]:
     """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
 
     The score thresholds are chosen on validation and kept in the checkpoint, so that prediction uses them.
@@ -175,7 +175,6 @@ def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any
     from vit.detector.start import load_detector
     from vit.predictor import pick_device
     from vit.report import write_curves
-    from vit.runs import write_bad_files
     from vit.scan import Scan
 
     best, splits = find_checkpoint(folder), data.splits()
@@ -186,9 +185,6 @@ def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any
     split = next(name for name in ("test", "val", "train") if name in splits)
     result = evaluate_detector(best, data, split, device=recipe.device, workers=recipe.workers, out=folder)
     write_curves(folder)
-    if bad:
-        write_bad_files(folder / "bad_files.csv", bad)
-        tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
     place = shlex.quote(str(folder))
     tell(f"everything is in {place}: python eval.py {place}, vitral predict {place} IMAGE --out DIR")
     return result

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from datasets import Data, Pipeline
+    from datasets.pixel_cache import PixelCache
     from vit.classifier import Classifier
     from vit.engine import Loop
     from vit.image import Preprocess
@@ -32,10 +33,14 @@ class Parts(NamedTuple):
     loop: Loop
     once: bool
     """The encoder is frozen and its images are always the same: it need give its features but once."""
+    cache: PixelCache | None
+    """What images are kept in, once they are decoded and resized."""
 
 
-def assemble(recipe: Settled, data: Data, facts: Facts, device: torch.device, start: int = 0) -> Parts:
-    """The parts of a run from step `start` on."""
+def assemble(
+    recipe: Settled, data: Data, facts: Facts, device: torch.device, start: int = 0, *, cached: bool = False
+) -> Parts:
+    """The parts of a run from step `start` on; cached: with what the recipe keeps images in."""
     import torch
 
     from datasets import Mix, train_loader
@@ -52,6 +57,8 @@ def assemble(recipe: Settled, data: Data, facts: Facts, device: torch.device, st
     frozen, random = trains_head_only(model), pipeline.random or recipe.mixup > 0 or recipe.cutmix > 0
     if frozen and random:
         told.append("training images change at random, so that they go through the frozen encoder in every epoch")
+    once = frozen and not random
+    cache = build_cache(recipe) if cached and not once else None
     batches = train_loader(
         data.train,
         pipeline,
@@ -63,11 +70,21 @@ def assemble(recipe: Settled, data: Data, facts: Facts, device: torch.device, st
         workers=recipe.workers,
         balanced=recipe.balanced,
         mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
+        cache=cache,
         device=device,
     )
     loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
-    once = frozen and not random
-    return Parts(model, preprocess, notes + told, task, optimizers, pipeline, batches, loop, once)
+    return Parts(model, preprocess, notes + told, task, optimizers, pipeline, batches, loop, once, cache)
+
+
+def build_cache(recipe: Settled) -> PixelCache | None:
+    """What the recipe keeps images in; None for nothing."""
+    from datasets.pixel_cache import PixelCache
+    from vit.progress import progress
+
+    if recipe.cache == "none":
+        return None
+    return PixelCache(recipe.cache, recipe.cache_gb, workers=recipe.workers, tell=print, ticker=progress)
 
 
 def shortened(asked: Recipe, recipe: Settled, data: Data, facts: Facts, device: torch.device) -> Settled:

@@ -11,9 +11,10 @@ from torch.utils.data import Dataset, Sampler
 
 from datasets.box_transforms import BoxPipeline, placed
 from datasets.boxset import BoxSet
-from datasets.loader import BAD_SHARE, Bad, run_reader
+from datasets.loader import BAD_SHARE, Bad
 from datasets.multiscale import MultiScale
 from datasets.sampling import Draw, TrainBatches, derive_seed
+from datasets.workers import reading, require_room, run_reader
 from vit.errors import UserError, shown
 from vit.image import Preprocess
 
@@ -75,6 +76,7 @@ class _Reader(Dataset[_Shipped]):
         bad: list[tuple[int, str]] = []
 
         def read(draw: Draw) -> None:
+            reading(draw.index)
             try:
                 image = self.images.image(draw.index)
             except UserError as error:
@@ -149,6 +151,11 @@ class BoxLoader:
         self._images, self._reader, self._batches = images, reader, batches
         self._workers, self._device, self._bad_limit = workers, device, bad_limit
         self._bad_indices: set[int] = set()
+        if isinstance(batches, _Steps):
+            at_once = batches.batches.batch_size
+        else:
+            at_once = max((len(step.draws) for step in batches), default=0)
+        require_room(workers, at_once, reader.preprocess.size)
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from datasets.imageset import FileSet, ImageSet
 from datasets.names import NameTable
+from datasets.rows import RowSet, Store
 from vit.errors import UserError, nearest, shown
 
 
@@ -43,20 +44,16 @@ class BoxSet(Protocol):
     def relabel(self, classes: Sequence[str]) -> None: ...
 
 
-class BoxFiles(FileSet):
-    """Image files with boxes, all in flat arrays: image i owns the rows ends[i - 1]..ends[i]."""
+class Boxed(ImageSet):
+    """What sets of images with boxes have in common. The boxes are in flat arrays: image i owns the rows
+    ends[i - 1]..ends[i]. ids: int64 [n], the images' own; sizes: int64 [n, 2], (H, W) as the annotations say."""
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        root: str,
-        names: NameTable,
-        ends: np.ndarray,
-        rows: Annotation,
-        ids: np.ndarray,
-        sizes: np.ndarray,
-    ) -> None:
-        super().__init__(classes, np.diff(ends, prepend=0), root, names)
+    ends: np.ndarray
+    rows: Annotation
+    ids: np.ndarray
+    sizes: np.ndarray
+
+    def annotate(self, ends: np.ndarray, rows: Annotation, ids: np.ndarray, sizes: np.ndarray) -> None:
         self.ends, self.rows, self.ids, self.sizes = ends, rows, ids, sizes
 
     def annotation(self, i: int) -> Annotation:
@@ -67,7 +64,7 @@ class BoxFiles(FileSet):
         return int(self.ids[i])
 
     def read(self, i: int) -> np.ndarray:
-        image = super().read(i)
+        image = super().read(i)  # type: ignore[safe-super]  # of the set that has the files
         height, width = self.sizes[i].tolist()
         if image.shape[:2] != (height, width):
             raise UserError(wrong_size(self.name(i), image.shape[:2], (height, width)))
@@ -87,21 +84,71 @@ class BoxFiles(FileSet):
         """Boxes of each image, without crowds: int64 [n]."""
         return np.bincount(self.labelled()[0], minlength=len(self))
 
-    def select(self, indices: np.ndarray) -> BoxFiles:
+    def chosen(self, indices: np.ndarray) -> tuple[np.ndarray, Annotation, np.ndarray, np.ndarray]:
+        """Ends, rows, ids and sizes of these images, in this order."""
         parts = [self.annotation(i) for i in indices.tolist()]
         columns = [np.concatenate(column) if parts else whole[:0] for column, whole in zip(
             zip(*parts, strict=True) if parts else self.rows, self.rows, strict=True
         )]  # fmt: skip
         ends = np.cumsum([len(part.labels) for part in parts], dtype=np.int64)
-        names = self.names.select(indices)
-        return BoxFiles(
-            self.classes, self.root, names, ends, Annotation(*columns), self.ids[indices], self.sizes[indices]
-        )
+        return ends, Annotation(*columns), self.ids[indices], self.sizes[indices]
 
     def relabel(self, classes: Sequence[str]) -> None:
         table = label_table(self.classes, classes, self.counts())
         self.rows = self.rows._replace(labels=table[self.rows.labels])
         self.classes = tuple(classes)
+
+
+class BoxFiles(Boxed, FileSet):
+    """Image files with boxes."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        root: str,
+        names: NameTable,
+        ends: np.ndarray,
+        rows: Annotation,
+        ids: np.ndarray,
+        sizes: np.ndarray,
+    ) -> None:
+        FileSet.__init__(self, classes, np.diff(ends, prepend=0), root, names)
+        self.annotate(ends, rows, ids, sizes)
+
+    def select(self, indices: np.ndarray) -> BoxFiles:
+        return BoxFiles(self.classes, self.root, self.names.select(indices), *self.chosen(indices))
+
+
+class BoxRows(Boxed, RowSet):
+    """Images with boxes that lie many to a file; `store_rows` int64 [n] says which rows of the store they are."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        store: Store,
+        store_rows: np.ndarray,
+        ends: np.ndarray,
+        rows: Annotation,
+        ids: np.ndarray,
+        sizes: np.ndarray,
+    ) -> None:
+        RowSet.__init__(self, classes, np.diff(ends, prepend=0), store, store_rows)
+        self.annotate(ends, rows, ids, sizes)
+
+    def select(self, indices: np.ndarray) -> BoxRows:
+        return BoxRows(self.classes, self.store, self.places[indices], *self.chosen(indices))
+
+
+AnyBoxed = TypeVar("AnyBoxed", bound=Boxed)
+
+
+def by_first_label(images: AnyBoxed) -> AnyBoxed:
+    """With each image's first label as its target while it is split, so that val has some of every class."""
+    labels = np.full(len(images), -1, np.int64)
+    counts = np.diff(images.ends, prepend=0)
+    labels[counts > 0] = images.rows.labels[(images.ends - counts)[counts > 0]]
+    images.targets = labels
+    return images
 
 
 def label_table(own: Sequence[str], classes: Sequence[str], counts: np.ndarray) -> np.ndarray:

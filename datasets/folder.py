@@ -3,42 +3,72 @@
 from __future__ import annotations
 
 import os
+from bisect import insort
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import AnyStr
 
 import numpy as np
 
 from datasets.imageset import Data, FileSet
 from datasets.names import NameTable
-from datasets.split import RULE, hold_out
+from datasets.split import NO_TEST, RULE, hold_out
+from datasets.split_names import SPLIT_NAMES
 from vit.errors import UserError, shown
 from vit.image import IMAGE_SUFFIXES
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # What operating systems and archivers leave behind.
 LITTER = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
+_LITTER = frozenset(map(os.fsencode, LITTER))
+_SUFFIXES = tuple(map(os.fsencode, IMAGE_SUFFIXES))
+
+
+@dataclass
+class Few:
+    """How many there are, and the first of them by name: a list of a million would take more than the index."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        insort(self.names, name)
+        del self.names[10:]
+
+    def join(self, other: Few) -> None:
+        self.count += other.count
+        self.names = sorted(self.names + other.names)[:10]
+
+    def told(self, limit: int) -> str:
+        names = self.names[:limit]
+        more = self.count - len(names)
+        return shown(names) + (f" and {more} more" if more else "")
+
+    def __str__(self) -> str:
+        return self.told(10)
 
 
 @dataclass
 class Findings:
     """What a scan saw and left out."""
 
-    empty: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
+    empty: Few = field(default_factory=Few)
+    broken: Few = field(default_factory=Few)
     other: Counter[str] = field(default_factory=Counter)
-    loose: list[str] = field(default_factory=list)
+    loose: Few = field(default_factory=Few)
 
     def notes(self) -> list[str]:
         lines = []
-        if self.empty:
-            lines.append(f"Left out {len(self.empty)} files of 0 bytes: {shown(self.empty)}.")
-        if self.broken:
-            lines.append(f"Left out {len(self.broken)} links that lead nowhere: {shown(self.broken)}.")
+        if self.empty.count:
+            lines.append(f"Left out {self.empty.count} files of 0 bytes: {self.empty}.")
+        if self.broken.count:
+            lines.append(f"Left out {self.broken.count} links that lead nowhere: {self.broken}.")
         if self.other:
             kinds = [f"{suffix or 'no suffix'} ({count})" for suffix, count in self.other.most_common()]
             lines.append(f"Left out {self.other.total()} files that are not images, by suffix: {shown(kinds)}.")
-        if self.loose:
-            lines.append(f"Left out {len(self.loose)} images in no class folder: {shown(self.loose)}.")
+        if self.loose.count:
+            lines.append(f"Left out {self.loose.count} images in no class folder: {self.loose}.")
         return lines
 
 
@@ -63,11 +93,11 @@ def open_folder(root: str, *, seed: int = 0, evaluation: bool = False) -> Data:
     _require_same_classes(sets, {name: os.path.join(root, folder) for name, folder in parts.items()})
     if "train" in sets and "val" not in sets:
         rule = f"{sets['train'].root}: {RULE}"
-        sets["train"], sets["val"], note = hold_out(sets["train"], seed)
+        sets["train"], sets["val"], note = hold_out(sets["train"], seed, sets["train"].root)
         notes.append(note)
     classes = next(iter(sets.values())).classes
     if "test" not in sets:
-        notes.append("There is no test split: the report is made from val, which also chose the checkpoint.")
+        notes.append(NO_TEST)
     elif "train" in sets:
         sets["test"].relabel(classes)
     notes += _empty_classes(sets)
@@ -90,37 +120,46 @@ def _split_folders(root: str, evaluation: bool) -> dict[str, str]:
 
 def _visible(folder: str) -> list[os.DirEntry[str]]:
     """The entries of a folder by name, without hidden ones and litter."""
+    return sorted(_entries(folder), key=lambda entry: entry.name)
+
+
+def _entries(folder: AnyStr) -> Iterator[os.DirEntry[AnyStr]]:
+    """The same in any order, one after the other."""
     try:
         with os.scandir(folder) as entries:
-            kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in LITTER]
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if not name.startswith(b".") and name not in _LITTER:
+                    yield entry
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}). Check the permissions.") from None
-    return sorted(kept, key=lambda entry: entry.name)
+        told = f"{os.fsdecode(folder)}: cannot be listed ({error.strerror}). Check the permissions."
+        raise UserError(told) from None
 
 
 def _read(root: str, findings: Findings) -> FileSet:
     """All images under root/CLASS/**; the classes are the folder names in sorted order."""
     folders: list[str] = []
-    loose: list[str] = []
+    loose = Few()
     for entry in _visible(root):
         if entry.is_dir():
             folders.append(entry.name)
         elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-            loose.append(entry.path)
+            loose.add(entry.path)
     if not folders:
-        if loose:
+        if loose.count:
             raise UserError(
-                f"{root}: {len(loose)} images but no class folders ({shown(loose, 3)}). "
+                f"{root}: {loose.count} images but no class folders ({loose.told(3)}). "
                 f"Put the images of each class into a folder: {os.path.join(root, 'CLASS', 'image.jpg')}."
             )
         raise UserError(f"{root}: no images. Expected {os.path.join(root, 'CLASS', 'image.jpg')}.")
-    findings.loose += loose
+    findings.loose.join(loose)
     tables: list[NameTable] = []
     for name in folders:
-        # One class at a time, so that the strings of a million names never exist together.
-        files: list[str] = []
-        _collect(root, name, files, findings, {_identity(root)})
-        tables.append(NameTable.of(sorted(files)))
+        # One class at a time, and bytes: the strings of a million names would take more than the index.
+        files: list[bytes] = []
+        _collect(os.fsencode(root), os.fsencode(name), files, findings, {_identity(root)})
+        files.sort()
+        tables.append(NameTable.of_encoded(files))
     targets = np.repeat(np.arange(len(folders)), [len(table) for table in tables])
     if len(targets) == 0:
         raise UserError(
@@ -129,27 +168,26 @@ def _read(root: str, findings: Findings) -> FileSet:
     return FileSet(folders, targets, root, NameTable.joined(tables))
 
 
-def _collect(root: str, folder: str, files: list[str], findings: Findings, above: set[tuple[int, int]]) -> None:
-    """Append the images below root/folder to `files`, relative to root, with "/" between the parts."""
+def _collect(root: bytes, folder: bytes, files: list[bytes], findings: Findings, above: set[tuple[int, int]]) -> None:
+    """Append the images below root/folder to `files`, relative to root, with "/" between the parts, in any order."""
     here = os.path.join(root, folder)
     identity = _identity(here)
     if identity in above:  # a link to a folder above itself
         return
-    for entry in _visible(here):
-        relative = f"{folder}/{entry.name}"
+    for entry in _entries(here):
         if entry.is_dir():
-            _collect(root, relative, files, findings, above | {identity})
-        elif not entry.name.lower().endswith(IMAGE_SUFFIXES):
-            findings.other[os.path.splitext(entry.name)[1].lower()] += 1
+            _collect(root, b"%s/%s" % (folder, entry.name), files, findings, above | {identity})
+        elif not entry.name.lower().endswith(_SUFFIXES):
+            findings.other[os.fsdecode(os.path.splitext(entry.name)[1]).lower()] += 1
         elif not entry.is_file():
-            findings.broken.append(entry.path)
+            findings.broken.add(os.fsdecode(entry.path))
         elif entry.stat().st_size == 0:
-            findings.empty.append(entry.path)
+            findings.empty.add(os.fsdecode(entry.path))
         else:
-            files.append(relative)
+            files.append(b"%s/%s" % (folder, entry.name))
 
 
-def _identity(folder: str) -> tuple[int, int]:
+def _identity(folder: str | bytes) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 

@@ -6,14 +6,14 @@ import os
 import re
 from typing import Any
 
-import numpy as np
-
-from datasets.boxset import BoxFiles, DetectionData
+from datasets.box_shards import open_box_shards, shards_have_boxes
+from datasets.boxset import DetectionData, by_first_label
 from datasets.coco import read_coco
+from datasets.formats import is_shards
 from datasets.leakage import leakage_notes
 from datasets.open import existing
 from datasets.scenes import load_scenes
-from datasets.split import RULE, hold_out
+from datasets.split import NO_TEST, RULE, hold_out
 from vit.errors import UserError, shown
 
 BESIDE = "_annotations.coco.json"
@@ -36,6 +36,8 @@ def open_detection(source: str, *, seed: int = 0, evaluation: bool = False, stri
         rule = "scene i of a split is a function of (split, i)"
         return DetectionData.of(sets, source, category_ids=list(ids), notes=[], seed=seed, rule=rule, place=source)
     source = os.path.expanduser(source)
+    if is_shards(source):
+        return open_box_shards(source, seed=seed, evaluation=evaluation, strict=strict)
     if not os.path.exists(source):
         raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")
     files = _files(source)
@@ -60,10 +62,10 @@ def open_detection(source: str, *, seed: int = 0, evaluation: bool = False, stri
         raise UserError(f"{source}: has annotations for {shown(list(sets))} but none for train.")
     if "train" in sets and "val" not in sets:
         rule, whole = f"{rule}; {RULE}", sets["train"]
-        sets["train"], sets["val"], note = hold_out(_by_first_label(whole), seed)
+        sets["train"], sets["val"], note = hold_out(by_first_label(whole), seed, whole.root)
         notes.append(note)
     if "test" not in sets:
-        notes.append("There is no test split: the report is made from val, which also chose the checkpoint.")
+        notes.append(NO_TEST)
     notes += leakage_notes(sets)
     return DetectionData.of(
         sets, source, category_ids=ids, notes=notes, seed=seed, rule=rule, place=os.path.abspath(source)
@@ -85,6 +87,13 @@ def reopen_detection(record: dict[str, Any] | None, source: str | None = None, *
             "may have been trained on."
         )
     return data
+
+
+def has_boxes(source: str) -> bool:
+    """Whether `open_detection` would find annotations there."""
+    if source == "scenes" or (is_shards(source) and shards_have_boxes(source)):
+        return True
+    return os.path.exists(source) and bool(_files(source))
 
 
 def _files(source: str) -> dict[str, tuple[str, list[str]]]:
@@ -128,14 +137,3 @@ def _require_same_categories(found: dict[str, tuple[tuple[str, ...], tuple[int, 
             raise UserError(
                 f"the categories of {first} and {file} differ: only in the first {one}, only in the second {other}."
             )
-
-
-def _by_first_label(images: BoxFiles) -> BoxFiles:
-    """With each image's first label as its target while it is split, so that val has some of every class."""
-    labels = np.full(len(images), -1, np.int64)
-    counts = images.targets
-    filled = counts > 0
-    first: Any = (images.ends - counts)[filled]
-    labels[filled] = images.rows.labels[first]
-    images.targets = labels
-    return images

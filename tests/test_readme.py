@@ -17,6 +17,7 @@ import eval as evaluation
 import train
 import vit
 from benchmarks.__main__ import NAMES
+from datasets.__main__ import COMMANDS as DATA_COMMANDS
 from vit.__main__ import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +59,9 @@ def test_every_command_is_understood(line, tmp_path):
         case ["python", "-m", "benchmarks", name, *_]:
             assert name in NAMES
             assert callable(importlib.import_module(f"benchmarks.{name}").main)
+        case ["python", "-m", "datasets", name, *_]:
+            assert name in DATA_COMMANDS
+            assert callable(importlib.import_module(f"datasets.command_{name}").main)
         case ["vitral", command, *words] if command in COMMANDS:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS, args=[command, *words], config=(tyro.conf.FlagCreatePairsOff,)

@@ -408,6 +408,34 @@ def test_every_option_of_training_is_accepted(command, folder, tmp_path):
     assert ("broken.png" in bad) or ("broken.png" in json.dumps(report["unreadable"])) or ("broken.png" in told)
 
 
+def test_row_33_too_many_broken_files_stop_the_training_and_are_listed(command, folder, tmp_path):
+    data = shutil.copytree(folder, tmp_path / "data")
+    for i in range(8):
+        path = data / "3" / f"scan 3 {i}.png"
+        path.write_bytes(path.read_bytes()[:60])
+    out = tmp_path / "run"
+    code, _, err = command("folder", "--data", data, "--out", out, "--epochs", 2, *BRIEF)
+    assert code == 2 and "training images cannot be decoded, more than 1%" in err
+    rows = (out / "bad_files.csv").read_text().splitlines()
+    assert rows[0] == "path,reason" and len(rows) > 2
+    assert all("scan 3 " in row and "cannot be decoded" in row for row in rows[1:])
+
+
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+def test_a_cache_changes_nothing_where_pixels_are_resized_first(command, folder, tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("VITRAL_CACHE", str(tmp_path / "cache"))
+    options = ["folder", "--data", folder, "--epochs", 2, *BRIEF, "--augment", "glyph"]
+    reports = {}
+    for name, more in (("without", []), ("with", ["--cache", kind])):
+        out = tmp_path / name
+        code, told, err = command(*options, "--out", out, *more)
+        assert code == 0, err
+        reports[name] = json.loads((out / "report.json").read_text())
+        assert ("images as the model takes them in" in told) == bool(more)
+    assert reports["with"] == reports["without"]
+    assert (tmp_path / "cache").exists() == (kind == "disk")
+
+
 def test_several_labels_an_image(command, folder, tmp_path):
     lines = ["path,labels"]
     for digit in range(10):

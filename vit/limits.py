@@ -17,7 +17,7 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ("0 or a positive number", lambda v: 0 <= v < math.inf, (
         "lr", "muon_lr", "warmup", "final_lr", "mixup", "cutmix", "weight_decay", "l1", "layer_scale",
     )),
-    ("above 0", lambda v: 0 < v < math.inf, ("clip", "lora_alpha", "minutes")),
+    ("above 0", lambda v: 0 < v < math.inf, ("cache_gb", "clip", "lora_alpha", "minutes")),
     ("in 0..1", lambda v: 0 <= v <= 1, ("label_smoothing", "erase")),
     ("at least 0 and below 1", lambda v: 0 <= v < 1, (
         "ema", "dropout", "attention_dropout", "drop_path", "multi_scale",

@@ -22,7 +22,10 @@ class Recipe:
     recipe: Annotated[str, tyro.conf.Suppress] = "folder"
     """Name of the base this was made from."""
     data: str | None = None
-    """A folder DIR/{train,val,test}/CLASS/** or DIR/CLASS/**, a .csv manifest (path,label or path,labels), digits."""
+    """A folder DIR/{train,val,test}/CLASS/** or DIR/CLASS/**; a manifest with the columns path,label or path,labels
+    (.csv, .tsv, .jsonl, .parquet); Parquet files with images; tar shards; hf:OWNER/NAME; torchvision:NAME; digits."""
+    format: Literal["folder", "manifest", "parquet", "shards"] | None = None
+    """What --data is, where the folder could be several; recognised from what lies in it if left out."""
     model: str | None = None
     """vit_SIZE+PATCH[_conv][_rope][_mean], for example vit_s16 or vit_nano8_conv_mean."""
     weights: str | None = None
@@ -43,6 +46,11 @@ class Recipe:
     """auto, cpu, cuda, cuda:1, mps."""
     workers: int | None = None
     """Processes that decode and augment; none for small images, which are kept in memory."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Keep images decoded and resized: in memory, or on disk for the next run, too. Where a random crop follows they
+    are kept at 1.25 times the input size, so that crops of less than 64 % of an image come from fewer pixels."""
+    cache_gb: float = 8.0
+    """The most that --cache keeps, in units of 1,000,000,000 bytes; images beyond are decoded every time."""
     resume: bool = False
     """Go on with the run in --out (or the newest run of this recipe)."""
     dry_run: bool = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,18 @@ def write_recipe(folder: Path, recipe: Any) -> None:
         raise UserError(f"{folder} cannot be written to ({error.strerror}). Choose another --out.") from None
 
 
-def write_bad_files(file: Path, bad: Sequence[tuple[str, str]]) -> None:
-    """What could not be read, one line each, and why."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([("path", "reason"), *bad])
+@contextmanager
+def bad_files_listed(folder: Path, loader: Any) -> Iterator[None]:
+    """However training ends: which images of `loader` could not be read, and why, goes into the run folder."""
+    try:
+        yield
+    finally:
+        if loader.bad:
+            file = folder / "bad_files.csv"
+            with file.open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows([("path", "reason"), *loader.bad])
+            told = "training images could not be read and were left out"
+            print(f"{len(loader.bad)} {told}: {file}", flush=True)
 
 
 def read_recipe(folder: Path, kind: type = Recipe) -> Any:
@@ -80,7 +89,7 @@ def read_recipe(folder: Path, kind: type = Recipe) -> Any:
 
 def differences(old: Any, new: Any) -> list[str]:
     """ "name: old -> new" for every option that changes what a run computes."""
-    ignored = {"out", "resume", "dry_run", "device", "workers", "previews"}
+    ignored = {"out", "resume", "dry_run", "device", "workers", "previews", "cache_gb"}
     return [
         f"{f.name}: {getattr(old, f.name)} -> {getattr(new, f.name)}"
         for f in fields(new)

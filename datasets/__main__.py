@@ -1,0 +1,30 @@
+"""python -m datasets COMMAND [ARGUMENTS]; each command is a module of its own, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from vit.command import run
+from vit.errors import UserError, nearest
+
+COMMANDS = {
+    "pack": "write tar shards from any data",
+}
+"""NAME -> what it does. `datasets.command_NAME` has `main(arguments)`, which returns the exit code (None is 0)."""
+
+
+def main(arguments: list[str]) -> int | None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("python -m datasets COMMAND [ARGUMENTS]; python -m datasets COMMAND --help\n")
+        for name, told in COMMANDS.items():
+            print(f"  {name:<8} {told}")
+        return None
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise UserError(f"there is no command {name!r}.{nearest(name, COMMANDS)} There are {', '.join(COMMANDS)}.")
+    return importlib.import_module(f"datasets.command_{name}").main(rest)
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1:]))
