@@ -92,7 +92,8 @@ def pack(options: Pack) -> int:
 
 def _opened(options: Pack) -> tuple[Any, dict[str, Any]]:
     """The data, and what dataset.json says of them all."""
-    from datasets.open_detection import has_boxes, open_detection
+    from datasets.open_any import has_boxes
+    from datasets.open_detection import open_detection
 
     task = options.task
     if task == "auto":
