@@ -116,12 +116,12 @@ def _read_table(file: str, split: str, parts: dict[str, Draft], findings: Findin
         mine = SPLIT_NAMES[told] if told else split
         draft = parts.setdefault(mine, Draft(file, root, form=FORM, mark="line {}"))
         try:
-            width, height = (int(cells.get(side) or 0) for side in ("width", "height"))
+            width, height = (int(float(cells.get(side) or 0)) for side in ("width", "height"))
             bare = not any(cells[name] for name in (*SIDES, "label"))
             x, y, right, bottom = (0.0, 0.0, 0.0, 0.0) if bare else (float(cells[name]) for name in SIDES)
             if not cells["image"] or not (bare or cells["label"]):
                 raise ValueError
-        except ValueError:
+        except (ValueError, OverflowError):
             detail = f"A line holds {', '.join(ORDER)}."
             findings.add("annotation-malformed", file, f"line {line.number}: {','.join(cells.values())}", detail=detail)
             continue

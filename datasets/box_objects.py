@@ -54,10 +54,11 @@ def _thing(row: dict[str, Any]) -> Thing | str:
     label: Any = row.get(key_of(row, LABEL) or "")
     try:
         a, b, c, d = map(float, box)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return f"bbox {str(box)[:60]}"
     if not isinstance(label, int | str) or isinstance(label, bool) or label == "":
         return f"category {str(label)[:60]}"
     area = row.get("area")
     crowd = bool(row.get(key_of(row, CROWD) or ""))
-    return Thing((a, b, c, d), label, crowd, float(area) if isinstance(area, int | float) else math.nan)
+    known = isinstance(area, int | float) and abs(area) < 1e18
+    return Thing((a, b, c, d), label, crowd, float(area) if known else math.nan)

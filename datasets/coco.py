@@ -89,6 +89,8 @@ def _images(content: dict[str, Any], file: str) -> list[dict[str, Any]]:
         image["height"], image["width"] = told if min(told) > 0 else UNTOLD
         if not isinstance(image.get("file_name"), str):
             raise UserError(f"{file}: image {image['id']} has no file_name.")
+        # As tools on Windows write it.
+        image["file_name"] = image["file_name"].replace("\\", "/")
     return images
 
 
@@ -104,7 +106,7 @@ def _whole(value: Any) -> int | None:
     # Some tools write ids as strings or as 3.0.
     try:
         number = int(value)
-        return number if number == float(value) else None
+        return number if number == float(value) and abs(number) < 2**63 else None
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -136,19 +138,26 @@ def _annotations(rows: list[dict[str, Any]], draft: Draft, findings: Findings) -
             continue
         try:
             x, y, width, height = map(float, row["bbox"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             found = f"{name}: bbox {row.get('bbox')!r}"
             findings.add("annotation-malformed", draft.where, found, of=n, detail=f"A bbox is {FORM}.")
             continue
-        category, area = _whole(row.get("category_id")), row.get("area")
+        category = _whole(row.get("category_id"))
         draft.box(
             owner,
             row.get("id"),
             (x, y, x + width, y + height),
             f"category_id {row.get('category_id')!r}" if category is None else category,
             crowd=bool(row.get("iscrowd", 0)),
-            area=float(area) if isinstance(area, int | float) else math.nan,
+            area=_area(row.get("area")),
         )
+
+
+def _area(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _compare(first: str, file: str, categories: dict[str, Categories], findings: Findings) -> None:

@@ -20,7 +20,6 @@ from datasets.boxset import Boxed, DetectionData
 from datasets.findings import Findings
 from datasets.full_check import full_check
 from datasets.imageset import Data, FileSet
-from datasets.open import existing
 from datasets.open_any import as_found
 from datasets.quick_check import quick_check
 from datasets.unlisted import unlisted_images
@@ -68,15 +67,12 @@ def check(
 
     Raises UserError where there is no such data.
     """
-    path = os.path.expanduser(source)
-    if not os.path.exists(path) and os.path.sep in path:
-        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(path)}")
     findings = Findings()
     report: dict[str, Any] = {"source": source, "task": None, "splits": {}}
     try:
         data, splits = as_found(source, format, findings)
     except UserError as error:
-        if not os.path.exists(path):
+        if not os.path.exists(os.path.expanduser(source)):
             raise
         findings.add("source-unreadable", source, str(error))
         splits = {}

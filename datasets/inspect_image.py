@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,8 +72,6 @@ def inspect_image(images: ImageSet, i: int) -> Seen:
         header = _header(content)
     except Image.UnidentifiedImageError:
         return Seen("file-foreign", _what(content), digest)
-    except Image.DecompressionBombError:
-        return Seen("file-bomb", "", digest)
     except Exception as error:  # whatever a mutated header leads Pillow to
         return Seen("file-corrupt", _reason(error), digest)
     if header.width * header.height > MAX_PIXELS:
@@ -98,15 +94,19 @@ class _Header(NamedTuple):
 
 
 def _header(content: bytes) -> _Header:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    limit = Image.MAX_IMAGE_PIXELS
+    try:
+        # The caller judges the size, before any pixel is decoded.
+        Image.MAX_IMAGE_PIXELS = None
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+            # A PNG whose EXIF does not come first would be decoded for it here.
+            tagged = image.format != "PNG" or "exif" in image.info
+            turned = tagged and image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
             frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "PNG", "TIFF") else 1
             transparent = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-            return _Header(
-                image.format or "", image.mode, image.width, image.height, turned, frames, transparent
-            )
+            return _Header(image.format or "", image.mode, image.width, image.height, turned, frames, transparent)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _notes(header: _Header, suffix: str, pixels: np.ndarray) -> list[tuple[str, str]]:

@@ -22,6 +22,10 @@ def has_boxes(source: str, format: str | None = None) -> bool:
     """Whether a source is detection data. format: as the user says."""
     if source == "scenes":
         return True
+    if source.startswith("torchvision:"):
+        from datasets.box_torchvision import names_boxes  # torchvision is slow to load
+
+        return names_boxes(source)
     path = os.path.expanduser(source)
     if format is not None and format not in SHARED:
         return format in box_formats.FORMATS

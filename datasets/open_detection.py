@@ -7,9 +7,10 @@ from typing import Any
 
 from datasets.box_formats import FORMATS, recognised
 from datasets.boxset import BoxFiles, DetectionData
-from datasets.draft import ALL, settle
+from datasets.draft import ALL, Drafts, settle
 from datasets.findings import Findings
 from datasets.formats import is_shards
+from datasets.imageset import place_of
 from datasets.leakage import leakage_notes
 from datasets.open import existing
 from datasets.scenes import load_scenes
@@ -40,21 +41,15 @@ def open_detection(
         ids = range(len(sets["train"].classes))
         rule = "scene i of a split is a function of (split, i)"
         return DetectionData.of(sets, source, category_ids=list(ids), notes=[], seed=seed, rule=rule, place=source)
-    source = os.path.expanduser(source)
-    if not os.path.exists(source) and not is_shards(source):
-        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")
-    format = recognised(source, format)
-    if os.path.isdir(source) and not FORMATS[format].look(source):
-        raise UserError(f"{source}: holds nothing in the format {format}. Expected {FORMATS[format].expected}.")
     report = Findings(strict=["box-not-finite"] if strict else ()) if findings is None else findings
-    drafts = FORMATS[format].read(source, report)
+    source, format, drafts = _read(source, format, report)
     parts = [split for split in ("train", "val", "test", ALL) if split in drafts.parts]
     sets = {split: settle(drafts.parts[split], drafts.categories, report) for split in parts}
     if findings is None:
         report.raise_errors()
     sets = {split: images for split, images in sets.items() if len(images)}
     if not sets:
-        raise UserError(f"{source}: no images that can be used ({format}). Expected {FORMATS[format].expected}.")
+        raise UserError(f"{source}: no images that can be used. python -m datasets check {source} tells why.")
     rule, notes = drafts.rule, report.notes() if findings is None else []
     if list(sets) == [ALL]:
         rule = ALL_TEST if evaluation else rule
@@ -77,16 +72,33 @@ def open_detection(
         notes=notes,
         seed=seed,
         rule=rule,
-        place=os.path.abspath(source),
+        place=place_of(source),
         format=format,
     )
+
+
+def _read(source: str, format: str | None, findings: Findings) -> tuple[str, str | None, Drafts]:
+    """The source as it is read, the name of its format (None for torchvision's sets), and what it holds."""
+    if source.startswith("torchvision:"):
+        from datasets import box_torchvision  # torchvision is slow to load
+
+        if not box_torchvision.names_boxes(source):
+            raise UserError(f"{source}: of torchvision's data sets these have boxes: {shown([*box_torchvision.READERS])}.")
+        return source, None, box_torchvision.read(source, findings)
+    source = os.path.expanduser(source)
+    if not os.path.exists(source) and not is_shards(source):
+        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")
+    format = recognised(source, format)
+    if os.path.isdir(source) and not FORMATS[format].look(source):
+        raise UserError(f"{source}: holds nothing in the format {format}. Expected {FORMATS[format].expected}.")
+    return source, format, FORMATS[format].read(source, findings)
 
 
 def reopen_detection(
     record: dict[str, Any] | None, source: str | None = None, *, seed: int = 0, format: str | None = None
 ) -> DetectionData:
     """The data to evaluate a checkpoint on, as `datasets.reopen` gives it for classification."""
-    place = source if source in (None, "scenes") else os.path.abspath(os.path.expanduser(source))
+    place = source if source in (None, "scenes") else place_of(source)
     if place is not None and (record is None or place != record["source"]):
         return open_detection(place, seed=seed, evaluation=True, format=format)
     if record is None:

@@ -103,8 +103,8 @@ def _without_one_letter(name: str) -> list[str]:
 
 
 def _near(a: str, b: str) -> bool:
-    if a == b or _same_but_for_form(a, b):
-        return bool(a) or a == b
+    if _same_but_for_form(a, b):
+        return True
     if min(len(a), len(b)) < 5 or abs(len(a) - len(b)) > 1:
         return False
     first = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

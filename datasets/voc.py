@@ -88,8 +88,8 @@ def _annotation(file: str, findings: Findings, where: str) -> _Told | None:
     try:
         root = read_xml(file)
         width, height = (int(_number(root, f"size/{side}", 0)) for side in ("width", "height"))
-    except UserError as error:
-        findings.add("annotation-malformed", where, str(error))
+    except (ValueError, OverflowError) as error:  # a size of NaN or infinity is no whole number
+        findings.add("annotation-malformed", where, str(error) if isinstance(error, UserError) else f"{file}: {error}")
         return None
     objects = []
     for k, thing in enumerate(root.findall("object"), 1):

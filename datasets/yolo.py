@@ -53,7 +53,7 @@ def _draft(part: YoloPart, data: YoloData, findings: Findings) -> Draft:
             row = parse(text, data.keypoints)
             if isinstance(row, str):
                 findings.add("annotation-malformed", part.where, f"{labels}, line {line}: {row}")
-            elif max(map(abs, row.box)) > PIXELS:
+            elif all(map(math.isfinite, row.box)) and max(map(abs, row.box)) > PIXELS:
                 findings.add("box-not-share", part.where, f"{labels}, line {line}")
             else:
                 name = data.names.get(row.label, f"class {row.label}")

@@ -91,12 +91,10 @@ def _files(source: str) -> list[str]:
 
 def _describes(file: str) -> bool:
     """A data.yaml that cannot be read is meant to be one all the same, and its error should be told."""
-    if os.path.basename(file).startswith(("data.", "dataset.")):
-        return True
     try:
         content = _load(file)
     except UserError:
-        return False
+        return os.path.basename(file).startswith(("data.", "dataset."))
     return ("names" in content or "nc" in content) and bool(content.keys() & {"train", "val"})
 
 
@@ -132,7 +130,8 @@ def _described(file: str, content: dict[Any, Any], findings: Findings) -> YoloDa
     if not parts:
         raise UserError(f"{file}: none of train, val and test leads to images.")
     shape = content.get("kpt_shape")
-    keypoints = shape[0] * shape[1] if isinstance(shape, list) and len(shape) == 2 else 0
+    known = isinstance(shape, list) and len(shape) == 2 and all(isinstance(k, int) and 0 <= k < 10_000 for k in shape)
+    keypoints = shape[0] * shape[1] if known else 0
     return YoloData(file, root, names, keypoints, parts)
 
 
