@@ -1,6 +1,6 @@
 """`torchvision:NAME` of data sets with boxes: downloaded by torchvision's own classes -> Draft.
 
-VOCDetection[/YEAR], Kitti, WIDERFace and CocoDetection (which has no download) [@FOLDER]. What VOC and COCO files say is
+VOCDetection[/YEAR], Kitti, WIDERFace and CocoDetection (which has no download) [@FOLDER]. VOC's and COCO's files are
 read by the readers of these formats. Kitti's regions that are not to be looked at (DontCare) have no class and are left
 out; WIDERFace's invalid faces are not trained on, and ignored in evaluation.
 """
@@ -55,8 +55,8 @@ def _voc(source: str, folder: str, year: str | None, findings: Findings) -> Draf
 def _coco(source: str, folder: str, _: str | None, findings: Findings) -> Drafts:
     if not os.path.isdir(folder) or not coco.look(folder):
         raise UserError(
-            f"{source}: no annotations in {folder}, and torchvision has no download for COCO. Put annotations/*.json and "
-            "the images there, or name another folder: torchvision:CocoDetection@FOLDER."
+            f"{source}: no annotations in {folder}, and torchvision has no download for COCO. Put annotations/*.json "
+            "and the images there, or name another folder: torchvision:CocoDetection@FOLDER."
         )
     return coco.read(folder, findings)
 

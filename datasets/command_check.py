@@ -19,7 +19,7 @@ import tyro
 from datasets.boxset import Boxed, DetectionData
 from datasets.findings import Findings
 from datasets.full_check import full_check
-from datasets.imageset import Data, FileSet
+from datasets.imageset import Data
 from datasets.open_any import as_found
 from datasets.quick_check import quick_check
 from datasets.unlisted import unlisted_images
@@ -97,7 +97,9 @@ def show(report: dict[str, Any], findings: Findings) -> None:
         boxes = f", {facts['boxes']:,} boxes, {facts['bare']:,} images without" if "boxes" in facts else ""
         print(f"  {split:<{width}}  {facts['images']:>9,} images{boxes}: {_classes_line(facts['classes'])}")
     if sizes := report.get("sizes"):
-        print("  sizes: median {}x{}, from {}x{} to {}x{}".format(*sizes["median"], *sizes["smallest"], *sizes["largest"]))
+        print(
+            "  sizes: median {}x{}, from {}x{} to {}x{}".format(*sizes["median"], *sizes["smallest"], *sizes["largest"])
+        )
     for severity in ("error", "warning", "note"):
         for found in findings.of(severity):
             amount = f"{found.count:,} of {found.of:,}" if found.of else f"{found.count:,}"
@@ -153,6 +155,8 @@ def _progress(splits: dict[str, Any]) -> Any:
         nonlocal last
         if shown and (time.monotonic() - last > 0.5 or done == total):
             last = time.monotonic()
-            print(f"\r{done:,} of {total:,} images" if done < total else "\r" + " " * 40 + "\r", end="", file=sys.stderr)
+            print(
+                f"\r{done:,} of {total:,} images" if done < total else "\r" + " " * 40 + "\r", end="", file=sys.stderr
+            )
 
     return tick

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from datasets.boxset import DetectionData
+from datasets.command_pack import facts_for, write_shards
 from datasets.imageset import Data
 from datasets.output import Images, new_folder
 from datasets.write_boxes import WRITERS, Job
@@ -13,9 +14,9 @@ from datasets.write_labels import write_folder
 from datasets.write_parquet import write_parquet
 from vit.errors import UserError
 
-Target = Literal["coco", "yolo", "voc", "csv", "folder", "parquet"]
-DETECTION = ("coco", "yolo", "voc", "csv", "parquet")
-CLASSIFICATION = ("folder", "parquet")
+Target = Literal["coco", "yolo", "voc", "csv", "folder", "parquet", "shards"]
+DETECTION = ("coco", "yolo", "voc", "csv", "parquet", "shards")
+CLASSIFICATION = ("folder", "parquet", "shards")
 
 
 def convert(
@@ -38,4 +39,6 @@ def convert(
             return WRITERS[to](Job(splits, ids, folder, images))
         if to == "parquet":
             return write_parquet(splits, folder, ids)
+        if to == "shards":
+            return [f"Left out: {reason}" for reason in write_shards(splits, facts_for(data), folder)]
         return write_folder(splits, folder, images)

@@ -76,9 +76,7 @@ class LeftOut:
             findings.add(id, root, names, sum(count for _, count in kinds))
 
 
-def open_folder(
-    root: str, *, seed: int | None = 0, evaluation: bool = False, findings: Findings | None = None
-) -> Data:
+def open_folder(root: str, *, seed: int | None = 0, evaluation: bool = False, findings: Findings | None = None) -> Data:
     """Read class folders; `evaluation` and `seed` as in `open_data`.
 
     findings: collects what is wrong; without it the first error is raised.
@@ -212,7 +210,7 @@ def _compare_classes(sets: dict[str, FileSet], folders: dict[str, str], findings
         missing = [] if name == "test" else [k for k in train if k not in here]
         added = [k for k in here if k not in train]
         lines = [f"{k} only in {folders['train']}" for k in missing]
-        lines += [f"{k} only in {folders[name]}{nearest(k, train).rstrip('.')}" for k in added]
+        lines += [f"{k} only in {folders[name]}{nearest(k, train)}" for k in added]
         findings.add("classes-differ", folders[name], lines, len(lines))
     if len(train) == 1:
         findings.add("class-alone", sets["train"].root, os.path.join(sets["train"].root, train[0]))

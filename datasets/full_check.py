@@ -62,7 +62,9 @@ def full_check(
     groups = [rows for rows in equal.values() if len(rows) > 1]
     report_twins(sets, [[places[k] for k in rows] for rows in groups], findings)
     again = {k for rows in groups for k in rows[1:]}
-    _lookalikes(sets, places, [k for k, one in enumerate(seen) if one.look is not None and k not in again], seen, findings)
+    _lookalikes(
+        sets, places, [k for k, one in enumerate(seen) if one.look is not None and k not in again], seen, findings
+    )
     return sizes[(sizes > 0).all(axis=1)] if n else sizes
 
 

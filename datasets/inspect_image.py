@@ -111,9 +111,9 @@ def _header(content: bytes) -> _Header:
 
 def _notes(header: _Header, suffix: str, pixels: np.ndarray) -> list[tuple[str, str]]:
     found = []
-    if suffix in {ending for endings in SUFFIXES.values() for ending in endings}:
-        if suffix not in SUFFIXES.get(header.format, ()):
-            found.append(("file-suffix", header.format))
+    known = any(suffix in endings for endings in SUFFIXES.values())
+    if known and suffix not in SUFFIXES.get(header.format, ()):
+        found.append(("file-suffix", header.format))
     if header.turned:
         found.append(("image-turned", ""))
     if header.frames > 1:
@@ -132,7 +132,11 @@ def _fault(error: UserError, mode: str) -> str:
     if error.__cause__ is None and (mode in ("I", "F") or mode.startswith("I;")):
         return "file-values"
     text = str(error.__cause__ or error).lower()
-    return "file-truncated" if any(word in text for word in ("truncated", "premature", "end of", "eof")) else "file-corrupt"
+    return (
+        "file-truncated"
+        if any(word in text for word in ("truncated", "premature", "end of", "eof"))
+        else "file-corrupt"
+    )
 
 
 def _reason(error: Any) -> str:

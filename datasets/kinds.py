@@ -101,7 +101,9 @@ BOXES = {
         "warning", "images without boxes, more than half of a split", "Are the annotations where they are looked for?"
     ),
     "image-crowded": Kind(
-        "note", "images with more than 100 objects, of which COCO's AP counts 100", "Cut them into tiles, or keep it in mind."
+        "note",
+        "images with more than 100 objects, of which COCO's AP counts 100",
+        "Cut them into tiles, or keep it in mind.",
     ),
     "split-without-boxes": Kind(
         "error", "splits without any box", "Are the annotations where they are looked for? Such a split has no score."
@@ -117,13 +119,17 @@ CLASSES = {
     ),
     "class-absent": Kind("warning", "classes of train that a split has no example of", "Divide the images anew."),
     "class-unseen": Kind("warning", "classes that train has no example of", "Divide the images anew."),
-    "class-alone": Kind("error", "the only class", "Two are the least; do the class folders lie inside it?"),
+    "class-alone": Kind(
+        "error", "the only class folder", "Two are the least. If the class folders lie inside it, give it as the data."
+    ),
 }
 
 FILES = {
     "source-unreadable": Kind("error", "the data cannot be opened", "See the message."),
     "file-empty": Kind("warning", "files of 0 bytes, left out", "Replace or remove them."),
-    "file-unreadable": Kind("error", "files that cannot be opened", "Check that they are there, and their permissions."),
+    "file-unreadable": Kind(
+        "error", "files that cannot be opened", "Check that they are there, and their permissions."
+    ),
     "file-foreign": Kind("error", "files that are no images of a kind that is read", "Convert or remove them."),
     "file-corrupt": Kind("error", "images that cannot be decoded", "Replace or remove them."),
     "file-truncated": Kind("error", "images that end too early", "Fetch them again, or remove them."),
@@ -152,13 +158,19 @@ IMAGES = {
     "image-turned": Kind(
         "note", "images that their EXIF orientation turns", "They are read upright; other tools may not do so."
     ),
-    "image-frames": Kind("warning", "images with several frames, of which the first is used", "Save frames by themselves."),
+    "image-frames": Kind(
+        "warning", "images with several frames, of which the first is used", "Save frames by themselves."
+    ),
     "image-transparent": Kind("note", "images with transparent pixels", "They are put on white."),
     "image-mode": Kind("note", "images in unusual modes", "They become RGB; see that their colors are as you expect."),
     "image-blank": Kind("warning", "images of one single color", "Remove them."),
-    "image-tiny": Kind("warning", "images with less than a hundredth of the pixels of the others", "Are they previews?"),
+    "image-tiny": Kind(
+        "warning", "images with less than a hundredth of the pixels of the others", "Are they previews?"
+    ),
     "image-huge": Kind("note", "images of more than 25 megapixels", "Smaller copies are read many times faster."),
-    "image-narrow": Kind("warning", "images more than 8 times as long as wide", "Cut them, or see that resizing suits them."),
+    "image-narrow": Kind(
+        "warning", "images more than 8 times as long as wide", "Cut them, or see that resizing suits them."
+    ),
 }
 
 KINDS: dict[str, Kind] = {**ANNOTATIONS, **BOXES, **CLASSES, **FILES, **IMAGES}

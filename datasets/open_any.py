@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from datasets import box_formats
+from datasets.box_torchvision import names_boxes
 from datasets.boxset import DetectionData
 from datasets.findings import Findings
 from datasets.formats import is_shards
@@ -23,8 +24,6 @@ def has_boxes(source: str, format: str | None = None) -> bool:
     if source == "scenes":
         return True
     if source.startswith("torchvision:"):
-        from datasets.box_torchvision import names_boxes  # torchvision is slow to load
-
         return names_boxes(source)
     path = os.path.expanduser(source)
     if format is not None and format not in SHARED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from datasets import box_torchvision
 from datasets.box_formats import FORMATS, recognised
 from datasets.boxset import BoxFiles, DetectionData
 from datasets.draft import ALL, Drafts, settle
@@ -80,10 +81,9 @@ def open_detection(
 def _read(source: str, format: str | None, findings: Findings) -> tuple[str, str | None, Drafts]:
     """The source as it is read, the name of its format (None for torchvision's sets), and what it holds."""
     if source.startswith("torchvision:"):
-        from datasets import box_torchvision  # torchvision is slow to load
-
         if not box_torchvision.names_boxes(source):
-            raise UserError(f"{source}: of torchvision's data sets these have boxes: {shown([*box_torchvision.READERS])}.")
+            names = shown([*box_torchvision.READERS])
+            raise UserError(f"{source}: of torchvision's data sets these have boxes: {names}.")
         return source, None, box_torchvision.read(source, findings)
     source = os.path.expanduser(source)
     if not os.path.exists(source) and not is_shards(source):

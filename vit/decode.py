@@ -83,8 +83,12 @@ def image_size(source: Source) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's 1 to 8, without decoding: to find EXIF that comes after a PNG's pixels, Pillow would do so for every PNG."""
-    if image.format == "PNG" and "exif" not in image.info and (_huge(image) or not _late_exif(cast(BinaryIO, image.fp))):
+    """EXIF's 1 to 8, without decoding: Pillow would decode every PNG, to find EXIF that comes after the pixels."""
+    if (
+        image.format == "PNG"
+        and "exif" not in image.info
+        and (_huge(image) or not _late_exif(cast(BinaryIO, image.fp)))
+    ):
         return 1
     return image.getexif().get(ExifTags.Base.Orientation, 1)
 

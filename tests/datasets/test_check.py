@@ -100,7 +100,7 @@ def plant_files(root: Path) -> dict[str, str]:
     return {
         "file-empty": "nothing.jpg", "file-foreign": "page.jpg (an HTML page)", "file-truncated": "cut.jpg",
         "file-corrupt": "broken.png", "file-bomb": "bomb.png (20000x20000)", "file-values": "values.tif",
-        "file-suffix": "suffix.jpg (PNG)", "file-other": "README.txt", "file-unread": "phone.HEIC",
+        "file-suffix": "suffix.jpg (PNG)", "file-other": ".txt (1)", "file-unread": ".heic (1)",
         "link-broken": "link.png", "image-loose": "loose.png", "folder-beside": "extra/", "name-case": "ase.png",
         "name-odd": "bell", "duplicate": "copy.jpg", "duplicate-conflict": "other.png", "leak": "seen.jpg",
         "near-duplicate": "small.jpg", "near-leak": "again.jpg", "image-turned": "turned.jpg",
@@ -268,7 +268,14 @@ def test_faults_of_yolo_and_voc(tmp_path: Path):
     (root / "labels/train/train1.txt").write_text("0 30 20 5 5\n")
     (root / "labels/train/lost.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     found = ids(check(str(root), workers=1)[1])
-    assert {"yaml-code", "yaml-path", "test-missing", "box-not-share", "annotation-unlisted", "split-without-boxes"} <= set(found)
+    assert {
+        "yaml-code",
+        "yaml-path",
+        "test-missing",
+        "box-not-share",
+        "annotation-unlisted",
+        "split-without-boxes",
+    } <= set(found)
     (root / "data.yaml").write_text(data.replace("val: images/val", "val: images/gone"))
     assert "split-missing" in ids(check(str(root), workers=1)[1])
 
@@ -280,7 +287,9 @@ def test_faults_of_yolo_and_voc(tmp_path: Path):
 
 
 def test_more_than_half_of_a_split_without_boxes(tmp_path: Path):
-    coco(tmp_path / "set", {"train": [Picture("a.png", boxes=[(1, 1, 9, 9, "cat")]), Picture("b.png"), Picture("c.png")]})
+    coco(
+        tmp_path / "set", {"train": [Picture("a.png", boxes=[(1, 1, 9, 9, "cat")]), Picture("b.png"), Picture("c.png")]}
+    )
     assert "image-bare" in ids(check(str(tmp_path / "set"), fast=True)[1])
 
 

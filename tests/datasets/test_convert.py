@@ -69,7 +69,7 @@ def convert(source: object, out: object, to: str, *options: str) -> None:
     assert main(["convert", str(source), str(out), "--to", to, *options]) == 0
 
 
-FORMATS = [*WRITERS, "parquet"]
+FORMATS = [*WRITERS, "parquet", "shards"]
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -92,7 +92,7 @@ def test_every_format_from_every_other(source: Path, tmp_path: Path):
     assert found(place) == before
 
 
-@pytest.mark.parametrize("to", ["coco", "voc", "csv", "parquet"])
+@pytest.mark.parametrize("to", ["coco", "voc", "csv", "parquet", "shards"])
 def test_crowds_stay_crowds(tmp_path: Path, to: str):
     coco(tmp_path / "x", {"train": [Picture("a.png", boxes=[(1, 1, 9, 9, "dog", 1), (1, 1, 9, 9, "cat")])]})
     convert(tmp_path / "x", tmp_path / "y", to)
@@ -211,6 +211,8 @@ def test_labels_become_folders_and_tables(photos: Path, tmp_path: Path):
     assert found(tmp_path / "parquet") == before
     convert(tmp_path / "parquet", tmp_path / "folder", "folder")
     assert found(tmp_path / "folder") == before
+    convert(tmp_path / "parquet", tmp_path / "shards", "shards")
+    assert found(tmp_path / "shards") == before
     with pytest.raises(UserError, match="labels but no boxes; they can be converted to folder, parquet"):
         convert(photos, tmp_path / "coco", "coco")
 

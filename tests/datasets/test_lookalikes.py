@@ -18,7 +18,9 @@ def photo(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
     """Blotches of several scales, as photographs have."""
     rng = np.random.default_rng(seed)
     layers = [
-        np.asarray(Image.fromarray(rng.integers(0, 256, (n * 3, n * 4, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC))
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (n * 3, n * 4, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        )
         for n in (2, 5, 20)
     ]
     return Image.fromarray(np.average(layers, axis=0, weights=[3, 2, 1]).astype(np.uint8))
@@ -86,7 +88,8 @@ def test_names_that_are_nearly_equal(one: str, two: str):
 
 
 @pytest.mark.parametrize(
-    ("one", "two"), [("cat", "car"), ("class1", "class2"), ("type 10", "type 11"), ("cow", "cup"), ("bear", "pear"), ("x", "")]
+    ("one", "two"),
+    [("cat", "car"), ("class1", "class2"), ("type 10", "type 11"), ("cow", "cup"), ("bear", "pear"), ("x", "")],
 )
 def test_names_that_are_others(one: str, two: str):
     assert near_names([one, two]) == []

@@ -96,7 +96,11 @@ def test_boxes_are_divided_by_their_rarest_class(tmp_path: Path):
     assert {name: images.counts().tolist() for name, images in parts.items()} == {
         "train": [28, 7], "val": [8, 2], "test": [4, 1],
     }  # fmt: skip
-    assert {name: int((images.targets == 0).sum()) for name, images in parts.items()} == {"train": 7, "val": 2, "test": 1}
+    assert {name: int((images.targets == 0).sum()) for name, images in parts.items()} == {
+        "train": 7,
+        "val": 2,
+        "test": 1,
+    }
     split(tmp_path / "set", tmp_path / "same")
     assert open_detection(str(tmp_path / "same")).record["format"] == "coco"
 
