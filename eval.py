@@ -39,7 +39,7 @@ class Evaluate:
     data: str | None = None
     """What train.py takes as --data: class folders, a manifest, shards, hf:OWNER/NAME, digits, ...; for a detector
     annotations of boxes, or scenes. By default what the checkpoint was trained on."""
-    format: Literal["folder", "manifest", "parquet", "shards"] | None = None
+    format: Literal["folder", "manifest", "coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
     """What --data is, where the folder could be several; recognised from what lies in it if left out."""
     split: Literal["train", "val", "test"] | None = None
     """test if left out, or val where the data has no test split."""
@@ -190,7 +190,7 @@ def detection(args: Evaluate, config: dict[str, Any]) -> None:
     scan = Scan(
         tile=args.tile, overlap=args.overlap, tta=args.tta, flip=flips(args, config) if args.tta else None, nms=args.nms
     )
-    data = reopen_detection(config.get("data"), args.data)
+    data = reopen_detection(config.get("data"), args.data, format=args.format)
     for note in data.notes:
         print(note, file=sys.stderr)
     split = args.split or next((name for name in ("test", "val") if name in data.splits()), "test")

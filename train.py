@@ -5,7 +5,7 @@ python train.py folder --data photos                   from scratch on class fol
 python train.py finetune --data photos --weights RUN   from a checkpoint, with a new head
 python train.py probe --data photos --weights RUN      the head only, on features computed once
 python train.py scenes                                 detection of digits in composed scenes
-python train.py detect --data DIR [--weights SRC]      detection on COCO annotations of your own
+python train.py detect --data DIR [--weights SRC]      detection on annotations of your own: COCO, YOLO, VOC, CSV
 python train.py RECIPE --help                          every option
 """
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 def train(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
     from datasets import FeatureBatches, eval_loader, open_data, survey
+    from datasets.quick_check import advice
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
@@ -50,7 +51,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
     asked = recipe
     recipe, chosen = settle(asked, facts)
-    tell(*data.notes, *chosen)
+    tell(*data.notes, *advice(data), *chosen)
 
     from train_parts import assemble, shortened
     from vit.build import checkpoint_config

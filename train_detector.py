@@ -31,11 +31,12 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from datasets.box_loader import box_eval_loader, box_train_loader
     from datasets.multiscale import MultiScale
     from datasets.open_detection import open_detection
+    from datasets.quick_check import advice
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
-        raise UserError("say what to train on: --data DIR (COCO annotations), or scenes.")
-    data = open_detection(recipe.data, seed=recipe.seed)
+        raise UserError("say what to train on: --data DIR (COCO, YOLO, Pascal VOC, CSV, ...), or scenes.")
+    data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
 
     import torch
@@ -56,7 +57,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     recipe, chosen = settle_detection(recipe, facts, begun.config.divisor, known)
     torch.manual_seed(recipe.seed)
     model, notes = detection_build.build_detector(recipe, begun, data.classes)
-    tell(*data.notes, *chosen, *notes, *crowded(data, model.config.queries))
+    tell(*data.notes, *advice(data), *chosen, *notes, *crowded(data, model.config.queries))
     folder, resume = open_run(recipe)
     device = pick_device(recipe.device)
     model.to(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Boxed(ImageSet):
         return int(self.ids[i])
 
     def read(self, i: int) -> np.ndarray:
-        image = super().read(i)  # type: ignore[safe-super]  # of the set that has the files
+        image = super().read(i)  # pyright: ignore[reportAbstractUsage]  # of the set that has the files
         height, width = self.sizes[i].tolist()
         if image.shape[:2] != (height, width):
             raise UserError(wrong_size(self.name(i), image.shape[:2], (height, width)))
@@ -84,14 +84,23 @@ class Boxed(ImageSet):
         """Boxes of each image, without crowds: int64 [n]."""
         return np.bincount(self.labelled()[0], minlength=len(self))
 
+    def rarest(self) -> np.ndarray:
+        """Of the classes in each image the one that fewest images have, -1 where there is none: int64 [n]."""
+        pairs = np.unique(np.stack(self.labelled()), axis=1)
+        images = np.bincount(pairs[1], minlength=len(self.classes))
+        order = np.lexsort((images[pairs[1]], pairs[0]))
+        owners, first = np.unique(pairs[0, order], return_index=True)
+        found = np.full(len(self), -1, np.int64)
+        found[owners] = pairs[1, order[first]]
+        return found
+
     def chosen(self, indices: np.ndarray) -> tuple[np.ndarray, Annotation, np.ndarray, np.ndarray]:
         """Ends, rows, ids and sizes of these images, in this order."""
-        parts = [self.annotation(i) for i in indices.tolist()]
-        columns = [np.concatenate(column) if parts else whole[:0] for column, whole in zip(
-            zip(*parts, strict=True) if parts else self.rows, self.rows, strict=True
-        )]  # fmt: skip
-        ends = np.cumsum([len(part.labels) for part in parts], dtype=np.int64)
-        return ends, Annotation(*columns), self.ids[indices], self.sizes[indices]
+        counts = np.diff(self.ends, prepend=0)[indices]
+        ends = np.cumsum(counts)
+        # Row k of the result is as far from its image's last row as it is here.
+        rows = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.ends[indices] - ends, counts)
+        return ends, Annotation(*(column[rows] for column in self.rows)), self.ids[indices], self.sizes[indices]
 
     def relabel(self, classes: Sequence[str]) -> None:
         table = label_table(self.classes, classes, self.counts())
@@ -139,18 +148,6 @@ class BoxRows(Boxed, RowSet):
         return BoxRows(self.classes, self.store, self.places[indices], *self.chosen(indices))
 
 
-AnyBoxed = TypeVar("AnyBoxed", bound=Boxed)
-
-
-def by_first_label(images: AnyBoxed) -> AnyBoxed:
-    """With each image's first label as its target while it is split, so that val has some of every class."""
-    labels = np.full(len(images), -1, np.int64)
-    counts = np.diff(images.ends, prepend=0)
-    labels[counts > 0] = images.rows.labels[(images.ends - counts)[counts > 0]]
-    images.targets = labels
-    return images
-
-
 def label_table(own: Sequence[str], classes: Sequence[str], counts: np.ndarray) -> np.ndarray:
     """int64 [K]: the number in `classes` of each of our classes, -1 for one that has no boxes and is not there.
 
@@ -166,11 +163,15 @@ def label_table(own: Sequence[str], classes: Sequence[str], counts: np.ndarray) 
 
 
 def wrong_size(name: str, found: tuple[int, ...], told: tuple[int, int]) -> str:
-    turned = " The file's EXIF orientation turns it: export it upright." if found[:2] == told[::-1] else ""
     return (
-        f"{name}: the image is {found[1]}x{found[0]} pixels, its annotations say {told[1]}x{told[0]}.{turned} The "
-        "boxes would be in the wrong place; correct the file or the annotations."
+        f"{name}: {differing_size(found, told)} The boxes would be in the wrong place; correct the file or the "
+        "annotations."
     )
+
+
+def differing_size(found: tuple[int, ...], told: tuple[int, int]) -> str:
+    turned = " The file's EXIF orientation turns it: export it upright." if found[:2] == told[::-1] else ""
+    return f"the image is {found[1]}x{found[0]} pixels, its annotations say {told[1]}x{told[0]}.{turned}"
 
 
 @dataclass
@@ -195,12 +196,15 @@ class DetectionData:
         *,
         category_ids: Sequence[int],
         notes: list[str],
-        seed: int,
+        seed: int | None,
         rule: str,
         place: str,
+        format: str | None = None,
     ) -> DetectionData:
         splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}
         record = {"source": place, "seed": seed, "rule": rule, "splits": splits, "category_ids": list(category_ids)}
+        if format is not None:
+            record["format"] = format
         classes = next(iter(sets.values())).classes
         return cls(
             sets.get("train"), sets.get("val"), sets.get("test"), classes, tuple(category_ids), source, notes, record

@@ -17,11 +17,18 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from datasets.boxset import DetectionData
+from datasets.imageset import Data
+from datasets.open import open_data
+from datasets.open_any import has_boxes
+from datasets.open_detection import open_detection
+from datasets.rows import Named
 from datasets.sampling import epoch_order
 from datasets.shard_index import indexes
 from datasets.shard_writer import ShardWriter, key_of
 from datasets.shards import FACTS
 from vit.errors import UserError, shown
+from vit.image import image_size
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Pack:
     """Largest size of a shard, in units of 1,000,000 bytes."""
     task: Literal["auto", "classification", "detection"] = "auto"
     """auto: detection where there are boxes."""
-    format: Literal["folder", "manifest", "parquet", "shards"] | None = None
+    format: str | None = None
     """The format of SRC; recognised from what lies there if left out."""
     seed: int = 0
     """Of the split, where SRC has none for validation, and of the order."""
@@ -61,11 +68,34 @@ def pack(options: Pack) -> int:
     for note in data.notes:
         print(note)
     os.makedirs(folder)
+    try:
+        bad = write_shards(data.splits(), facts, folder, shard_mb=options.shard_mb, seed=options.seed)
+    except NoImage as error:
+        shutil.rmtree(folder)
+        raise UserError(f"{options.source}: {error}") from None
+    os.replace(folder, options.out)
+    if bad:
+        print(f"Warning: {len(bad)} images could not be read and were left out: {shown(bad)}")
+    print(f"python train.py {'detect' if facts['task'] == 'detection' else 'folder'} --data {options.out}")
+    return 1 if bad else 0
+
+
+class NoImage(UserError):
+    """None of the images of a split can be read."""
+
+
+def write_shards(
+    splits: Mapping[str, Any], facts: Mapping[str, Any], folder: str, *, shard_mb: int = Pack.shard_mb, seed: int = 0
+) -> list[str]:
+    """Shards of all splits, and dataset.json, which holds the facts, into an empty folder; what could not be read.
+
+    Raises NoImage.
+    """
     bad: list[str] = []
     written: dict[str, Any] = {}
-    for split, images in data.splits().items():
-        with ShardWriter(folder, split, options.shard_mb * 10**6) as writer:
-            for number, i in enumerate(epoch_order(len(images), options.seed, 0).tolist()):
+    for split, images in splits.items():
+        with ShardWriter(folder, split, shard_mb * 10**6) as writer:
+            for number, i in enumerate(epoch_order(len(images), seed, 0).tolist()):
                 try:
                     ending, content = images.file(i)
                     parts = {ending: content, **_label(images, i, content, facts)}
@@ -74,8 +104,7 @@ def pack(options: Pack) -> int:
                     continue
                 writer.add(key_of(number, os.fsdecode(images.key(i))), parts)
         if not writer.files:
-            shutil.rmtree(folder)
-            raise UserError(f"{options.source}: none of the images of {split} can be read. The first: {bad[0]}")
+            raise NoImage(f"none of the images of {split} can be read. The first: {bad[0]}")
         # So that the first run finds the index, and a shard that cannot be read is found now.
         samples = sum(len(index.ends) for index in indexes(folder, writer.files).values())
         written[split] = {"images": samples, "shards": len(writer.files)}
@@ -83,28 +112,22 @@ def pack(options: Pack) -> int:
         print(f"{split}: {samples:,} images in {len(writer.files)} shards, {size / 1e6:,.1f} MB")
     with open(os.path.join(folder, FACTS), "w", encoding="utf-8") as file:
         json.dump({**facts, "splits": written}, file, ensure_ascii=False, indent=1)
-    os.replace(folder, options.out)
-    if bad:
-        print(f"Warning: {len(bad)} images could not be read and were left out: {shown(bad)}")
-    print(f"python train.py {'detect' if facts['task'] == 'detection' else 'folder'} --data {options.out}")
-    return 1 if bad else 0
+    return bad
 
 
 def _opened(options: Pack) -> tuple[Any, dict[str, Any]]:
     """The data, and what dataset.json says of them all."""
-    from datasets.open_detection import has_boxes, open_detection
+    boxes = options.task == "detection" or (options.task == "auto" and has_boxes(options.source, options.format))
+    opened = open_detection if boxes else open_data
+    data = opened(options.source, seed=options.seed, format=options.format)
+    return data, facts_for(data)
 
-    task = options.task
-    if task == "auto":
-        alone = options.format is None and not options.source.startswith(("hf:", "torchvision:"))
-        task = "detection" if alone and has_boxes(os.path.expanduser(options.source)) else "classification"
-    if task == "detection":
-        data = open_detection(options.source, seed=options.seed)
-        return data, {"task": task, "classes": list(data.classes), "category_ids": list(data.category_ids)}
-    from datasets.open import open_data
 
-    data = open_data(options.source, seed=options.seed, format=options.format)
-    return data, {"task": task, "classes": list(data.classes), "multilabel": data.multilabel}
+def facts_for(data: Data | DetectionData) -> dict[str, Any]:
+    """What dataset.json says of all splits."""
+    if isinstance(data, DetectionData):
+        return {"task": "detection", "classes": list(data.classes), "category_ids": list(data.category_ids)}
+    return {"task": "classification", "classes": list(data.classes), "multilabel": data.multilabel}
 
 
 def _label(images: Any, i: int, content: bytes, facts: Mapping[str, Any]) -> dict[str, bytes]:
@@ -118,9 +141,6 @@ def _label(images: Any, i: int, content: bytes, facts: Mapping[str, Any]) -> dic
 
 
 def _boxes(images: Any, i: int, content: bytes) -> dict[str, Any]:
-    from datasets.rows import Named
-    from vit.image import image_size
-
     height, width = image_size(Named(content, images.name(i)))
     truth = images.annotation(i)
     return {

@@ -11,11 +11,12 @@ from typing import AnyStr
 
 import numpy as np
 
+from datasets.findings import Findings
 from datasets.imageset import Data, FileSet
 from datasets.names import NameTable
-from datasets.split import NO_TEST, RULE, hold_out
+from datasets.split import ALL_TEST, NO_TEST, RULE, hold_out
 from datasets.split_names import SPLIT_NAMES
-from vit.errors import UserError, shown
+from vit.errors import UserError, nearest, shown
 from vit.image import IMAGE_SUFFIXES
 
 # What operating systems and archivers leave behind.
@@ -49,57 +50,62 @@ class Few:
         return self.told(10)
 
 
+# Images of kinds that are not read: somebody will miss them.
+UNREAD = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".eps", ".ico", ".tga", ".exr", ".hdr", ".dcm"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+
+
 @dataclass
-class Findings:
+class LeftOut:
     """What a scan saw and left out."""
 
     empty: Few = field(default_factory=Few)
     broken: Few = field(default_factory=Few)
     other: Counter[str] = field(default_factory=Counter)
+    """By suffix."""
     loose: Few = field(default_factory=Few)
 
-    def notes(self) -> list[str]:
-        lines = []
-        if self.empty.count:
-            lines.append(f"Left out {self.empty.count} files of 0 bytes: {self.empty}.")
-        if self.broken.count:
-            lines.append(f"Left out {self.broken.count} links that lead nowhere: {self.broken}.")
-        if self.other:
-            kinds = [f"{suffix or 'no suffix'} ({count})" for suffix, count in self.other.most_common()]
-            lines.append(f"Left out {self.other.total()} files that are not images, by suffix: {shown(kinds)}.")
-        if self.loose.count:
-            lines.append(f"Left out {self.loose.count} images in no class folder: {self.loose}.")
-        return lines
+    def report(self, root: str, findings: Findings) -> None:
+        for id, few in (("file-empty", self.empty), ("link-broken", self.broken), ("image-loose", self.loose)):
+            findings.add(id, root, few.names, few.count)
+        for id, images in (("file-unread", True), ("file-other", False)):
+            kinds = [(suffix, count) for suffix, count in self.other.most_common() if (suffix in UNREAD) == images]
+            names = [f"{suffix or 'no suffix'} ({count})" for suffix, count in kinds]
+            findings.add(id, root, names, sum(count for _, count in kinds))
 
 
-def open_folder(root: str, *, seed: int = 0, evaluation: bool = False) -> Data:
-    """Read class folders; `evaluation` as in `open_data`.
+def open_folder(root: str, *, seed: int | None = 0, evaluation: bool = False, findings: Findings | None = None) -> Data:
+    """Read class folders; `evaluation` and `seed` as in `open_data`.
+
+    findings: collects what is wrong; without it the first error is raised.
 
     Raises UserError: no images, images without class folders, class folders that differ between splits.
     """
     parts = _split_folders(root, evaluation)
-    findings = Findings()
+    left, report = LeftOut(), Findings() if findings is None else findings
     if parts:
-        sets = {name: _read(os.path.join(root, folder), findings) for name, folder in parts.items()}
+        sets = {name: _read(os.path.join(root, folder), left) for name, folder in parts.items()}
     else:
-        sets = {"test" if evaluation else "train": _read(root, findings)}
-    notes = findings.notes()
+        sets = {"test" if evaluation else "train": _read(root, left)}
+    left.report(root, report)
     if parts:
         known = {*parts.values()}
         extra = [entry.name for entry in _visible(root) if entry.is_dir() and entry.name not in known]
-        if extra:
-            notes.append(f"Left out folders beside {shown(sorted(known))} in {root}: {shown(extra)}.")
-    rule = "as found in the folders " + ", ".join(parts.values()) if parts else "all images are test"
-    _require_same_classes(sets, {name: os.path.join(root, folder) for name, folder in parts.items()})
-    if "train" in sets and "val" not in sets:
+        report.add("folder-beside", root, [f"{name}/" for name in extra], len(extra))
+    rule = "as found in the folders " + ", ".join(parts.values()) if parts else ALL_TEST
+    _compare_classes(sets, {name: os.path.join(root, folder) for name, folder in parts.items()}, report)
+    notes: list[str] = []
+    if findings is None:
+        report.raise_errors()
+        notes = report.notes()
+    if "train" in sets and "val" not in sets and seed is not None:
         rule = f"{sets['train'].root}: {RULE}"
         sets["train"], sets["val"], note = hold_out(sets["train"], seed, sets["train"].root)
         notes.append(note)
-    classes = next(iter(sets.values())).classes
     if "test" not in sets:
         notes.append(NO_TEST)
-    elif "train" in sets:
-        sets["test"].relabel(classes)
     notes += _empty_classes(sets)
     return Data.of(sets, root, notes=notes, seed=seed, rule=rule)
 
@@ -136,7 +142,7 @@ def _entries(folder: AnyStr) -> Iterator[os.DirEntry[AnyStr]]:
         raise UserError(told) from None
 
 
-def _read(root: str, findings: Findings) -> FileSet:
+def _read(root: str, left: LeftOut) -> FileSet:
     """All images under root/CLASS/**; the classes are the folder names in sorted order."""
     folders: list[str] = []
     loose = Few()
@@ -152,12 +158,12 @@ def _read(root: str, findings: Findings) -> FileSet:
                 f"Put the images of each class into a folder: {os.path.join(root, 'CLASS', 'image.jpg')}."
             )
         raise UserError(f"{root}: no images. Expected {os.path.join(root, 'CLASS', 'image.jpg')}.")
-    findings.loose.join(loose)
+    left.loose.join(loose)
     tables: list[NameTable] = []
     for name in folders:
         # One class at a time, and bytes: the strings of a million names would take more than the index.
         files: list[bytes] = []
-        _collect(os.fsencode(root), os.fsencode(name), files, findings, {_identity(root)})
+        _collect(os.fsencode(root), os.fsencode(name), files, left, {_identity(root)})
         files.sort()
         tables.append(NameTable.of_encoded(files))
     targets = np.repeat(np.arange(len(folders)), [len(table) for table in tables])
@@ -168,7 +174,7 @@ def _read(root: str, findings: Findings) -> FileSet:
     return FileSet(folders, targets, root, NameTable.joined(tables))
 
 
-def _collect(root: bytes, folder: bytes, files: list[bytes], findings: Findings, above: set[tuple[int, int]]) -> None:
+def _collect(root: bytes, folder: bytes, files: list[bytes], left: LeftOut, above: set[tuple[int, int]]) -> None:
     """Append the images below root/folder to `files`, relative to root, with "/" between the parts, in any order."""
     here = os.path.join(root, folder)
     identity = _identity(here)
@@ -176,13 +182,13 @@ def _collect(root: bytes, folder: bytes, files: list[bytes], findings: Findings,
         return
     for entry in _entries(here):
         if entry.is_dir():
-            _collect(root, b"%s/%s" % (folder, entry.name), files, findings, above | {identity})
+            _collect(root, b"%s/%s" % (folder, entry.name), files, left, above | {identity})
         elif not entry.name.lower().endswith(_SUFFIXES):
-            findings.other[os.fsdecode(os.path.splitext(entry.name)[1]).lower()] += 1
+            left.other[os.fsdecode(os.path.splitext(entry.name)[1]).lower()] += 1
         elif not entry.is_file():
-            findings.broken.add(os.fsdecode(entry.path))
+            left.broken.add(os.fsdecode(entry.path))
         elif entry.stat().st_size == 0:
-            findings.empty.add(os.fsdecode(entry.path))
+            left.empty.add(os.fsdecode(entry.path))
         else:
             files.append(b"%s/%s" % (folder, entry.name))
 
@@ -192,27 +198,25 @@ def _identity(folder: str | bytes) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _require_same_classes(sets: dict[str, FileSet], folders: dict[str, str]) -> None:
-    """Raise when val's class folders are not train's, when test has others, or when there is only one."""
-    if "train" not in sets:
-        return
-    train = set(sets["train"].classes)
-    for name in ("val", "test"):
+def _compare_classes(sets: dict[str, FileSet], folders: dict[str, str], findings: Findings) -> None:
+    """An error when val's class folders are not train's, when test has others, or when there is only one; the sets are
+    numbered by the classes of all."""
+    train = sets["train"].classes if "train" in sets else ()
+    for name in ("val", "test") if train else ():
         if name not in sets:
             continue
-        here = set(sets[name].classes)
-        missing, added = sorted(train - here), sorted(here - train)
+        here = sets[name].classes
         # A test set may lack a class: it is reported on what it has.
-        if added or (missing and name == "val"):
-            lines = [f"only in {folders['train']}: {shown(missing)}"] * bool(missing)
-            lines += [f"only in {folders[name]}: {shown(added)}"] * bool(added)
-            raise UserError(f"The class folders of train and {name} differ: {'; '.join(lines)}.")
+        missing = [] if name == "test" else [k for k in train if k not in here]
+        added = [k for k in here if k not in train]
+        lines = [f"{k} only in {folders['train']}" for k in missing]
+        lines += [f"{k} only in {folders[name]}{nearest(k, train)}" for k in added]
+        findings.add("classes-differ", folders[name], lines, len(lines))
     if len(train) == 1:
-        only = os.path.join(sets["train"].root, sets["train"].classes[0])
-        raise UserError(
-            f"{sets['train'].root}: one class folder only ({sets['train'].classes[0]}); two are the least. "
-            f"If the class folders lie inside it, give {only} as the data."
-        )
+        findings.add("class-alone", sets["train"].root, os.path.join(sets["train"].root, train[0]))
+    everything = sorted({name for images in sets.values() for name in images.classes})
+    for images in sets.values():
+        images.relabel(everything)
 
 
 def _empty_classes(sets: dict[str, FileSet]) -> list[str]:

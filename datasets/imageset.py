@@ -247,7 +247,7 @@ class Data:
     record: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sets: Mapping[str, ImageSet], source: str, *, notes: list[str], seed: int, rule: str) -> Data:
+    def of(cls, sets: Mapping[str, ImageSet], source: str, *, notes: list[str], seed: int | None, rule: str) -> Data:
         """From the splits that a reader found; all have the same classes."""
         some = next(iter(sets.values()))
         splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from datasets.digits import load_digits
+from datasets.findings import Findings
 from datasets.folder import open_folder
 from datasets.formats import FORMATS, format_of_file, is_shards, manifests, recognise, require_format
 from datasets.hub import fetch_data
@@ -19,12 +20,20 @@ from datasets.torchvision_sets import open_torchvision
 from vit.errors import UserError, nearest
 
 
-def open_data(source: str, *, seed: int = 0, evaluation: bool = False, format: str | None = None) -> Data:
+def open_data(
+    source: str,
+    *,
+    seed: int | None = 0,
+    evaluation: bool = False,
+    format: str | None = None,
+    findings: Findings | None = None,
+) -> Data:
     """Open "digits", a folder or a file in one of FORMATS, `hf:OWNER/NAME` or `torchvision:NAME`.
 
-    seed: for the split of sources that have none of their own.
+    seed: for the split of sources that have none of their own; None: nothing is held out for validation.
     evaluation: the source need not have train, and what is not split is all test (train is then empty).
     format: a name of FORMATS; recognised from what lies in the folder if None.
+    findings: collects what is wrong with class folders; without it the first error is raised.
 
     Raises UserError for a source that does not exist, is empty or contradicts itself, or could be in several formats.
     """
@@ -32,14 +41,15 @@ def open_data(source: str, *, seed: int = 0, evaluation: bool = False, format: s
         return Data.of(load_digits(), source, notes=[], seed=seed, rule="stored with the digits, whatever the seed")
     if format is not None:
         require_format(format)
-    data = _read(source, format, {"seed": seed, "evaluation": evaluation})
+    data = _read(source, format, {"seed": seed, "evaluation": evaluation}, findings)
     if format is not None:
         data.record["format"] = format
-    data.notes += leakage_notes(data.splits())
+    if findings is None:
+        data.notes += leakage_notes(data.splits())
     return data
 
 
-def _read(source: str, format: str | None, options: dict[str, Any]) -> Data:
+def _read(source: str, format: str | None, options: dict[str, Any], findings: Findings | None) -> Data:
     if source.startswith("torchvision:"):
         return open_torchvision(source, **options)
     path, column = _column(source)
@@ -62,7 +72,7 @@ def _read(source: str, format: str | None, options: dict[str, Any]) -> Data:
     if column is not None and format != "parquet":
         raise UserError(f"{source}: a column after # is for Parquet files with images; {path} holds {FORMATS[format]}.")
     if format == "folder":
-        return open_folder(path, **options)
+        return open_folder(path, findings=findings, **options)
     if format == "manifest":
         return open_manifest(path, manifests(path) if os.path.isdir(path) else None, **options)
     if format == "parquet":

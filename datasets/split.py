@@ -13,9 +13,10 @@ from vit.errors import UserError, shown
 
 VAL_SHARE = 0.2
 RULE = (
-    "per class, the files in the order of BLAKE2b-64(name, key = seed); the first 20 %, rounded and at least "
-    "one of two, are val"
+    "per class (the rarest of those in an image), the files in the order of BLAKE2b-64(name, key = seed); the first "
+    "20 %, rounded and at least one of two, are val"
 )
+ALL_TEST = "all images are test"
 NO_TEST = "There is no test split: the report is made from val, which also chose the checkpoint."
 
 Images = TypeVar("Images", bound=ImageSet)
@@ -25,27 +26,28 @@ def with_splits(
     sets: Mapping[str, ImageSet],
     source: str,
     *,
-    seed: int,
+    seed: int | None,
     evaluation: bool,
     rule: str,
     notes: Sequence[str] = (),
     where: str | None = None,
 ) -> Data:
     """The Data of a reader that found these splits, all numbered by the same classes: "all" is one that nothing
-    divides; val is held out of train where there is none. `evaluation` as in `open_data`; where: for messages.
+    divides; val is held out of train where there is none. `evaluation` and `seed` as in `open_data`; where: for
+    messages.
 
     Raises UserError: no train, one class, labels in val or test that train does not have.
     """
     where, notes, sets = where or source, list(notes), dict(sets)
     if "all" in sets:
         sets = {"test" if evaluation else "train": sets["all"]}
-        rule = "all images are test" if evaluation else rule
+        rule = ALL_TEST if evaluation else rule
     if "train" not in sets and not evaluation:
         raise UserError(f"{where}: has {shown(list(sets))} but no train. Add images to train on.")
     some = next(iter(sets.values()))
     if len(some.classes) < (1 if some.multilabel else 2) and not evaluation:
         raise UserError(f"{where}: one class only ({shown(some.classes)}); two are the least.")
-    if "train" in sets and "val" not in sets:
+    if "train" in sets and "val" not in sets and seed is not None:
         rule = RULE
         train, val, note = hold_out(sets["train"], seed, where)
         sets = {"train": train, "val": val, **{name: images for name, images in sets.items() if name != "train"}}
@@ -74,9 +76,12 @@ def _compare_classes(where: str, sets: Mapping[str, ImageSet]) -> list[str]:
     return notes
 
 
-def hold_out(whole: Images, seed: int, where: str) -> tuple[Images, Images, str]:
-    """(train, val, a note that says so). UserError, which names `where`, when no class has two images."""
-    chosen = validation_rows(whole.keys(), whole.targets, seed)
+def hold_out(whole: Images, seed: int, where: str, strata: np.ndarray | None = None) -> tuple[Images, Images, str]:
+    """(train, val, a note that says so). strata: int64 [n], what stands for the class where the targets are none.
+
+    Raises UserError, which names `where`, when no class has two images.
+    """
+    chosen = validation_rows(whole.keys(), whole.targets if strata is None else strata, seed)
     if not chosen.any():
         raise UserError(
             f"{where}: no class has two images, so none can be held out for validation. "

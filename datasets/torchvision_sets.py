@@ -78,7 +78,7 @@ def open_torchvision(source: str, *, seed: int = 0, evaluation: bool = False) ->
     name, variant, folder = _parts(source)
     known = SETS[name]
     options = known.variants[variant or next(iter(known.variants))]
-    parts = {split: _load(source, name, {**how, **options}, folder) for split, how in known.splits.items()}
+    parts = {split: load_set(source, name, {**how, **options}, folder) for split, how in known.splits.items()}
     numbers = {split: _targets(part) for split, part in parts.items()}
     classes = _classes(next(iter(parts.values())), list(numbers.values()))
     sets: dict[str, ImageSet] = {}
@@ -132,7 +132,7 @@ def _parts(source: str) -> tuple[str, str | None, str]:
     return name, variant, os.path.expanduser(folder) if folder else str(cache_folder("torchvision"))
 
 
-def _load(source: str, name: str, options: Options, folder: str) -> Any:
+def load_set(source: str, name: str, options: Options, folder: str) -> Any:
     """The torchvision data set; where its class lets us choose how images are read, it gives their paths."""
     from torchvision import datasets as theirs
 

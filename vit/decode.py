@@ -72,7 +72,7 @@ def image_size(source: Source) -> tuple[int, int]:
     name = _name(source)
     try:
         with _open(source, name) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            turned = _orientation(image) in (5, 6, 7, 8)
             return (image.width, image.height) if turned else (image.height, image.width)
     except UserError:
         raise
@@ -80,6 +80,35 @@ def image_size(source: Source) -> tuple[int, int]:
         raise UserError(f"{name}: no such file (current folder: {os.getcwd()}).") from None
     except Exception as error:
         raise UserError(f"{name}: cannot be decoded ({str(error) or type(error).__name__}).") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's 1 to 8, without decoding: Pillow would decode every PNG, to find EXIF that comes after the pixels."""
+    if (
+        image.format == "PNG"
+        and "exif" not in image.info
+        and (_huge(image) or not _late_exif(cast(BinaryIO, image.fp)))
+    ):
+        return 1
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _huge(image: Image.Image) -> bool:
+    return image.width * image.height > MAX_PIXELS
+
+
+def _late_exif(file: BinaryIO) -> bool:
+    """Whether an open PNG has a chunk of EXIF, from the heads of its chunks."""
+    place = file.tell()
+    file.seek(8)
+    try:
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            if head[4:] == b"eXIf":
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+        return False
+    finally:
+        file.seek(place)
 
 
 def _pixels(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:

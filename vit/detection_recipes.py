@@ -20,7 +20,10 @@ class DetectionRecipe:
     recipe: Annotated[str, tyro.conf.Suppress] = "detect"
     """Name of the base this was made from."""
     data: str | None = None
-    """A folder with COCO annotations (train/_annotations.coco.json or annotations/*train*.json), or scenes."""
+    """A folder with boxes (COCO, YOLO's data.yaml, Pascal VOC, CSV, JSON lines, Parquet, tar shards), its annotation
+    file, or scenes."""
+    format: Literal["coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
+    """Which of them, where a folder holds more than one."""
     model: str | None = None
     """detector_nano (if left out), rfdetr_nano, rfdetr_small, ..., lwdetr_xlarge; a detector's weights tell it."""
     weights: str | None = None
@@ -140,7 +143,7 @@ DETECTION_RECIPES = {
         ),
     ),
     "detect": (
-        "Detection on --data DIR with COCO annotations, from scratch or from --weights SRC.",
+        "Detection on --data DIR with boxes (COCO, YOLO, VOC, CSV, ...), from scratch or from --weights SRC.",
         DetectionRecipe(recipe="detect"),
     ),
 }

@@ -227,7 +227,7 @@ def test_boxes_that_are_wrong_are_left_out_or_cut_and_told(tmp_path):
     assert [data.test.annotation(i).boxes.tolist() for i in range(3)] == [[[0, 0, 3, 2]], [[0, 0, 6, 2]], []]
     assert data.test.annotation(0).area.tolist() == [6] and data.test.annotation(1).crowd.tolist() == [True]
     told = "\n".join(data.notes)
-    for words in ("NaN", "side of 0 or less", "beyond their image", "no boxes"):
+    for words in ("NaN", "side of 0 or less", "beyond their image", "without boxes"):
         assert words in told
     assert data.test.image(0).shape == (4, 6, 3) and data.category_ids == (0, 1)
 
@@ -240,11 +240,11 @@ def test_sizes_that_are_not_told_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
-        ({"boxes": [[0, 0, 1]], "labels": ["cat"]}, r"0\.png: its \.json is not of the form"),
-        ({"boxes": [[0, 0, 1, 1]], "labels": []}, "as many labels as boxes"),
-        ({"boxes": [[0, 0, 1, "1"]], "labels": ["cat"]}, "is not of the form"),
-        ({"boxes": {"a": 1}, "labels": []}, "is not of the form"),
-        ({"boxes": [[0, 0, 1, 1]], "labels": ["cow"]}, "'cow' is (none of the classes|no class)"),
+        ({"boxes": [[0, 0, 1]], "labels": ["cat"]}, r"0\.png, object 1: bbox \[0, 0, 1\]"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": []}, r"0\.png: the lists in objects have different lengths \(0, 1\)"),
+        ({"boxes": [[0, 0, 1, "x"]], "labels": ["cat"]}, r"object 1: bbox \[0, 0, 1, 'x'\]"),
+        ({"boxes": {"a": 1}, "labels": []}, "boxes and labels must be lists"),
+        ({"boxes": [[0, 0, 1, 1]], "labels": ["cow"]}, r"0\.png, object 1: cow\). Allowed are 0\.\.1: cat, dog"),
     ],
 )
 def test_a_json_of_another_form(tmp_path, sample, message):
