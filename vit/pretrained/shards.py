@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from vit.errors import UserError, shown
-
-if TYPE_CHECKING:
-    from vit.pretrained.source import Source
 
 INDEX = ".index.json"
 
@@ -28,11 +25,9 @@ def weight_map(index: Path) -> dict[str, str]:
     return names
 
 
-def open_shards(index: Path, open_one: Callable[[Path], Source]) -> Source:
-    """All files of an index as one source; `open_one` opens one of them. Raises UserError where files or tensors that
-    the index names are missing."""
-    from vit.pretrained.source import Source
-
+def open_shards(index: Path, open_one: Callable[[Path], Any]) -> tuple[dict[str, Any], Callable[[str], Any]]:
+    """The shapes of all tensors of an index, and what reads one; `open_one` opens a file as a Source. Raises UserError
+    where files or tensors that the index names are missing."""
     where = weight_map(index)
     files = sorted(set(where.values()))
     absent = [name for name in files if not (index.parent / name).is_file()]
@@ -48,4 +43,4 @@ def open_shards(index: Path, open_one: Callable[[Path], Source]) -> Source:
     homes = {key: part for part in parts.values() for key in part.shapes}
     homes |= {key: parts[name] for key, name in where.items()}
     shapes = {key: part.shapes[key] for key, part in homes.items()}
-    return Source(str(index), shapes, lambda key: homes[key].get(key))
+    return shapes, lambda key: homes[key].get(key)
