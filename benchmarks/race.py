@@ -27,7 +27,7 @@ from vit.detection_recipes import DETECTION_RECIPES, settle_detection
 from vit.engine import train_step
 from vit.image import Preprocess
 from vit.optim import Ema, set_lr, warmup_cosine
-from vit.recipes import Facts
+from vit.settle import Facts
 from vit.statistics import IMAGES, with_statistics
 
 if TYPE_CHECKING:
