@@ -221,12 +221,12 @@ def parse(arguments: Sequence[str]) -> Recipe | DetectionRecipe:
         arguments = ["digits", *arguments]
     recipes: dict[str, tuple[str, Any]] = {**RECIPES, **DETECTION_RECIPES}
     if arguments[0] not in (*recipes, "-h", "--help"):
-        raise UserError(
-            f"there is no recipe {arguments[0]!r}.{nearest(arguments[0], recipes)} Recipes: {shown(list(recipes))}."
-            + (f" Data goes behind --data: folder --data {arguments[0]}" if Path(arguments[0]).exists() else "")
-        )
+        meant = nearest(arguments[0], recipes)
+        if Path(arguments[0]).exists():
+            meant = f" Data goes behind --data: folder --data {shlex.quote(arguments[0])}."
+        raise UserError(f"there is no recipe {arguments[0]!r}.{meant} Recipes: {shown(list(recipes))}.")
     if arguments[1:] and not arguments[1].startswith("-"):
-        raise UserError(f"{arguments[1]!r} has no option before it. Is it the data? --data {arguments[1]}")
+        raise UserError(f"{arguments[1]!r} has no option before it. Is it the data? --data {shlex.quote(arguments[1])}")
     return tyro.extras.overridable_config_cli(
         recipes,
         prog="train.py",
