@@ -228,9 +228,13 @@ def parse(arguments: Sequence[str]) -> Recipe | DetectionRecipe:
     if arguments[1:] and not arguments[1].startswith("-"):
         raise UserError(f"{arguments[1]!r} has no option before it. Is it the data? --data {shlex.quote(arguments[1])}")
     return tyro.extras.overridable_config_cli(
-        recipes,
+        {
+            name: (f"{told} What is None is chosen from the data." if name in arguments else told, recipe)
+            for name, (told, recipe) in recipes.items()
+        },
         prog="train.py",
-        description=__doc__,
+        description="Train an image classifier or an object detector. Without a recipe it is digits; "
+        "`train.py RECIPE --help` lists every option.",
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
