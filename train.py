@@ -228,16 +228,20 @@ def parse(arguments: Sequence[str]) -> Recipe | DetectionRecipe:
         arguments = ["digits", *arguments]
     recipes: dict[str, tuple[str, Any]] = {**RECIPES, **DETECTION_RECIPES}
     if arguments[0] not in (*recipes, "-h", "--help"):
-        raise UserError(
-            f"there is no recipe {arguments[0]!r}.{nearest(arguments[0], recipes)} Recipes: {shown(list(recipes))}."
-            + (f" Data goes behind --data: folder --data {arguments[0]}" if Path(arguments[0]).exists() else "")
-        )
+        meant = nearest(arguments[0], recipes)
+        if Path(arguments[0]).exists():
+            meant = f" Data goes behind --data: folder --data {shlex.quote(arguments[0])}."
+        raise UserError(f"there is no recipe {arguments[0]!r}.{meant} Recipes: {shown(list(recipes))}.")
     if arguments[1:] and not arguments[1].startswith("-"):
-        raise UserError(f"{arguments[1]!r} has no option before it. Is it the data? --data {arguments[1]}")
+        raise UserError(f"{arguments[1]!r} has no option before it. Is it the data? --data {shlex.quote(arguments[1])}")
     return tyro.extras.overridable_config_cli(
-        recipes,
+        {
+            name: (f"{told} What is None is chosen from the data." if name in arguments else told, recipe)
+            for name, (told, recipe) in recipes.items()
+        },
         prog="train.py",
-        description=__doc__,
+        description="Train an image classifier or an object detector. Without a recipe it is digits; "
+        "`train.py RECIPE --help` lists every option.",
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )

@@ -10,6 +10,7 @@ import torch
 from PIL import ExifTags, Image, ImageFile
 
 import vit.decode
+from vit.decode import allowed_pixels
 from vit.errors import UserError
 from vit.image import MAX_PIXELS, Preprocess, decode, image_size
 
@@ -290,6 +291,9 @@ def test_row_29_a_bomb_is_refused_before_its_pixels_are_read(size):
 
 
 def test_row_29_the_limit_can_be_set():
+    assert allowed_pixels(None) == 89_478_485 and allowed_pixels("200000000") == 200_000_000
+    with pytest.raises(UserError, match="VITRAL_MAX_PIXELS is 'many'"):
+        allowed_pixels("many")
     data = encoded(scene(20, 30), "PNG")
     with pytest.raises(UserError, match="30 x 20 pixels are more than the limit of 599"):
         decode(data, max_pixels=599)

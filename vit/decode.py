@@ -24,9 +24,19 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp"),
     *(".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
 )
-# Pillow warns from here to twice as many and refuses beyond. A warning does not stop an out-of-memory kill,
-# so the whole zone is refused here.
-MAX_PIXELS = 89_478_485
+
+
+def allowed_pixels(setting: str | None) -> int:
+    """What the user sets, or 89,478,485. Raises UserError if it is no number."""
+    # Pillow warns from here to twice as many and refuses beyond. A warning does not stop an out-of-memory kill, so the
+    # whole zone is refused here.
+    try:
+        return 89_478_485 if setting is None else int(setting)
+    except ValueError:
+        raise UserError(f"VITRAL_MAX_PIXELS is {setting!r}; it must be a number of pixels.") from None
+
+
+MAX_PIXELS = allowed_pixels(os.environ.get("VITRAL_MAX_PIXELS"))
 
 _log = logging.getLogger("vitral")
 _open_lock = threading.Lock()
@@ -115,7 +125,7 @@ def _pixels(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
     if image.width * image.height > max_pixels:
         raise UserError(
             f"{name}: {image.width} x {image.height} pixels are more than the limit of {max_pixels:,}. "
-            "Make the image smaller, or raise max_pixels if you trust the file."
+            "Make the image smaller or, if you trust the file, allow more: VITRAL_MAX_PIXELS in the environment."
         )
     _tell_animation(image, name)
     # A full load, not verify(): only decoding to the end finds a truncated file.

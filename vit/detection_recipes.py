@@ -80,8 +80,7 @@ class DetectionRecipe:
     clip: float | None = 0.1
     """Largest norm of the gradient; None for no clipping."""
     accumulate: int = 1
-    """Parts a batch goes through the model in, for batches that do not fit into memory: the same update but for batch
-    norms, which see a part each."""
+    """Parts a batch goes through the model in, to take less memory; batch norms see a part each."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is what is evaluated and kept; 0 for none."""
     drop_path: float = 0.0

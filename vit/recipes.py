@@ -73,7 +73,7 @@ class Recipe:
     """muon: torch.optim.Muon on the matrices of the blocks, AdamW on the rest."""
     muon_lr: float = 0.006
     weight_decay: float | None = None
-    """L2, decoupled; 0.3 with muon, 0.05 with adamw."""
+    """L2, decoupled, of matrices."""
     l1: float = 0.0
     """Weight of the sum of absolute values of all matrices."""
     layer_decay: float | None = None
@@ -85,8 +85,7 @@ class Recipe:
     clip: float | None = 1.0
     """Largest norm of the gradient; None for no clipping."""
     accumulate: int = 1
-    """Parts a batch goes through the model in, for batches that do not fit into memory: the same update but for batch
-    norms, which see a part each."""
+    """Parts a batch goes through the model in, to take less memory; batch norms see a part each."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is what is evaluated and kept; 0 for none."""
     drop_path: float | None = None
@@ -113,7 +112,7 @@ class Recipe:
     """Mixed precision; auto: bf16 on CUDA."""
     compile: bool = False
     eval_every: int | None = None
-    """Epochs between evaluations."""
+    """Epochs between evaluations; some fifteen in a run are chosen."""
     patience: int | None = None
     """Stop after this many evaluations without a better one."""
 
