@@ -99,8 +99,8 @@ class Track:
 
 
 def lay_track(images: int, test: int, seed: int, amp: str | None = None) -> Track:
-    """images: that ours is to see, in as few epochs as there are scenes for. test: scenes to judge on. amp: mixed precision as in
-    a recipe; the recipe's own if left out."""
+    """images: that ours is to see, in as few epochs as there are scenes for. test: scenes to judge on. amp: mixed
+    precision as in a recipe; the recipe's own if left out."""
     data = open_detection("scenes", seed=seed)
     assert data.test is not None
     epochs = max(1, math.ceil(images / len(data.train)))
