@@ -99,11 +99,11 @@ class Track:
 
 
 def lay_track(images: int, test: int, seed: int, amp: str | None = None) -> Track:
-    """images: that ours is to see; up to 8,000 are different ones. test: scenes to judge on. amp: mixed precision as in
-    a recipe; the recipe's own if left out."""
+    """images: that ours is to see, in as few epochs as there are scenes for. test: scenes to judge on. amp: mixed
+    precision as in a recipe; the recipe's own if left out."""
     data = open_detection("scenes", seed=seed)
     assert data.test is not None
-    epochs = max(1, round(images / len(data.train)))
+    epochs = max(1, math.ceil(images / len(data.train)))
     train = data.train.select(np.arange(min(len(data.train), images // epochs)))
     facts = Facts(len(train), len(data.classes), *survey(train))
     recipe: Any = replace(DETECTION_RECIPES["scenes"][1], seed=seed, epochs=epochs)
