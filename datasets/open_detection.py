@@ -93,7 +93,7 @@ def has_boxes(source: str) -> bool:
     """Whether `open_detection` would find annotations there."""
     if source == "scenes" or (is_shards(source) and shards_have_boxes(source)):
         return True
-    return os.path.exists(source) and bool(_files(source))
+    return (os.path.isdir(source) and bool(_files(source))) or source.endswith(".json")
 
 
 def _files(source: str) -> dict[str, tuple[str, list[str]]]:
