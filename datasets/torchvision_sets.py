@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from datasets.cache_folder import cache_folder
 from datasets.imageset import Data, FileSet, ImageSet
@@ -183,7 +184,7 @@ def _targets(dataset: Any) -> np.ndarray:
     """What torchvision gives as the target of every image: int64 [n], -1 for none, or 0 or 1 [n, K]."""
     n = len(dataset)
     if hasattr(dataset, "attr"):  # CelebA
-        return np.asarray(dataset.attr)
+        return dataset.attr.numpy()
     if hasattr(dataset, "dbs"):  # LSUN
         return np.searchsorted(np.asarray(dataset.indices), np.arange(n), side="right")
     if hasattr(dataset, "h5py"):  # PCAM
@@ -198,7 +199,10 @@ def _targets(dataset: Any) -> np.ndarray:
     if found is None or len(found) != n:
         # A path costs nothing to look at; FakeData's images are made, and few.
         found = [dataset[i][1] for i in range(n)]
-    numbers = np.array([-1 if value is None else value for value in found] if isinstance(found, list) else found)
+    if isinstance(found, torch.Tensor):
+        numbers = found.numpy()
+    else:
+        numbers = np.array([-1 if value is None else value for value in found])
     if numbers.ndim == 2:  # QMNIST: class, writer, ...
         numbers = numbers[:, 0]
     numbers = numbers.astype(np.int64)
@@ -222,7 +226,7 @@ def _classes(dataset: Any, targets: list[np.ndarray]) -> _Classes:
         (v for a in ("classes", "categories", "all_categories", "_characters") if (v := getattr(dataset, a, None))),
         None,
     )
-    found = found or list(getattr(dataset, "class_to_idx", ()))
+    found = found or list(getattr(dataset, "class_to_idx", ())) or list(range(getattr(dataset, "num_classes", 0)))
     highest = max(int(numbers.max(initial=0)) for numbers in targets)
     if found and not isinstance(found, str) and highest < len(found):
         names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in found]

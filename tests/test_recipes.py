@@ -61,7 +61,18 @@ def test_everything_is_settled_and_can_be_built(name, facts):
     scratch = name not in ("finetune", "probe")
     asked = replace(RECIPES[name][1], weights=None if scratch else "RUN")
     recipe, _ = settle(asked, FACTS[facts])
-    allowed = {"out", "weights", "clip", "patience", "data", "freeze_blocks", "lora_rank", "head_epochs", "minutes"}
+    allowed = {
+        "out",
+        "weights",
+        "clip",
+        "patience",
+        "data",
+        "freeze_blocks",
+        "lora_rank",
+        "head_epochs",
+        "minutes",
+        "format",
+    }
     allowed |= set() if scratch else {"model", "image_size"}
     left_open = {f.name for f in dataclasses.fields(recipe) if getattr(recipe, f.name) is None}
     assert left_open <= allowed

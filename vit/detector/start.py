@@ -178,6 +178,7 @@ def on_encoder(preset: DetectorConfig, encoder: EncoderConfig) -> DetectorConfig
         taps=tuple(taps),
         tap_norm=encoder.final_norm,
         windows=windows,
+        stem_map=preset.stem_map and encoder.stem == "conv",
         global_blocks=tuple(taps[:-1]) if windows > 1 else (),
     )
 
