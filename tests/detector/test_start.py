@@ -139,7 +139,7 @@ def test_every_form_of_a_file(public: tuple[Detector, Path], tmp_path: Path, mon
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text('{"model_type": "lw_detr", "d_model": 32}')
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, name: str(folder / name))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, name, **options: str(folder / name))
     for source in (tmp_path / "plain.safetensors", folder, "hf:somebody/lwdetr"):
         assert same(vit.create("lwdetr_tiny", weights=source), model), source
     assert vit.create("lwdetr_tiny", weights=tmp_path / "lightning.ckpt").query.dtype == torch.float32

@@ -28,7 +28,7 @@ def find(name: str) -> Model:
         size = Size(e.width, e.depth, e.heads, e.mlp)
         known = ("stem", "positions", "rope", "class_token")
         fields = {key: getattr(e, key) for key in known}
-        fields["prefix_positions"] = min(e.prefix, e.positions == "learned")
+        fields["prefix_positions"] = min(e.prefix, int(e.positions == "learned"))
         family, top = "vit_rope" if e.rope else "vit", {"pool": preset(name).pool}
         return Model(name, family, size, e.patch_size, e.image_size[0], fields=fields, top=top)
     raise UserError(
