@@ -80,12 +80,21 @@ def _faces(source: str, folder: str, _: str | None, findings: Findings) -> Draft
     for split in ("train", "val"):
         opened = load_set(source, "WIDERFace", {"split": split}, folder)
         root = os.path.join(opened.root, f"WIDER_{split}", "images")
+        file = os.path.join(opened.root, "wider_face_split", f"wider_face_{split}_bbx_gt.txt")
         parts[split] = draft = Draft(f"{source} ({split})", root, mark="face {}")
-        for info in opened.img_info:
-            owner, told = draft.image(os.path.relpath(info["img_path"], root)), info["annotations"]
-            rows = zip(told["bbox"].tolist(), told["invalid"].tolist(), strict=True)
-            for k, ((x, y, width, height), invalid) in enumerate(rows, 1):
-                draft.box(owner, k, (x, y, x + width, y + height), "face", crowd=bool(invalid))
+        with open(file, encoding="utf-8") as stream:
+            lines = [line.strip() for line in stream]
+        place = 0
+        while place + 1 < len(lines):
+            # An image without faces has one line of zeros.
+            owner, count = draft.image(lines[place]), max(1, int(lines[place + 1]))
+            for k, line in enumerate(lines[place + 2 : place + 2 + count], 1):
+                # After the box, as the data's readme says: blur, expression, illumination, invalid, occlusion, pose.
+                # torchvision calls them by other names.
+                x, y, width, height, _, _, _, invalid, *_ = map(int, line.split())
+                if any((width, height, x, y)):
+                    draft.box(owner, k, (x, y, x + width, y + height), "face", crowd=invalid != 0)
+            place += 2 + count
     return Drafts(parts, named_classes(parts, folder, findings), RULE)
 
 

@@ -73,13 +73,15 @@ def inspect_image(images: ImageSet, i: int) -> Seen:
     except Image.UnidentifiedImageError:
         return Seen("file-foreign", _what(content), digest)
     except Exception as error:  # whatever a mutated header leads Pillow to
-        return Seen("file-corrupt", _reason(error), digest)
+        return Seen(_broken(content, error), _reason(error), digest)
     if header.width * header.height > MAX_PIXELS:
         return Seen("file-bomb", f"{header.width}x{header.height}", digest)
     try:
         pixels = decode(content)
     except UserError as error:
-        return Seen(_fault(error, header.mode), _reason(error), digest)
+        # Values that no brightness is set for are refused by `decode` itself; anything else comes from Pillow.
+        refused = error.__cause__ is None and (header.mode in ("I", "F") or header.mode.startswith("I;"))
+        return Seen("file-values" if refused else _broken(content, error), _reason(error), digest)
     return Seen("", "", digest, pixels.shape[:2], tuple(_notes(header, suffix, pixels)), look_of(pixels))
 
 
@@ -127,16 +129,13 @@ def _notes(header: _Header, suffix: str, pixels: np.ndarray) -> list[tuple[str, 
     return found
 
 
-def _fault(error: UserError, mode: str) -> str:
-    """Values that no brightness is set for are refused by `decode` itself; anything else comes from Pillow."""
-    if error.__cause__ is None and (mode in ("I", "F") or mode.startswith("I;")):
-        return "file-values"
+def _broken(content: bytes, error: Exception) -> str:
+    """Whether a file that cannot be decoded ends too early, or holds something wrong."""
+    # Pillow does not say so of a WebP, whose first bytes tell how long it is.
+    short = content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 > len(content)
     text = str(error.__cause__ or error).lower()
-    return (
-        "file-truncated"
-        if any(word in text for word in ("truncated", "premature", "end of", "eof"))
-        else "file-corrupt"
-    )
+    ends = short or any(word in text for word in ("truncated", "premature", "end of file"))
+    return "file-truncated" if ends else "file-corrupt"
 
 
 def _reason(error: Any) -> str:

@@ -1,4 +1,4 @@
-"""The same file more than once: in two splits, the score rewards memory."""
+"""The same file in two splits, where the score then rewards memory, or twice in one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from datasets.imageset import FileSet, ImageSet
 from vit.errors import shown
@@ -48,15 +50,39 @@ def same_files(sets: Mapping[str, ImageSet], most: int | None = FILES) -> list[l
     return groups
 
 
+def repeated_files(images: ImageSet) -> tuple[list[str], list[str]]:
+    """Files that a manifest lists more than once: with the same targets each time, and with others."""
+    if not isinstance(images, FileSet):
+        return [], []
+    codes = np.fromiter(map(hash, images.names.encoded()), np.int64, len(images))
+    order = np.argsort(codes, kind="stable")
+    rows: dict[str, list[int]] = defaultdict(list)
+    again = np.flatnonzero(codes[order][1:] == codes[order][:-1])
+    for i in np.unique(np.concatenate([order[again], order[again + 1]])).tolist():
+        rows[images.names[i]].append(i)
+    told = {name: {images.targets[i].tobytes() for i in at} for name, at in rows.items() if len(at) > 1}
+    same = [name for name, targets in told.items() if len(targets) == 1]
+    return same, [name for name in told if name not in same]
+
+
 def leakage_notes(sets: Mapping[str, ImageSet]) -> list[str]:
-    """One warning that names the files two splits share, or none."""
+    """A warning that names the files two splits share, and those that one lists more than once."""
     pairs = []
     for places in same_files(sets):
         split, i = places[0]
         other = next((place for place in places if place[0] != split), None)
         if other is not None:
             pairs.append(f"{sets[split].name(i)} ({split}) = {sets[other[0]].name(other[1])} ({other[0]})")
-    return [f"Warning: {len(pairs)} files are in two splits: {shown(pairs)}."] if pairs else []
+    notes = [f"Warning: {len(pairs)} files are in two splits: {shown(pairs)}."] if pairs else []
+    for split, images in sets.items():
+        same, other = repeated_files(images)
+        if same:
+            notes.append(f"Warning: {split} lists {len(same)} files more than once: {shown(same)}.")
+        if other:
+            notes.append(
+                f"Warning: {split} lists {len(other)} files more than once, with different labels: {shown(other)}."
+            )
+    return notes
 
 
 def _digest(path: str, whole: bool) -> bytes | None:

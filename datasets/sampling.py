@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, overload
 
 import numpy as np
-from torch.utils.data import Sampler
-
 from vit.errors import UserError
 
 
@@ -94,7 +92,7 @@ def repeated_order(repeats: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return rng.permutation(np.repeat(shuffled, counts))
 
 
-class TrainBatches(Sampler[list[Draw]]):
+class TrainBatches:
     """The batches of a whole run, from `start_step` on, for one rank.
 
     The global batch is a consecutive slice of the epoch's order and rank r takes every `world`-th of it

@@ -127,7 +127,7 @@ def test_a_run_and_another_that_starts_from_it(trained: Path, squares: Path, tmp
         tmp_path / "run", "--no-previews", *BRIEF,
     )  # fmt: skip
     assert code == 0, err
-    assert "8 images have no boxes: they are kept as negatives" in told
+    assert "train: 24 images, 8 without boxes; 32 boxes" in told
     assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told and "new class heads" not in told
     assert not (tmp_path / "run/previews").exists()
     first, second = (load_file(run / "checkpoints/best/model.safetensors") for run in (trained, tmp_path / "run"))

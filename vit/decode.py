@@ -94,17 +94,11 @@ def image_size(source: Source) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's 1 to 8, without decoding: Pillow would decode every PNG, to find EXIF that comes after the pixels."""
-    if (
-        image.format == "PNG"
-        and "exif" not in image.info
-        and (_huge(image) or not _late_exif(cast(BinaryIO, image.fp)))
-    ):
-        return 1
+    if image.format == "PNG" and "exif" not in image.info:
+        bomb = image.width * image.height > MAX_PIXELS
+        if bomb or not _late_exif(cast(BinaryIO, image.fp)):
+            return 1
     return image.getexif().get(ExifTags.Base.Orientation, 1)
-
-
-def _huge(image: Image.Image) -> bool:
-    return image.width * image.height > MAX_PIXELS
 
 
 def _late_exif(file: BinaryIO) -> bool:

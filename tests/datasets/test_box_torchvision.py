@@ -57,16 +57,18 @@ def test_kitti(tmp_path: Path):
 
 def test_faces(tmp_path: Path):
     for split in ("train", "val"):
-        write_image(tmp_path / f"widerface/WIDER_{split}/images/0--Parade/a.jpg", (40, 30), len(split))
+        for k, name in enumerate(("a.jpg", "none.jpg")):
+            write_image(tmp_path / f"widerface/WIDER_{split}/images/0--Parade/{name}", (40, 30), len(split) + 10 * k)
         lists = tmp_path / "widerface/wider_face_split"
         lists.mkdir(exist_ok=True)
-        text = "0--Parade/a.jpg\n2\n5 6 10 8 0 0 0 0 0 0\n1 1 4 4 0 0 0 1 0 0\n"
+        text = "0--Parade/none.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n0--Parade/a.jpg\n2\n5 6 10 8 0 0 0 0 2 0\n1 1 4 4 0 0 0 1 0 0\n"
         (lists / f"wider_face_{split}_bbx_gt.txt").write_text(text)
     (tmp_path / "widerface/WIDER_test").mkdir()
     data = open_detection(f"torchvision:WIDERFace@{tmp_path}")
-    image, target = WIDERFace(str(tmp_path), split="train")[0]
+    image, target = WIDERFace(str(tmp_path), split="train")[1]
     assert image.size == (40, 30) and torch.is_tensor(target["bbox"])
-    truth = data.train.annotation(0)
+    assert data.train.targets.tolist() == [0, 2]
+    truth = data.train.annotation(1)
     sides = target["bbox"].float()
     assert truth.boxes.tolist() == torch.cat([sides[:, :2], sides[:, :2] + sides[:, 2:]], dim=1).tolist()
     assert truth.crowd.tolist() == [False, True] and data.classes == ("face",)

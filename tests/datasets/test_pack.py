@@ -170,7 +170,7 @@ def test_images_that_cannot_be_read_are_left_out_and_told(tmp_path, write_images
     gone = tmp_path / "photos/train/a/1.png"
     data = open_data(str(tmp_path / "photos"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.open.open_data", lambda *_, **__: (gone.unlink(), data)[1])
+        patch.setattr("datasets.command_pack.open_data", lambda *_, **__: (gone.unlink(), data)[1])
         assert pack(Pack(str(tmp_path / "photos"), str(tmp_path / "out"), task="classification")) == 1
     told = capsys.readouterr().out
     assert f"Warning: 1 images could not be read and were left out: {gone}: cannot be read" in told
