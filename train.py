@@ -12,6 +12,7 @@ python train.py RECIPE --help                          every option
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -23,77 +24,57 @@ import tyro
 from vit.command import run
 from vit.detection_recipes import DETECTION_RECIPES, DetectionRecipe
 from vit.errors import UserError, nearest, shown
-from vit.recipes import RECIPES, Facts, Recipe, settle
+from vit.recipes import RECIPES, Recipe
+from vit.settle import Facts, settle
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from datasets import Data, Features, ImageSet, Pipeline
+    from datasets import Data, Features, ImageSet
     from datasets.loader import Loader
-    from vit.image import Preprocess
-    from vit.recipes import Settled
+    from vit.settle import Settled
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
-    from datasets import FeatureBatches, Mix, eval_loader, open_data, survey, train_loader
+    from datasets import FeatureBatches, eval_loader, open_data, survey
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
         raise UserError("say what to train on: --data DIR (class folders), a .csv manifest, or digits.")
     data = open_data(recipe.data, seed=recipe.seed)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
-    recipe, chosen = settle(recipe, facts)
+    asked = recipe
+    recipe, chosen = settle(asked, facts)
     tell(*data.notes, *chosen)
 
-    import torch
-
-    from vit import build
+    from train_parts import assemble, shortened
+    from vit.build import checkpoint_config
     from vit.checkpoint import load_model, save_checkpoint
     from vit.cost import count_parameters
     from vit.engine import fit
     from vit.lora import merged
     from vit.optim import Ema
     from vit.predict import pick_device
-    from vit.probe import HeadOnly, pooled, trains_head_only
+    from vit.probe import HeadOnly, pooled
     from vit.runlog import RunLog
     from vit.runs import open_run, write_recipe
     from vit.statistics import IMAGES, batch_norms
 
-    folder, resume = open_run(recipe)
     device = pick_device(recipe.device)
-    torch.manual_seed(recipe.seed)
-    model, preprocess, notes = build.build_model(recipe, data.classes, facts)
-    model.to(device)
-    tell(*notes)
-    counts = torch.from_numpy(data.train.counts())
-    task = build.build_task(recipe, model, data.classes, counts, data.multilabel)
-    optimizers = build.build_optimizers(recipe, model, head_first=recipe.head_epochs is not None)
-    pipeline = build_pipeline(recipe, facts, preprocess)
+    if asked.minutes is not None:
+        recipe = shortened(asked, recipe, data, facts, device)
+    folder, resume = open_run(recipe)
     start = resume["progress"]["step"] if resume else 0
-    batches = train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        start_step=start,
-        workers=recipe.workers,
-        balanced=recipe.balanced,
-        mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
-        device=device,
+    model, preprocess, notes, task, optimizers, pipeline, batches, loop, once = assemble(
+        recipe, data, facts, device, start
     )
-    loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
-    # An encoder that never changes gives the same of an image that never changes.
-    frozen, random = trains_head_only(model), pipeline.random or recipe.mixup > 0 or recipe.cutmix > 0
-    once = frozen and not random
-    if frozen and random:
-        tell("training images change at random, so that they go through the frozen encoder in every epoch")
+    tell(*notes)
     if recipe.dry_run:
         images = sum(len(split) for split in data.splits().values())
-        return dry_run(task, batches, optimizers, loop, math.ceil(images / recipe.batch_size) if once else loop.steps)
+        steps = math.ceil(images / recipe.batch_size) if once else loop.steps
+        return dry_run(task, batches, optimizers, loop, steps)
 
     def in_order(images: ImageSet, *, strict: bool = False) -> Loader:
         return eval_loader(
@@ -106,7 +87,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
     some = data.train.thinned(IMAGES)
 
-    config = build.checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
+    config = checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
 
     def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
         # A head that is trained on features comes alone.
@@ -160,20 +141,6 @@ def at_once(device: torch.device) -> int:
     return 64 if device.type == "cpu" else 256
 
 
-def build_pipeline(recipe: Settled, facts: Facts, preprocess: Preprocess) -> Pipeline:
-    """The augmentation of the recipe, for this model's input size."""
-    from datasets import Pipeline, named_augment
-
-    augment = named_augment(recipe.augment)
-    if recipe.flip == "no" or (recipe.flip == "auto" and facts.gray):
-        if augment.flip:
-            tell("images are not mirrored, since none has color (--flip yes mirrors them)")
-        augment = replace(augment, flip=0.0)
-    elif recipe.flip == "yes":
-        augment = replace(augment, flip=0.5)
-    return Pipeline(replace(augment, erase=recipe.erase or augment.erase), preprocess)
-
-
 def report(
     folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, str]], features: Mapping[str, Features]
 ) -> dict[str, Any]:
@@ -217,7 +184,8 @@ def report(
     if bad:
         write_bad_files(folder / "bad_files.csv", bad)
         tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
-    tell(f"everything is in {folder}: python eval.py {folder}, vitral predict {folder} IMAGE")
+    place = shlex.quote(str(folder))
+    tell(f"everything is in {place}: python eval.py {place}, vitral predict {place} IMAGE")
     return result
 
 
@@ -255,7 +223,10 @@ def parse(arguments: Sequence[str]) -> Recipe | DetectionRecipe:
     if arguments[0] not in (*recipes, "-h", "--help"):
         raise UserError(
             f"there is no recipe {arguments[0]!r}.{nearest(arguments[0], recipes)} Recipes: {shown(list(recipes))}."
+            + (f" Data goes behind --data: folder --data {arguments[0]}" if Path(arguments[0]).exists() else "")
         )
+    if arguments[1:] and not arguments[1].startswith("-"):
+        raise UserError(f"{arguments[1]!r} has no option before it. Is it the data? --data {arguments[1]}")
     return tyro.extras.overridable_config_cli(
         recipes,
         prog="train.py",

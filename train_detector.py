@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.errors import UserError
-from vit.recipes import Facts
+from vit.settle import Facts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,7 +189,8 @@ def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any
     if bad:
         write_bad_files(folder / "bad_files.csv", bad)
         tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
-    tell(f"everything is in {folder}: python eval.py {folder}, vitral predict {folder} IMAGE --out DIR")
+    place = shlex.quote(str(folder))
+    tell(f"everything is in {place}: python eval.py {place}, vitral predict {place} IMAGE --out DIR")
     return result
 
 

@@ -19,8 +19,8 @@ from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.detector import Detector
 from vit.errors import UserError
 from vit.image import Preprocess
-from vit.recipes import Facts
 from vit.runlog import read_rows
+from vit.settle import Facts
 
 Command = Callable[..., tuple[int, str, str]]
 BRIEF = ["--device", "cpu", "--batch-size", "4", "--workers", "0", "--image-size", "32", "--queries", "12"]
@@ -187,7 +187,7 @@ def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):
         (["--encoder", "dinov2_s15"], 'Did you mean "dinov2_s14"'),
         (["--image-size", "100"], "the detector takes multiples of 16, for example 96"),
         (["--multi-scale", "0.1"], "--multi-scale 0.1 leaves one size of 32x32 pixels in steps of 16"),
-        (["--multi-scale", "-1"], "--multi-scale must not be negative"),
+        (["--multi-scale", "-1"], "--multi-scale must be at least 0 and below 1"),
         (["--freeze"], "--freeze keeps weights that were learned before: add --weights SRC"),
         (["--freeze", "--freeze-blocks", "1"], "--freeze keeps the whole encoder: leave out"),
     ):

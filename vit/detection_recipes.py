@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import tyro
 
 from vit.errors import UserError
-from vit.recipes import Facts
+from vit.limits import check_limits
+from vit.settle import MOST_WORKERS, Facts, cores
 
 
 @dataclass(frozen=True)
@@ -101,19 +102,9 @@ class DetectionRecipe:
     """At every evaluation, draw the boxes found in the same 16 validation images into the run's folder previews."""
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1), ("queries", 1),
-            ("groups", 1), ("image_size", 1), ("patch_size", 1), ("freeze_blocks", 0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}.")
+        check_limits(self)
         if self.freeze and self.freeze_blocks is not None:
             raise UserError("--freeze keeps the whole encoder: leave out --freeze-blocks.")
-        for name in ("lr", "muon_lr", "warmup", "weight_decay", "workers", "ema", "multi_scale"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}.")
 
 
 if TYPE_CHECKING:
@@ -189,7 +180,7 @@ def settle_detection(
     steps = max(1, n // r.batch_size) * epochs
     choose("ema", round(1 - 1 / min(2000.0, max(10.0, 0.08 * steps)), 5))
     choose("eval_every", max(1, epochs // 20))
-    choose("workers", 0 if longest <= 128 else 2)
+    choose("workers", 0 if longest <= 128 else min(MOST_WORKERS, cores()))
     settled = cast("SettledDetection", replace(r, **chosen))  # pyright: ignore[reportArgumentType]
     if settled.image_size % divisor:
         raise UserError(

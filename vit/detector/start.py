@@ -32,7 +32,7 @@ from vit.detector.refit import refit_detector
 from vit.errors import UserError, told_of
 from vit.image import Preprocess
 from vit.pretrained.fetch import is_remote
-from vit.pretrained.load import is_public, load
+from vit.pretrained.load import RGB, is_public, load
 from vit.pretrained.registry import by_source, find
 
 DEFAULT = "detector_nano"
@@ -151,7 +151,7 @@ def begin(
             tensors = load_tensors(folder / WEIGHTS)
             config = _with(own, fields, inner)
             return Start(source, config, own.encoder, tensors, str(folder), preprocess, classes)
-    loaded = load(encoder, source, trust_pickle=trust_pickle)
+    loaded = load(encoder, source, in_chans=RGB, trust_pickle=trust_pickle)
     old = loaded.model.config.encoder
     config = _with(on_encoder(preset, old), fields, inner)
     tensors = {f"encoder.{key}": tensor for key, tensor in loaded.model.encoder.state_dict().items()}

@@ -15,8 +15,13 @@ from vit.pretrained.source import Source
 Shape = tuple[int, ...]
 
 
-def config_of_file(file: Recognised, config: ClassifierConfig) -> ClassifierConfig:
-    """The config of the model in a file, from the family's `config`. Raises UserError when the sizes differ."""
+def config_of_file(
+    file: Recognised, config: ClassifierConfig, image_size: tuple[int, int] | None = None
+) -> ClassifierConfig:
+    """The config of the model in a file, from the family's `config`. Raises UserError when the sizes differ.
+
+    image_size: (H, W) in pixels that the positions may be for: their number alone tells of squares only.
+    """
     layout, source, inside = file.layout, file.source, file.inside
     rows: dict[str, tuple[int, list[str]]] = {}
     for mine, theirs, _ in layout.pairs(1):
@@ -67,13 +72,13 @@ def config_of_file(file: Recognised, config: ClassifierConfig) -> ClassifierConf
     )
     pool_norm = shape("pool_norm.weight") is not None
     _same_family(encoder, e, pool_norm, config.pool_norm, source)
+    other = None if image_size is None else (image_size[0] // patch, image_size[1] // patch)
     if position:
-        size, placed = _grid(position[-2], encoder.grid, encoder.prefix, source)
-        image_size = (size[0] * patch, size[1] * patch)
-        encoder = replace(encoder, image_size=image_size, prefix_positions=placed)
+        size, placed = _grid(position[-2], encoder.grid, other, encoder.prefix, source)
+        encoder = replace(encoder, image_size=(size[0] * patch, size[1] * patch), prefix_positions=placed)
     elif table := shape("encoder.relative.0.table"):
-        side = (math.isqrt(table[0] - 3) + 1) // 2
-        encoder = replace(encoder, image_size=(side * patch, side * patch))
+        h, w = _relative_grid(table[0] - 3, encoder.grid, other, source)
+        encoder = replace(encoder, image_size=(h * patch, w * patch))
     head = shape("head.weight") or shape("head.cls.weight")
     pool = config.pool
     # Without its attention a tower pools the mean, and so does everybody who norms after pooling instead of before.
@@ -157,8 +162,10 @@ def _patch(kernel: Shape, patch: int) -> tuple[int, int]:
     return patch, kernel[1] // patch**2
 
 
-def _grid(n: int, native: tuple[int, int], prefix: int, source: Source) -> tuple[tuple[int, int], int]:
-    """(grid, positions of prefix tokens) of n positions: the family's own grid, or else a square one."""
+def _grid(
+    n: int, native: tuple[int, int], other: tuple[int, int] | None, prefix: int, source: Source
+) -> tuple[tuple[int, int], int]:
+    """(grid, positions of prefix tokens) of n positions: the family's own grid, else a square one, else `other`."""
     for placed in range(prefix + 1):
         if n - placed == native[0] * native[1]:
             return native, placed
@@ -166,7 +173,22 @@ def _grid(n: int, native: tuple[int, int], prefix: int, source: Source) -> tuple
         side = math.isqrt(n - placed)
         if side * side == n - placed:
             return (side, side), placed
+    for placed in range(prefix + 1):
+        if other is not None and n - placed == other[0] * other[1]:
+            return other, placed
     raise UserError(
         f"{source.name}: {n} positions are neither a square grid nor the native {native[0]}x{native[1]}, with or "
-        f"without {prefix} prefix tokens."
+        f"without {prefix} prefix tokens. Say the size in pixels that they are for: image_size=(H, W)."
+    )
+
+
+def _relative_grid(n: int, native: tuple[int, int], other: tuple[int, int] | None, source: Source) -> tuple[int, int]:
+    """(h, w) of a table of (2h - 1)(2w - 1) relative positions, as `_grid` finds it."""
+    side = (math.isqrt(n) + 1) // 2
+    for h, w in (native, (side, side), other or native):
+        if (2 * h - 1) * (2 * w - 1) == n:
+            return h, w
+    raise UserError(
+        f"{source.name}: {n} relative positions are those of no square grid. Say the size in pixels that they are for: "
+        "image_size=(H, W)."
     )
