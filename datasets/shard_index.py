@@ -229,6 +229,7 @@ def _write(folder: str, entries: dict[str, tuple[list[int], ShardIndex]]) -> Non
         for file, (stamp, index) in entries.items()
     ]
     header = json.dumps({"version": VERSION, "shards": shards}).encode()
+    arrays["header"] = np.frombuffer(header, np.uint8)
     for place in _places(folder):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +237,7 @@ def _write(folder: str, entries: dict[str, tuple[list[int], ShardIndex]]) -> Non
             with tempfile.NamedTemporaryFile(dir=place.parent, prefix=place.name, suffix=".tmp", delete=False) as file:
                 try:
                     os.chmod(file.name, 0o644)
-                    np.savez(file, header=np.frombuffer(header, np.uint8), **arrays)
+                    np.savez(file, **arrays)
                     file.flush()
                     os.fsync(file.fileno())
                     os.replace(file.name, place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def hold_out(whole: Images, seed: int, where: str, strata: np.ndarray | None = N
             f"{where}: no class has two images, so none can be held out for validation. "
             "Add images, or give val beside train."
         )
-    train, val = whole.select(np.flatnonzero(~chosen)), whole.select(np.flatnonzero(chosen))
+    train, val = (cast(Images, whole.select(np.flatnonzero(rows))) for rows in (~chosen, chosen))
     return train, val, f"Split by a fixed rule with seed {seed}: {len(train)} train, {len(val)} val."
 
 

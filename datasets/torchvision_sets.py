@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from datasets.cache_folder import cache_folder
 from datasets.imageset import Data, FileSet, ImageSet
@@ -198,7 +199,7 @@ def _targets(dataset: Any) -> np.ndarray:
         found = [label for _, label in samples]
     if found is None or len(found) != n:
         # A path costs nothing to look at; FakeData's images are made, and few.
-        found = [dataset[i][1] for i in range(n)]
+        found = [_sample(dataset, i)[1] for i in range(n)]
     if isinstance(found, torch.Tensor):
         numbers = found.numpy()
     else:
@@ -207,10 +208,18 @@ def _targets(dataset: Any) -> np.ndarray:
         numbers = numbers[:, 0]
     numbers = numbers.astype(np.int64)
     for i in np.unique(np.linspace(0, n - 1, min(n, 8)).astype(int)).tolist():
-        label = dataset[i][1]
+        label = _sample(dataset, i)[1]
         if (-1 if label is None else int(label)) != numbers[i]:
             raise UserError(f"torchvision's {type(dataset).__name__} gives other labels than it lists: update vitral.")
     return numbers
+
+
+def _sample(dataset: Any, i: int) -> tuple[Any, Any]:
+    """What is looked at but not decoded: some sets open a file for it, which is closed again."""
+    picture, label = dataset[i]
+    if isinstance(picture, Image.Image):
+        picture.close()
+    return picture, label
 
 
 class _Classes(NamedTuple):
@@ -257,7 +266,7 @@ def _image_set(
     rows: np.ndarray,
 ) -> ImageSet:
     """Image files where torchvision's class gave their paths, in the order of their names."""
-    if not isinstance(dataset[0][0], str):
+    if not isinstance(_sample(dataset, 0)[0], str):
         return TorchvisionSet(classes, targets, dataset, rows, f"{source.partition('@')[0]}/{split}")
     names = [os.path.relpath(dataset[i][0], folder).replace(os.sep, "/") for i in rows.tolist()]
     order = np.array(sorted(range(len(names)), key=names.__getitem__))

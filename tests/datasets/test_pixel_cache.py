@@ -231,6 +231,7 @@ def test_row_32_images_that_cannot_be_decoded_are_reported_as_without_the_cache(
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_what_is_sent_to_a_worker_holds_no_copy_of_a_file(images, kind):
+    del images.cache
     kept, _, _ = PixelCache(kind, 1.0).of(images, SIZE, None)
     kept.image(0)
     if kind == "disk":
