@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, overload
 
 import numpy as np
+
 from vit.errors import UserError
 
 

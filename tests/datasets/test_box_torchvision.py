@@ -61,7 +61,8 @@ def test_faces(tmp_path: Path):
             write_image(tmp_path / f"widerface/WIDER_{split}/images/0--Parade/{name}", (40, 30), len(split) + 10 * k)
         lists = tmp_path / "widerface/wider_face_split"
         lists.mkdir(exist_ok=True)
-        text = "0--Parade/none.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n0--Parade/a.jpg\n2\n5 6 10 8 0 0 0 0 2 0\n1 1 4 4 0 0 0 1 0 0\n"
+        none = "0--Parade/none.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n"
+        text = none + "0--Parade/a.jpg\n2\n5 6 10 8 0 0 0 0 2 0\n1 1 4 4 0 0 0 1 0 0\n"
         (lists / f"wider_face_{split}_bbx_gt.txt").write_text(text)
     (tmp_path / "widerface/WIDER_test").mkdir()
     data = open_detection(f"torchvision:WIDERFace@{tmp_path}")

@@ -168,7 +168,8 @@ def on_encoder(preset: DetectorConfig, encoder: EncoderConfig) -> DetectorConfig
     """Neck and decoder of a preset on another encoder, as RF-DETR sits on DINOv2 (Robinson et al. 2025): TAPS taps
     spread over the depth, each followed by a block that sees the whole image where the preset has windows.
 
-    The encoder keeps its patch size. Relative positions know no windows.
+    The encoder keeps its patch size. Relative positions know no windows, and only a convolutional stem has a map of
+    its own.
     """
     taps = sorted({round(encoder.depth * (i + 1) / TAPS) for i in range(TAPS)} - {0})
     windows = 1 if encoder.relative_positions else preset.windows
@@ -178,8 +179,8 @@ def on_encoder(preset: DetectorConfig, encoder: EncoderConfig) -> DetectorConfig
         taps=tuple(taps),
         tap_norm=encoder.final_norm,
         windows=windows,
-        stem_map=preset.stem_map and encoder.stem == "conv",
         global_blocks=tuple(taps[:-1]) if windows > 1 else (),
+        stem_map=preset.stem_map and encoder.stem == "conv" and encoder.patch_size >= 4,
     )
 
 
