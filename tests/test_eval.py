@@ -190,7 +190,7 @@ def test_mistakes_in_the_command(trained: SimpleNamespace, tmp_path: Path):
         ({"batch_size": 0}, "at least 1"),
         ({"data": str(tmp_path / "many.csv")}, "any number of labels"),
         ({"data": str(trained.photos.with_name("ein Ordnr"))}, "ein Ordner"),
-        ({"data": str(loose)}, "flat folder"),
+        ({"data": str(loose)}, "no class folders"),
     ):
         with pytest.raises(UserError, match=message):
             evaluated(trained, tmp_path, **options)

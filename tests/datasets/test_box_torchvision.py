@@ -55,6 +55,8 @@ def test_kitti(tmp_path: Path):
         assert images.annotation(i).boxes.tolist() == [thing["bbox"] for thing in things]
 
 
+# torchvision leaves the files of WIDERFace open.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_faces(tmp_path: Path):
     for split in ("train", "val"):
         for k, name in enumerate(("a.jpg", "none.jpg")):

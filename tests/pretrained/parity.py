@@ -32,9 +32,12 @@ def ours_from(name: str, state: dict[str, Tensor], depth: int | None = None) -> 
 
 
 def random_model(config: ClassifierConfig) -> Classifier:
-    with torch.device("meta"):  # no time is spent on initial values
-        model = Classifier(config)
-    model = model.to_empty(device="cpu").eval()
+    if config.encoder.rope_mixed:  # frequencies stay as they begin
+        model = Classifier(config).eval()
+    else:
+        with torch.device("meta"):  # no time is spent on initial values
+            model = Classifier(config)
+        model = model.to_empty(device="cpu").eval()
     randomize(model)
     return model
 
