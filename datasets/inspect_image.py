@@ -60,7 +60,16 @@ class Seen(NamedTuple):
 
 def inspect_image(images: ImageSet, i: int) -> Seen:
     """Read, decode and describe image i. Never raises for what is in the file."""
-    logging.getLogger("vitral").setLevel(logging.ERROR)  # an animation is a finding here, no message
+    log = logging.getLogger("vitral")
+    level = log.level
+    log.setLevel(logging.ERROR)  # an animation is a finding here, no message
+    try:
+        return _inspected(images, i)
+    finally:
+        log.setLevel(level)
+
+
+def _inspected(images: ImageSet, i: int) -> Seen:
     try:
         suffix, content = images.file(i)
     except UserError as error:
