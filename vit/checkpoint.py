@@ -41,7 +41,7 @@ ENTRIES = {
     "data": dict[str, Any],
     "category_ids": list[int],
     "threshold": float | None,
-    "class_thresholds": dict[str, float],
+    "class_thresholds": dict[str, float] | None,
 }
 """Types of the entries of config.json; the first three are always there."""
 RECORD = {"source": str, "seed": int, "splits": dict[str, dict[str, Any]]}
