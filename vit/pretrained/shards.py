@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from vit.errors import UserError, shown
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vit.pretrained.source import Source
 
 INDEX = ".index.json"
@@ -28,11 +30,12 @@ def weight_map(index: Path) -> dict[str, str]:
     return names
 
 
-def open_shards(index: Path, open_one: Callable[[Path], Source]) -> Source:
-    """All files of an index as one source; `open_one` opens one of them. Raises UserError where files or tensors that
-    the index names are missing."""
-    from vit.pretrained.source import Source
+Shapes = dict[str, tuple[int, ...]]
 
+
+def open_shards(index: Path, open_one: Callable[[Path], Source]) -> tuple[Shapes, Callable[[str], Tensor]]:
+    """All files of an index as one: the shape of every tensor, and what gets one. `open_one` opens one of the files.
+    Raises UserError where files or tensors that the index names are missing."""
     where = weight_map(index)
     files = sorted(set(where.values()))
     absent = [name for name in files if not (index.parent / name).is_file()]
@@ -48,4 +51,4 @@ def open_shards(index: Path, open_one: Callable[[Path], Source]) -> Source:
     homes = {key: part for part in parts.values() for key in part.shapes}
     homes |= {key: parts[name] for key, name in where.items()}
     shapes = {key: part.shapes[key] for key, part in homes.items()}
-    return Source(str(index), shapes, lambda key: homes[key].get(key))
+    return shapes, lambda key: homes[key].get(key)

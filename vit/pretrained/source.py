@@ -68,7 +68,7 @@ def _open(file: Path, trust_pickle: bool) -> Source:
     if not file.name.endswith(SUFFIXES):
         raise UserError(f"{file}: weights are read from {', '.join(SUFFIXES)} files.")
     if file.name.endswith(INDEX):
-        return open_shards(file, partial(_open, trust_pickle=trust_pickle))
+        return Source(str(file), *open_shards(file, partial(_open, trust_pickle=trust_pickle)))
     if file.suffix == ".safetensors":
         return _safetensors(file)
     if file.suffix == ".npz":
