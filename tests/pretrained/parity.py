@@ -39,6 +39,9 @@ def random_model(config: ClassifierConfig) -> Classifier:
             model = Classifier(config)
         model = model.to_empty(device="cpu").eval()
     randomize(model)
+    if model.encoder.rope_freqs is not None:  # what `randomize` leaves as it is, and here is not
+        generator = torch.Generator().manual_seed(1)
+        model.encoder.rope_freqs.data.copy_(torch.randn(model.encoder.rope_freqs.shape, generator=generator))
     return model
 
 

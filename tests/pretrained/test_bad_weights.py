@@ -89,6 +89,7 @@ def test_a_part_that_the_family_has_is_not_left_out_by_luck(state, keys, told):
 
 @pytest.mark.parametrize(("more", "told"), [
     (["norm_pre.weight", "norm_pre.bias"], "has a norm before the blocks"),
+    ([f"blocks.{i}.ls{j}.gamma" for i in range(2) for j in (1, 2)], "has a LayerScale"),
     ([f"blocks.{i}.mlp.norm.{end}" for i in range(2) for end in ("weight", "bias")], "has a norm inside its feed-forw"),
 ])  # fmt: skip
 def test_a_part_that_the_family_has_not_is_another_familys(state, more, told):

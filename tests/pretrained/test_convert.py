@@ -186,6 +186,8 @@ def test_where_nothing_can_be_written_is_told_before_the_weights_are_read(tmp_pa
     ):
         with pytest.raises(UserError, match=told):
             Convert(str(folder), str(tmp_path / out), to=to).run()
+    with pytest.raises(UserError, match="is a folder that is not empty: choose a new name"):
+        Convert(str(folder), str(folder), to="hf").run()
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match="taken could not be written"):
         Convert(str(folder), str(tmp_path / "taken"), to="hf").run()

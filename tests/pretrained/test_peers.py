@@ -106,7 +106,7 @@ def random_like(model: Classifier, encoder) -> Classifier:
     ("eva02_ti14", 0, "hf", "no class for a ViT with rotary positions by row and column"),
     ("siglip_b16", 5, "hf", "it has no head on what attention gives"),
     ("dinov3_s16", 5, "hf", "it has no head on what class gives"),
-    ("naflexvit_b16_gap", 0, "hf", "registers is no there, yes here"),
+    ("naflexvit_b16_gap", 0, "hf", "class_token is yes there, no here"),
     ("vit_s16_rope", 0, "hf", "layer_scale is yes there, no here"),
     ("deit3_s16", 5, "torchvision", "no ViT with LayerScale"),
     ("clip_b16", 5, "torchvision", "with a norm before the blocks, with the activation quick_gelu"),
@@ -154,6 +154,10 @@ def test_a_file_for_images_that_are_not_square_comes_back(tmp_path):
         with pytest.raises(UserError, match=r"Say the size in pixels that they are for: image_size=\(H, W\)"):
             from_public(row, plain)
         the_same(from_public(row, plain, (32, 80)).model, model)
+    smaller = dataclasses.replace(model.config.encoder, patch_size=8)  # beside which its name means patches of 16
+    model = random_model(dataclasses.replace(model.config, encoder=smaller))
+    save_as(exported(model, "timm"), file)
+    the_same(from_public(row, open_source(file)).model, model)
 
 
 def test_a_difference_is_seen_and_its_reason_told():

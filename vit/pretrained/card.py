@@ -43,9 +43,9 @@ OURS = "vitral"
 """What `our_card` reads, among the metadata of a safetensors file that was converted here."""
 COMPUTED = (
     "activation", "eps", "position_resize", "kernel_resize", "rope_base", "rope_places", "rope_offset", "rope_axes",
-    "rope_reference", "rope_bf16",
+    "rope_reference", "rope_bf16", "layer_scale",
 )  # fmt: skip
-"""Fields of EncoderConfig that change what is computed and that no tensor tells."""
+"""Fields of EncoderConfig that no tensor tells, or, LayerScale, that the family of its name may not have."""
 
 
 def our_metadata(config: ClassifierConfig) -> dict[str, str]:
@@ -65,7 +65,7 @@ def our_card(text: str, where: str) -> Card:
         encoder = {key: values["encoder"][key] for key in COMPUTED}
         top = {key: values["top"][key] for key in TOP}
         height, width = map(int, values["image_size"])
-        changed(EncoderConfig(), {key: value for key, value in encoder.items() if key != "rope_reference"})
+        changed(EncoderConfig(), encoder)
         return Card(image_size=(height, width), encoder=encoder, pool=values["pool"], top=top)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{where}: its metadata {OURS!r} are damaged: {error!r}. Convert it again.") from None

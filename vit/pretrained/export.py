@@ -123,6 +123,10 @@ def save_as(found: Exported, out: Path) -> None:
 def save_folder(found: Exported, out: Path, preprocess: Preprocess, classes: Sequence[str] = ()) -> None:
     """Write a folder for Hugging Face's `from_pretrained`: weights, config.json, and how images are prepared. Raises
     UserError where it cannot be written."""
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            f"{out} is a folder that is not empty: choose a new name, so that nothing in it is overwritten."
+        )
     try:
         out.mkdir(exist_ok=True)
         save_file(found.tensors, out / FILES[0], metadata={"format": "pt"})

@@ -16,11 +16,15 @@ Shape = tuple[int, ...]
 
 
 def config_of_file(
-    file: Recognised, config: ClassifierConfig, image_size: tuple[int, int] | None = None
+    file: Recognised,
+    config: ClassifierConfig,
+    known: tuple[int, int] | None = None,
+    wanted: tuple[int, int] | None = None,
 ) -> ClassifierConfig:
     """The config of the model in a file, from the family's `config`. Raises UserError when the sizes differ.
 
-    image_size: (H, W) in pixels that the positions may be for: their number alone tells of squares only.
+    known, wanted: (H, W) in pixels that the positions are for, as is said beside the file, or may be for: their number
+    alone tells of squares only.
     """
     layout, source, inside = file.layout, file.source, file.inside
     rows: dict[str, tuple[int, list[str]]] = {}
@@ -51,7 +55,7 @@ def config_of_file(
         e,
         patch_size=patch,
         in_chans=chans,
-        image_size=tuple(side // e.patch_size * patch for side in e.image_size),
+        image_size=_pixels(known or tuple(side // e.patch_size * patch for side in e.image_size), patch),
         patch_bias=shape("encoder.patch_embed.proj.bias") is not None,
         patch_norm=shape("encoder.patch_norm.weight") is not None,
         class_token=shape("encoder.cls_token") is not None,
@@ -72,7 +76,7 @@ def config_of_file(
     )
     pool_norm = shape("pool_norm.weight") is not None
     _same_family(encoder, e, pool_norm, config.pool_norm, source)
-    other = None if image_size is None else (image_size[0] // patch, image_size[1] // patch)
+    other = None if wanted is None else (wanted[0] // patch, wanted[1] // patch)
     if position:
         size, placed = _grid(position[-2], encoder.grid, other, encoder.prefix, source)
         encoder = replace(encoder, image_size=(size[0] * patch, size[1] * patch), prefix_positions=placed)
@@ -106,8 +110,6 @@ PARTS = {
     "feed_forward_norm": "norm inside its feed-forward layers",
     "layer_scale": "LayerScale",
 }
-ADDED = ("layer_scale", "distill_token")
-"""Parts that a file may have beyond its family's: nothing else is computed differently for them."""
 
 
 def _same_family(
@@ -118,7 +120,8 @@ def _same_family(
     has["norm"] = found.final_norm or pool_norm
     should["norm"] = family.final_norm or family_pool_norm
     lost = [PARTS.get(key, "last norm") for key in has if should[key] and not has[key]]
-    more = [PARTS[key] for key in PARTS if has[key] and not should[key] and key not in ADDED]
+    # A distillation token is seen by the others, and that is all that it changes where it has no head.
+    more = [PARTS[key] for key in PARTS if has[key] and not should[key] and key != "distill_token"]
     told = [f"{what} {', '.join(parts)}" for what, parts in (("has no", lost), ("has a", more)) if parts]
     if told:
         raise UserError(
@@ -153,6 +156,12 @@ def _depth(layout: Layout, inside: set[str]) -> int:
     while any(theirs.replace("#", str(depth)).replace(".*", ".weight") in inside for _, theirs in pairs):
         depth += 1
     return depth
+
+
+def _pixels(size: tuple[int, ...], patch: int) -> tuple[int, int]:
+    """The whole patches of (H, W) pixels: Hugging Face's SigLIP of 384 pixels has 27 patches of 14."""
+    height, width = size
+    return height // patch * patch, width // patch * patch
 
 
 def _patch(kernel: Shape, patch: int) -> tuple[int, int]:

@@ -62,6 +62,7 @@ ROPE_VIT = {"rope": True, "rope_places": "grid", "rope_axes": "xy", "positions":
 CLS = {"prefix_positions": 1}
 CLIP_TOWER = {"pre_norm": True, "patch_bias": False, "eps": 1e-5, **CLS}
 NO_CLS = {"class_token": False}
+NAFLEX = {**NO_CLS, "layer_scale": 1e-5}
 AIM = {"norm": "rmsnorm", "eps": 1e-5, "patch_norm": True, "qkv_bias": False, "bias": False, "feed_forward": "swiglu"}
 DINOV3 = {
     "rope": True, "positions": "none", "registers": 4, "qkv_bias": "qv", "layer_scale": 1e-5, "eps": 1e-5,
@@ -121,15 +122,15 @@ FAMILIES = {
         {"pool": "attention"}, crop=1.0,
     ),
     "naflexvit": Family(
-        (T.TIMM_NAFLEX, T.TIMM), HALF, "Apache-2.0", {**NO_CLS, "final_norm": False},
+        (T.TIMM_NAFLEX, T.TIMM), HALF, "Apache-2.0", {**NAFLEX, "final_norm": False},
         {"pool": "mean", "pool_norm": True}, crop=1.0,
     ),
     "naflexvit_par": Family(
-        (T.TIMM_NAFLEX, T.TIMM), HALF, "Apache-2.0", {**NO_CLS, "position_resize": "aspect", "final_norm": False},
+        (T.TIMM_NAFLEX, T.TIMM), HALF, "Apache-2.0", {**NAFLEX, "position_resize": "aspect", "final_norm": False},
         {"pool": "mean", "pool_norm": True}, crop=1.0,
     ),
     "naflexvit_map": Family(
-        (T.TIMM_NAFLEX, T.TIMM), HALF, "Apache-2.0", NO_CLS, {"pool": "attention", "pool_prefix": False}, crop=1.0,
+        (T.TIMM_NAFLEX, T.TIMM), HALF, "Apache-2.0", NAFLEX, {"pool": "attention", "pool_prefix": False}, crop=1.0,
     ),
     "eva02": Family(
         (T.TIMM_EVA_PACKED, T.TIMM_EVA_SPLIT, T.EVA02), OPENAI, "MIT", {**EVA_ROPE, "final_norm": False},

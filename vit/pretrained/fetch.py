@@ -102,7 +102,7 @@ def _downloader(repo: str) -> Downloader:
     def download(file: str) -> Path | Exception | None:
         nonlocal unreachable
         try:
-            return Path(hf_hub_download(repo, file, local_files_only=unreachable))
+            return Path(hf_hub_download(repo, file, **({"local_files_only": True} if unreachable else {})))
         except GatedRepoError:  # before its base class
             raise UserError(
                 f"hf:{repo} is given out to those who have accepted its terms: do so at https://huggingface.co/{repo}, "

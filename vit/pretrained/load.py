@@ -91,17 +91,14 @@ def from_public(row: Model, source: Source, image_size: int | tuple[int, int] | 
     tell."""
     card = source.card
     file = recognise(row, unstack(source))
-    family = in_layout(row, file.layout)
+    family = as_written(in_layout(row, file.layout), card)
     file = file if family.head_bias else _without_zeros(file)
     if card.size is not None and card.size.heads != family.encoder.heads:
         raise UserError(
             f"{source.name}: {card.size.heads} heads, says its config.json; {row.name} has {family.encoder.heads}."
         )
-    if card.image_size is not None:
-        size = tuple(side // row.patch * row.patch for side in card.image_size)
-        family = replace(family, encoder=replace(family.encoder, image_size=size))  # pyright: ignore
     wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
-    config = as_written(config_of_file(file, family, wanted), card)
+    config = as_written(config_of_file(file, family, card.image_size, wanted), card)
     model = bare(lambda: Classifier(config))
     places = slots(model)
     fill(places, read(file, config, {slot.name: slot.shape for slot in places}))

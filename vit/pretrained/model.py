@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vit.config import ClassifierConfig, EncoderConfig, Size, changed
+from vit.config import ClassifierConfig, EncoderConfig, Size
 from vit.image import Preprocess
 from vit.pretrained.families import FAMILIES
 
@@ -48,7 +48,7 @@ class Model:
     def config(self) -> ClassifierConfig:
         family = FAMILIES[self.family]
         base = EncoderConfig(*self.size, patch_size=self.patch, image_size=(self.image_size, self.image_size))
-        encoder = changed(base, {**family.encoder, **self.fields})
+        encoder = replace(base, **{**family.encoder, **self.fields})
         if family.own_reference:
             encoder = replace(encoder, rope_reference=encoder.grid)
         return ClassifierConfig(encoder, num_classes=0, **{**family.classifier, **self.top})
