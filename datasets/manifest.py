@@ -47,7 +47,7 @@ class _Table:
     multilabel: bool
 
     def place(self, row: int) -> str:
-        return place(self.files[self.file[row]], self.line[row])
+        return place(self.files[int(self.file[row])], int(self.line[row]))
 
     def owners(self) -> np.ndarray:
         """int64 [m]: the row of each label."""
@@ -109,8 +109,17 @@ def _read(files: Mapping[str, str]) -> _Table:
         told = ", ".join(f"{path} has {'labels' if many else 'label'}" for path, many in kinds.items())
         raise UserError(f"{told}: the same column in every file, please.")
     names = NameTable(np.frombuffer(bytes(blob), np.uint8), _array(ends))
-    arrays = (_array(values) for values in (file_of, line, part, labels, label_ends))
-    return _Table(tuple(files.values()), names, *arrays, list(codes), next(iter(kinds.values())))
+    return _Table(
+        tuple(files.values()),
+        names,
+        file=_array(file_of),
+        line=_array(line),
+        part=_array(part),
+        labels=_array(labels),
+        ends=_array(label_ends),
+        words=list(codes),
+        multilabel=next(iter(kinds.values())),
+    )
 
 
 def _array(values: array[int]) -> np.ndarray:
@@ -160,7 +169,9 @@ def _occurring_classes(table: _Table) -> list[str]:
         negative = [code for code, word in enumerate(table.words) if word.startswith("-")]
         first = int(np.flatnonzero(np.isin(table.labels, negative))[0])
         word = table.words[table.labels[first]]
-        raise UserError(f"{table.place(table.owners()[first])}: the label {word} is negative; allowed are 0 and above.")
+        raise UserError(
+            f"{table.place(int(table.owners()[first]))}: the label {word} is negative; allowed are 0 and above."
+        )
     return classes
 
 
@@ -175,7 +186,7 @@ def _targets(table: _Table, classes: Sequence[str], stated: bool) -> np.ndarray:
     wrong = np.flatnonzero(numbers[table.labels] < 0)
     if len(wrong):
         label = table.words[table.labels[wrong[0]]]
-        where = f"{table.place(table.owners()[wrong[0]])}: the label {label}"
+        where = f"{table.place(int(table.owners()[wrong[0]]))}: the label {label}"
         if re.fullmatch(r"-?\d+", label):
             raise UserError(f"{where} is outside the allowed range 0..{len(classes) - 1} of classes.txt.")
         raise UserError(f"{where} is not in classes.txt.{nearest(label, classes)}")

@@ -237,7 +237,7 @@ def _write(folder: str, entries: dict[str, tuple[list[int], ShardIndex]]) -> Non
             with tempfile.NamedTemporaryFile(dir=place.parent, prefix=place.name, suffix=".tmp", delete=False) as file:
                 try:
                     os.chmod(file.name, 0o644)
-                    np.savez(file, **arrays)
+                    np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
                     file.flush()
                     os.fsync(file.fileno())
                     os.replace(file.name, place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import signal
@@ -94,7 +95,11 @@ def _watched(loader: DataLoader[Any], at: Any, reader: Any) -> Iterator[Any]:
     global _torchs
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = (signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL) if main else None
+    # Garbage collection writes to every object it looks at, and so makes a copy of its page in each worker; what is
+    # there before the fork is left alone in them.
+    gc.freeze()
     iterator = iter(loader)
+    gc.unfreeze()
     processes = list(getattr(iterator, "_workers", ()))
     _processes.update(processes)
     if main and signal.getsignal(signal.SIGCHLD) != before:  # torch sets it with the first loader of a process alone
