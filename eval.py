@@ -37,8 +37,10 @@ class Evaluate:
     """A checkpoint folder, or a run folder of train.py (its best checkpoint); with --knn also public weights (a file,
     timm:NAME, hf:OWNER/REPO)."""
     data: str | None = None
-    """Class folders, a .csv manifest or "digits"; for a detector COCO annotations or "scenes". By default what the
-    checkpoint was trained on."""
+    """What train.py takes as --data: class folders, a manifest, shards, hf:OWNER/NAME, digits, ...; for a detector
+    annotations of boxes, or scenes. By default what the checkpoint was trained on."""
+    format: Literal["folder", "manifest", "coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
+    """What --data is, where the folder could be several; recognised from what lies in it if left out."""
     split: Literal["train", "val", "test"] | None = None
     """test if left out, or val where the data has no test split."""
     json: Path | None = None
@@ -89,7 +91,7 @@ def main(args: Evaluate) -> None:
     config = load_config(find_checkpoint(args.checkpoint))
     if config["task"] == "detection":
         return detection(args, config)
-    data = reopen(config.get("data"), args.data)
+    data = reopen(config.get("data"), args.data, format=args.format)
     for note in data.notes:
         print(note, file=sys.stderr)
     split = args.split or ("val" if "val" in data.splits() and "test" not in data.splits() else "test")
@@ -140,7 +142,7 @@ def neighbors_alone(args: Evaluate) -> None:
             f"{args.checkpoint} has no head for the classes of your data. Its features can be judged by nearest "
             "neighbors: with --data and --knn 20, without --tta, --tile and --nms. python train.py probe trains a head."
         )
-    data = open_data(args.data)
+    data = open_data(args.data, format=args.format)
     split = args.split or ("test" if data.test else "val")
     require_splits(data, split, knn=True)
     encoder, notes = open_encoder(args.checkpoint, model=args.model, image_size=args.image_size, device=args.device)
@@ -188,7 +190,7 @@ def detection(args: Evaluate, config: dict[str, Any]) -> None:
     scan = Scan(
         tile=args.tile, overlap=args.overlap, tta=args.tta, flip=flips(args, config) if args.tta else None, nms=args.nms
     )
-    data = reopen_detection(config.get("data"), args.data)
+    data = reopen_detection(config.get("data"), args.data, format=args.format)
     for note in data.notes:
         print(note, file=sys.stderr)
     split = args.split or next((name for name in ("test", "val") if name in data.splits()), "test")

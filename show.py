@@ -18,10 +18,12 @@ from PIL import Image, ImageDraw
 
 import train
 import train_detector
+from train_parts import build_pipeline, feed
 from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.draw import Mark, color_of, draw_boxes, font_of
 from vit.errors import UserError
-from vit.recipes import Facts, Recipe, settle
+from vit.recipes import Recipe
+from vit.settle import Facts, settle
 
 CELL, GAP, LINE = 320, 8, 20
 """In pixels: the square that each image has, what lies between two, and the height of the text below."""
@@ -87,9 +89,9 @@ def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def recipe_for(data: str) -> str:
     """The recipe of train.py that is for such data."""
-    from datasets.open_detection import has_annotations
+    from datasets.open_any import has_boxes
 
-    return data if data in ("digits", "scenes") else "detect" if has_annotations(data) else "folder"
+    return data if data in ("digits", "scenes") else "detect" if has_boxes(data) else "folder"
 
 
 def drawn(recipe: Recipe | DetectionRecipe, options: Show) -> tuple[Image.Image, str]:
@@ -113,15 +115,15 @@ def classification(recipe: Recipe, epoch: int) -> tuple[Any, Iterator[Seen], int
     from vit import build
 
     assert recipe.data is not None
-    data = open_data(recipe.data, seed=recipe.seed)
+    data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
     settled, chosen = settle(recipe, facts)
     _, preprocess, _ = build.build_model(settled, data.classes, facts)
     train.tell(*chosen)
-    pipeline = train.build_pipeline(settled, facts, preprocess)
-    steps = len(train.feed(settled, data, pipeline, preprocess)) // settled.epochs
-    batches = train.feed(settled, data, pipeline, preprocess, start=(epoch - 1) * steps)
-
+    pipeline, notes = build_pipeline(settled, facts, preprocess)
+    train.tell(*notes)
+    steps = len(feed(settled, data, pipeline, preprocess)) // settled.epochs
+    batches = feed(settled, data, pipeline, preprocess, start=(epoch - 1) * steps)
     mixed = settled.mixup > 0 or settled.cutmix > 0
 
     def seen() -> Iterator[Seen]:
@@ -150,7 +152,7 @@ def detection(recipe: DetectionRecipe, epoch: int) -> tuple[Any, Iterator[Seen],
     from vit.boxes import to_xyxy
 
     assert recipe.data is not None
-    data = open_detection(recipe.data, seed=recipe.seed)
+    data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
     begun = detection_build.begin_detector(recipe)
     settled, chosen = settle_detection(

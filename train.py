@@ -5,15 +5,17 @@ python train.py folder --data photos                   from scratch on class fol
 python train.py finetune --data photos --weights RUN   from a checkpoint, with a new head
 python train.py probe --data photos --weights RUN      the head only, on features computed once
 python train.py scenes                                 detection of digits in composed scenes
-python train.py detect --data DIR [--weights SRC]      detection on COCO annotations of your own
+python train.py detect --data DIR [--weights SRC]      detection on annotations of your own: COCO, YOLO, VOC, CSV
 python train.py RECIPE --help                          every option
 """
 
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,69 +25,70 @@ import tyro
 from vit.command import run
 from vit.detection_recipes import DETECTION_RECIPES, DetectionRecipe
 from vit.errors import UserError, nearest, shown
-from vit.recipes import RECIPES, Facts, Recipe, settle
+from vit.recipes import RECIPES, Recipe
+from vit.settle import Facts, settle
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from datasets import Data, Features, ImageSet, Pipeline
+    from datasets import Data, Features, ImageSet
     from datasets.loader import Loader
-    from vit.image import Preprocess
-    from vit.recipes import Settled
+    from vit.settle import Settled
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
     from datasets import FeatureBatches, eval_loader, open_data, survey
+    from datasets.quick_check import advice
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
-        raise UserError("say what to train on: --data DIR (class folders), a .csv manifest, or digits.")
-    data = open_data(recipe.data, seed=recipe.seed)
+        raise UserError(
+            "say what to train on: --data DIR (class folders), a manifest, shards, hf:OWNER/NAME or digits."
+        )
+    data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
-    recipe, chosen = settle(recipe, facts)
-    tell(*data.notes, *chosen)
+    asked = recipe
+    recipe, chosen = settle(asked, facts)
+    tell(*data.notes, *advice(data), *chosen)
 
-    import torch
-
-    from vit import build
+    from train_parts import assemble, shortened
+    from vit.build import checkpoint_config
     from vit.checkpoint import load_model, save_checkpoint
     from vit.cost import count_parameters
     from vit.engine import fit
     from vit.lora import merged
     from vit.optim import Ema
     from vit.predict import pick_device
-    from vit.probe import HeadOnly, pooled, trains_head_only
+    from vit.probe import HeadOnly, pooled
     from vit.runlog import RunLog
-    from vit.runs import open_run, write_recipe
+    from vit.runs import bad_files_listed, open_run, write_recipe
     from vit.statistics import IMAGES, batch_norms
 
-    folder, resume = open_run(recipe)
     device = pick_device(recipe.device)
-    torch.manual_seed(recipe.seed)
-    model, preprocess, notes = build.build_model(recipe, data.classes, facts)
-    model.to(device)
-    tell(*notes)
-    counts = torch.from_numpy(data.train.counts())
-    task = build.build_task(recipe, model, data.classes, counts, data.multilabel)
-    optimizers = build.build_optimizers(recipe, model, head_first=recipe.head_epochs is not None)
-    pipeline = build_pipeline(recipe, facts, preprocess)
+    if asked.minutes is not None:
+        recipe = shortened(asked, recipe, data, facts, device)
+    folder, resume = open_run(recipe)
     start = resume["progress"]["step"] if resume else 0
-    batches = feed(recipe, data, pipeline, preprocess, start=start, device=device)
-    loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
-    # An encoder that never changes gives the same of an image that never changes.
-    frozen, random = trains_head_only(model), pipeline.random or recipe.mixup > 0 or recipe.cutmix > 0
-    once = frozen and not random
-    if frozen and random:
-        tell("training images change at random, so that they go through the frozen encoder in every epoch")
+    model, preprocess, notes, task, optimizers, pipeline, batches, loop, once, cache = assemble(
+        recipe, data, facts, device, start, cached=not recipe.dry_run
+    )
+    tell(*notes)
     if recipe.dry_run:
         images = sum(len(split) for split in data.splits().values())
-        return dry_run(task, batches, optimizers, loop, math.ceil(images / recipe.batch_size) if once else loop.steps)
+        steps = math.ceil(images / recipe.batch_size) if once else loop.steps
+        return dry_run(task, batches, optimizers, loop, steps)
 
     def in_order(images: ImageSet, *, strict: bool = False) -> Loader:
         return eval_loader(
-            images, preprocess, batch_size=at_once(device), workers=recipe.workers, device=device, strict=strict
+            images,
+            preprocess,
+            batch_size=at_once(device),
+            workers=recipe.workers,
+            cache=cache if images is data.val else None,  # the others are seen once
+            device=device,
+            strict=strict,
         )
 
     def validation() -> Iterable[Any]:
@@ -94,7 +97,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
 
     some = data.train.thinned(IMAGES)
 
-    config = build.checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
+    config = checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
 
     def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
         # A head that is trained on features comes alone.
@@ -107,14 +110,17 @@ def train(recipe: Recipe) -> dict[str, Any]:
         if resume is not None:  # the encoder of this run, whatever --weights holds by now
             model.load_state_dict(load_model(folder)[0].state_dict())
         encode = pooled(model, loop.amp)
-        features["train"] = features_of(in_order(data.train, strict=True), encode)
+        loader = in_order(data.train, strict=True)
+        with bad_files_listed(folder, loader):
+            features["train"] = features_of(loader, encode)
         if data.val is not None:
             features["val"] = features_of(in_order(data.val), encode)
         batches, task.model = FeatureBatches(batches, features["train"]), HeadOnly(model)
     if recipe.compile:
         model.compile()
     ema = Ema(task.model, recipe.ema) if recipe.ema else None
-    with RunLog(folder, steps=loop.steps, start=start) as log:
+    listed = nullcontext() if once else bad_files_listed(folder, batches)
+    with RunLog(folder, steps=loop.steps, start=start) as log, listed:
         log.say(f"{recipe.model or recipe.weights}: {count_parameters(model)} -> {folder}")
         fit(
             task,
@@ -129,34 +135,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
             plain=(lambda: in_order(some)) if batch_norms(model) else None,
         )
     # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
-    return report(folder, data, recipe, batches.bad, features if loop.amp is None else {})
-
-
-def feed(
-    recipe: Settled,
-    data: Data,
-    pipeline: Pipeline,
-    preprocess: Preprocess,
-    *,
-    start: int = 0,
-    device: torch.device | str = "cpu",
-) -> Loader:
-    """The training batches from step `start` on."""
-    from datasets import Mix, train_loader
-
-    return train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        start_step=start,
-        workers=recipe.workers,
-        balanced=recipe.balanced,
-        mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
-        device=device,
-    )
+    return report(folder, data, recipe, features if loop.amp is None else {})
 
 
 def features_of(loader: Loader, encode: Callable[[Tensor], Tensor]) -> Features:
@@ -175,23 +154,7 @@ def at_once(device: torch.device) -> int:
     return 64 if device.type == "cpu" else 256
 
 
-def build_pipeline(recipe: Settled, facts: Facts, preprocess: Preprocess) -> Pipeline:
-    """The augmentation of the recipe, for this model's input size."""
-    from datasets import Pipeline, named_augment
-
-    augment = named_augment(recipe.augment)
-    if recipe.flip == "no" or (recipe.flip == "auto" and facts.gray):
-        if augment.flip:
-            tell("images are not mirrored, since none has color (--flip yes mirrors them)")
-        augment = replace(augment, flip=0.0)
-    elif recipe.flip == "yes":
-        augment = replace(augment, flip=0.5)
-    return Pipeline(replace(augment, erase=recipe.erase or augment.erase), preprocess)
-
-
-def report(
-    folder: Path, data: Data, recipe: Settled, bad: Sequence[tuple[str, str]], features: Mapping[str, Features]
-) -> dict[str, Any]:
+def report(folder: Path, data: Data, recipe: Settled, features: Mapping[str, Features]) -> dict[str, Any]:
     """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
 
     The temperature is fitted on validation and kept in the checkpoint, so that predictions come calibrated. `features`
@@ -202,7 +165,6 @@ def report(
     from vit.evaluate import collect, summarise, temperature_of
     from vit.predict import Predictor
     from vit.report import print_report, write_curves, write_report
-    from vit.runs import write_bad_files
 
     best = find_checkpoint(folder)
     predictor = Predictor(*load_model(best), device=recipe.device)
@@ -229,10 +191,8 @@ def report(
     write_report(folder, result, outputs, data.classes, image=images.image, name=images.name)
     write_curves(folder)
     print_report(result)
-    if bad:
-        write_bad_files(folder / "bad_files.csv", bad)
-        tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
-    tell(f"everything is in {folder}: python eval.py {folder}, vitral predict {folder} IMAGE")
+    place = shlex.quote(str(folder))
+    tell(f"everything is in {place}: python eval.py {place}, vitral predict {place} IMAGE")
     return result
 
 
@@ -268,13 +228,20 @@ def parse(arguments: Sequence[str]) -> Recipe | DetectionRecipe:
         arguments = ["digits", *arguments]
     recipes: dict[str, tuple[str, Any]] = {**RECIPES, **DETECTION_RECIPES}
     if arguments[0] not in (*recipes, "-h", "--help"):
-        raise UserError(
-            f"there is no recipe {arguments[0]!r}.{nearest(arguments[0], recipes)} Recipes: {shown(list(recipes))}."
-        )
+        meant = nearest(arguments[0], recipes)
+        if Path(arguments[0]).exists():
+            meant = f" Data goes behind --data: folder --data {shlex.quote(arguments[0])}."
+        raise UserError(f"there is no recipe {arguments[0]!r}.{meant} Recipes: {shown(list(recipes))}.")
+    if arguments[1:] and not arguments[1].startswith("-"):
+        raise UserError(f"{arguments[1]!r} has no option before it. Is it the data? --data {shlex.quote(arguments[1])}")
     return tyro.extras.overridable_config_cli(
-        recipes,
+        {
+            name: (f"{told} What is None is chosen from the data." if name in arguments else told, recipe)
+            for name, (told, recipe) in recipes.items()
+        },
         prog="train.py",
-        description=__doc__,
+        description="Train an image classifier or an object detector. Without a recipe it is digits; "
+        "`train.py RECIPE --help` lists every option.",
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )

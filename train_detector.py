@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.errors import UserError
-from vit.recipes import Facts
+from vit.settle import Facts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,11 +32,12 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from datasets import survey
     from datasets.box_loader import box_eval_loader
     from datasets.open_detection import open_detection
+    from datasets.quick_check import advice
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
-        raise UserError("say what to train on: --data DIR (COCO annotations), or scenes.")
-    data = open_detection(recipe.data, seed=recipe.seed)
+        raise UserError("say what to train on: --data DIR (COCO, YOLO, Pascal VOC, CSV, ...), or scenes.")
+    data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
 
     import torch
@@ -48,7 +50,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from vit.predictor import pick_device
     from vit.previews import Previews, spread
     from vit.runlog import RunLog
-    from vit.runs import open_run, write_recipe
+    from vit.runs import bad_files_listed, open_run, write_recipe
     from vit.statistics import IMAGES, batch_norms
 
     begun = detection_build.begin_detector(recipe)
@@ -56,7 +58,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     recipe, chosen = settle_detection(recipe, facts, begun.config.divisor, known)
     torch.manual_seed(recipe.seed)
     model, notes = detection_build.build_detector(recipe, begun, data.classes)
-    tell(*data.notes, *chosen, *notes, *crowded(data, model.config.queries))
+    tell(*data.notes, *advice(data), *chosen, *notes, *crowded(data, model.config.queries))
     folder, resume = open_run(recipe)
     device = pick_device(recipe.device)
     model.to(device)
@@ -93,7 +95,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     if recipe.compile:
         model.compile()
     ema = Ema(model, recipe.ema) if recipe.ema else None
-    with RunLog(folder, steps=loop.steps, start=start) as log:
+    with RunLog(folder, steps=loop.steps, start=start) as log, bad_files_listed(folder, batches):
         log.say(f"{begun.name}: {count_parameters(model)} -> {folder}")
         fit(
             task,
@@ -108,7 +110,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
             watch=previews.draw if previews is not None else None,
             plain=plain if batch_norms(model) else None,
         )
-    return report(folder, data, recipe, batches.bad)
+    return report(folder, data, recipe)
 
 
 def feed(
@@ -183,7 +185,7 @@ def crowded(data: DetectionData, queries: int) -> list[str]:
     ]
 
 
-def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any) -> dict[str, Any]:
+def report(folder: Path, data: DetectionData, recipe: SettledDetection) -> dict[str, Any]:
     """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
 
     The score thresholds are chosen on validation and kept in the checkpoint, so that prediction uses them.
@@ -194,7 +196,6 @@ def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any
     from vit.detector.start import load_detector
     from vit.predictor import pick_device
     from vit.report import write_curves
-    from vit.runs import write_bad_files
     from vit.scan import Scan
 
     best, splits = find_checkpoint(folder), data.splits()
@@ -205,10 +206,8 @@ def report(folder: Path, data: DetectionData, recipe: SettledDetection, bad: Any
     split = next(name for name in ("test", "val", "train") if name in splits)
     result = evaluate_detector(best, data, split, device=recipe.device, workers=recipe.workers, out=folder)
     write_curves(folder)
-    if bad:
-        write_bad_files(folder / "bad_files.csv", bad)
-        tell(f"{len(bad)} training images could not be read and were left out: {folder / 'bad_files.csv'}")
-    tell(f"everything is in {folder}: python eval.py {folder}, vitral predict {folder} IMAGE --out DIR")
+    place = shlex.quote(str(folder))
+    tell(f"everything is in {place}: python eval.py {place}, vitral predict {place} IMAGE --out DIR")
     return result
 
 

@@ -12,7 +12,12 @@ NAMES = {
     "digits": "time to 98 % on the bundled digits: ours against timm's VisionTransformer, epoch by epoch in turn",
     "small_data": "from scratch on 350, 1,000 and 3,500 images: ours, timm's VisionTransformer and a small CNN",
     "data": "decoding and augmenting JPEGs: ours against timm's create_loader and torchvision's v2 transforms",
+    "index": "a folder of a million images: time and memory of its index, memory over three epochs with four workers",
+    "cache": "--cache ram and disk against decoding every time: images per second, and what it does to the pixels",
+    "shards": "tar shards against single files: a first, cold epoch and a second",
     "transfer": "public weights against training from scratch: probe, k-NN and fine-tuning on two sets of digits",
+    "detection": "ours, transformers' LW-DETR and DEIMv2, torchvision's Faster R-CNN: equal images, then equal time",
+    "photographs": "public weights under a detector's head against training from scratch, on tiles of real pictures",
 }
 
 

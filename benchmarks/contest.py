@@ -19,7 +19,8 @@ from vit.evaluate import collect
 
 @dataclass
 class Contestant:
-    """A model under training. `seconds` counts training only: data, forward, backward, optimizer."""
+    """A model under training. `seconds` counts data, forward, backward, optimizer, and what makes the weights that are
+    judged; not the judging."""
 
     name: str
     model: nn.Module
@@ -47,7 +48,10 @@ class Contestant:
         """Test top-1 of the weights as they are now; also noted in `curve`."""
         own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         if self.weights is not None:
-            self.model.load_state_dict(self.weights())
+            begun = time.perf_counter()
+            weights = self.weights()
+            self.seconds += time.perf_counter() - begun
+            self.model.load_state_dict(weights)
         self.model.eval()
         outputs = collect(self.model, self.test())
         assert outputs is not None

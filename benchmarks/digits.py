@@ -20,7 +20,9 @@ from datasets import Data, Mix, Pipeline, eval_loader, named_augment, open_data,
 from vit import build
 from vit.engine import train_step
 from vit.optim import Ema, set_lr, warmup_cosine
-from vit.recipes import RECIPES, Facts, settle
+from vit.recipes import RECIPES
+from vit.settle import Facts, settle
+from vit.statistics import IMAGES, with_statistics
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,12 @@ def ours(data: Data, seed: int) -> Contestant:
     def test_batches() -> Any:
         return eval_loader(test, preprocess, batch_size=256)
 
-    return Contestant(
-        "ours", model, iter(batches), step, loop.steps_per_epoch, recipe.epochs, test_batches, lambda: ema.state
-    )
+    some = data.train.thinned(IMAGES)
+
+    def weights() -> dict[str, torch.Tensor]:
+        return with_statistics(model, ema.state, eval_loader(some, preprocess, batch_size=64))
+
+    return Contestant("ours", model, iter(batches), step, loop.steps_per_epoch, recipe.epochs, test_batches, weights)
 
 
 def main(arguments: list[str]) -> None:

@@ -24,7 +24,8 @@ from benchmarks.contest import write
 from benchmarks.peers import contestant, small_cnn, timm_vit
 from datasets import Data, open_data
 from train import train
-from vit.recipes import RECIPES, epochs_for
+from vit.recipes import RECIPES
+from vit.settle import epochs_for
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from torch.utils.data import Dataset, Sampler
 from datasets.box_transforms import Augmented, BoxPipeline, placed
 from datasets.boxset import BoxSet
 from datasets.canvas import VISIBLE
-from datasets.loader import BAD_SHARE, Bad, run_reader
+from datasets.loader import BAD_SHARE, Bad
 from datasets.multiscale import MultiScale
 from datasets.sampling import Draw, TrainBatches, derive_seed
+from datasets.workers import reading, require_room, run_reader
 from vit.errors import UserError, shown
 from vit.image import Preprocess
 
@@ -84,6 +85,7 @@ class _Reader(Dataset[_Shipped]):
 
         def read(draw: Draw) -> None:
             nonlocal dropped
+            reading(draw.index)
             try:
                 if pipeline is None:
                     values, target = self._evaluated(draw)
@@ -170,6 +172,11 @@ class BoxLoader:
         self._workers, self._device, self._bad_limit = workers, device, bad_limit
         self._bad_indices: set[int] = set()
         self._epoch_steps, self._tell = epoch_steps, tell
+        if isinstance(batches, _Steps):
+            at_once = batches.batches.batch_size
+        else:
+            at_once = max((len(step.draws) for step in batches), default=0)
+        require_room(workers, at_once, reader.preprocess.size)
 
     def __len__(self) -> int:
         return len(self._batches)

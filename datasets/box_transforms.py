@@ -19,7 +19,7 @@ from datasets.canvas import Canvas, Fit, Source, inside, scaled, visible, whole
 from datasets.crop import TRIES
 from datasets.sampling import derive_seed
 from datasets.transforms import color_factors, pixel_operations
-from datasets.window import cut
+from datasets.window import whole_cut
 from vit.errors import UserError, nearest
 from vit.image import Preprocess
 
@@ -128,9 +128,8 @@ class BoxPipeline:
         return self._others[size, mixes]
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray, seed: int, crowd: np.ndarray | None = None) -> Augmented:
-        size = (image.shape[0], image.shape[1])
         crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
-        source = Source(0, boxes, crowd, lambda choose: cut(image, choose(size), size))
+        source = Source(0, boxes, crowd, partial(whole_cut, image))
         return self.at(self.preprocess.size, mixes=False)._made(source, None, seed)
 
     def read(self, images: BoxSet, i: int, seed: int) -> Augmented:

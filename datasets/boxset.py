@@ -10,6 +10,7 @@ import numpy as np
 
 from datasets.imageset import FileSet, ImageSet
 from datasets.names import NameTable
+from datasets.rows import RowSet, Store
 from datasets.window import Choose, View, Window
 from vit.errors import UserError, nearest, shown
 
@@ -45,20 +46,16 @@ class BoxSet(Protocol):
     def relabel(self, classes: Sequence[str]) -> None: ...
 
 
-class BoxFiles(FileSet):
-    """Image files with boxes, all in flat arrays: image i owns the rows ends[i - 1]..ends[i]."""
+class Boxed(ImageSet):
+    """What sets of images with boxes have in common. The boxes are in flat arrays: image i owns the rows
+    ends[i - 1]..ends[i]. ids: int64 [n], the images' own; sizes: int64 [n, 2], (H, W) as the annotations say."""
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        root: str,
-        names: NameTable,
-        ends: np.ndarray,
-        rows: Annotation,
-        ids: np.ndarray,
-        sizes: np.ndarray,
-    ) -> None:
-        super().__init__(classes, np.diff(ends, prepend=0), root, names)
+    ends: np.ndarray
+    rows: Annotation
+    ids: np.ndarray
+    sizes: np.ndarray
+
+    def annotate(self, ends: np.ndarray, rows: Annotation, ids: np.ndarray, sizes: np.ndarray) -> None:
         self.ends, self.rows, self.ids, self.sizes = ends, rows, ids, sizes
 
     def annotation(self, i: int) -> Annotation:
@@ -69,20 +66,20 @@ class BoxFiles(FileSet):
         return int(self.ids[i])
 
     def read(self, i: int) -> np.ndarray:
-        image = super().read(i)
+        image = super().read(i)  # pyright: ignore[reportAbstractUsage]  # of the set that has the files
         height, width = self.sizes[i].tolist()
         if image.shape[:2] != (height, width):
             raise UserError(wrong_size(self.name(i), image.shape[:2], (height, width)))
         return image
 
-    def view(self, i: int, choose: Choose) -> View:
+    def read_part(self, i: int, choose: Choose) -> View:
         def checked(size: tuple[int, int]) -> Window:
             height, width = self.sizes[i].tolist()
             if size != (height, width):
                 raise UserError(wrong_size(self.name(i), size, (height, width)))
             return choose(size)
 
-        return super().view(i, checked)
+        return super().read_part(i, checked)
 
     def counts(self) -> np.ndarray:
         """Boxes per class, without crowds: int64 [K]."""
@@ -98,21 +95,68 @@ class BoxFiles(FileSet):
         """Boxes of each image, without crowds: int64 [n]."""
         return np.bincount(self.labelled()[0], minlength=len(self))
 
-    def select(self, indices: np.ndarray) -> BoxFiles:
-        parts = [self.annotation(i) for i in indices.tolist()]
-        columns = [np.concatenate(column) if parts else whole[:0] for column, whole in zip(
-            zip(*parts, strict=True) if parts else self.rows, self.rows, strict=True
-        )]  # fmt: skip
-        ends = np.cumsum([len(part.labels) for part in parts], dtype=np.int64)
-        names = self.names.select(indices)
-        return BoxFiles(
-            self.classes, self.root, names, ends, Annotation(*columns), self.ids[indices], self.sizes[indices]
-        )
+    def rarest(self) -> np.ndarray:
+        """Of the classes in each image the one that fewest images have, -1 where there is none: int64 [n]."""
+        pairs = np.unique(np.stack(self.labelled()), axis=1)
+        images = np.bincount(pairs[1], minlength=len(self.classes))
+        order = np.lexsort((images[pairs[1]], pairs[0]))
+        owners, first = np.unique(pairs[0, order], return_index=True)
+        found = np.full(len(self), -1, np.int64)
+        found[owners] = pairs[1, order[first]]
+        return found
+
+    def chosen(self, indices: np.ndarray) -> tuple[np.ndarray, Annotation, np.ndarray, np.ndarray]:
+        """Ends, rows, ids and sizes of these images, in this order."""
+        counts = np.diff(self.ends, prepend=0)[indices]
+        ends = np.cumsum(counts)
+        # Row k of the result is as far from its image's last row as it is here.
+        rows = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.ends[indices] - ends, counts)
+        return ends, Annotation(*(column[rows] for column in self.rows)), self.ids[indices], self.sizes[indices]
 
     def relabel(self, classes: Sequence[str]) -> None:
         table = label_table(self.classes, classes, self.counts())
         self.rows = self.rows._replace(labels=table[self.rows.labels])
         self.classes = tuple(classes)
+
+
+class BoxFiles(Boxed, FileSet):
+    """Image files with boxes."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        root: str,
+        names: NameTable,
+        ends: np.ndarray,
+        rows: Annotation,
+        ids: np.ndarray,
+        sizes: np.ndarray,
+    ) -> None:
+        FileSet.__init__(self, classes, np.diff(ends, prepend=0), root, names)
+        self.annotate(ends, rows, ids, sizes)
+
+    def select(self, indices: np.ndarray) -> BoxFiles:
+        return BoxFiles(self.classes, self.root, self.names.select(indices), *self.chosen(indices))
+
+
+class BoxRows(Boxed, RowSet):
+    """Images with boxes that lie many to a file; `store_rows` int64 [n] says which rows of the store they are."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        store: Store,
+        store_rows: np.ndarray,
+        ends: np.ndarray,
+        rows: Annotation,
+        ids: np.ndarray,
+        sizes: np.ndarray,
+    ) -> None:
+        RowSet.__init__(self, classes, np.diff(ends, prepend=0), store, store_rows)
+        self.annotate(ends, rows, ids, sizes)
+
+    def select(self, indices: np.ndarray) -> BoxRows:
+        return BoxRows(self.classes, self.store, self.places[indices], *self.chosen(indices))
 
 
 def label_table(own: Sequence[str], classes: Sequence[str], counts: np.ndarray) -> np.ndarray:
@@ -130,11 +174,15 @@ def label_table(own: Sequence[str], classes: Sequence[str], counts: np.ndarray) 
 
 
 def wrong_size(name: str, found: tuple[int, ...], told: tuple[int, int]) -> str:
-    turned = " The file's EXIF orientation turns it: export it upright." if found[:2] == told[::-1] else ""
     return (
-        f"{name}: the image is {found[1]}x{found[0]} pixels, its annotations say {told[1]}x{told[0]}.{turned} The "
-        "boxes would be in the wrong place; correct the file or the annotations."
+        f"{name}: {differing_size(found, told)} The boxes would be in the wrong place; correct the file or the "
+        "annotations."
     )
+
+
+def differing_size(found: tuple[int, ...], told: tuple[int, int]) -> str:
+    turned = " The file's EXIF orientation turns it: export it upright." if found[:2] == told[::-1] else ""
+    return f"the image is {found[1]}x{found[0]} pixels, its annotations say {told[1]}x{told[0]}.{turned}"
 
 
 @dataclass
@@ -159,12 +207,15 @@ class DetectionData:
         *,
         category_ids: Sequence[int],
         notes: list[str],
-        seed: int,
+        seed: int | None,
         rule: str,
         place: str,
+        format: str | None = None,
     ) -> DetectionData:
         splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}
         record = {"source": place, "seed": seed, "rule": rule, "splits": splits, "category_ids": list(category_ids)}
+        if format is not None:
+            record["format"] = format
         classes = next(iter(sets.values())).classes
         return cls(
             sets.get("train"), sets.get("val"), sets.get("test"), classes, tuple(category_ids), source, notes, record

@@ -3,73 +3,109 @@
 from __future__ import annotations
 
 import os
+from bisect import insort
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import AnyStr
 
 import numpy as np
 
+from datasets.findings import Findings
 from datasets.imageset import Data, FileSet
 from datasets.names import NameTable
-from datasets.split import RULE, hold_out
-from vit.errors import UserError, shown
+from datasets.split import ALL_TEST, NO_TEST, RULE, hold_out
+from datasets.split_names import SPLIT_NAMES
+from vit.errors import UserError, nearest, shown
 from vit.image import IMAGE_SUFFIXES
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # What operating systems and archivers leave behind.
 LITTER = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
+_LITTER = frozenset(map(os.fsencode, LITTER))
+_SUFFIXES = tuple(map(os.fsencode, IMAGE_SUFFIXES))
 
 
 @dataclass
-class Findings:
+class Few:
+    """How many there are, and the first of them by name: a list of a million would take more than the index."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        insort(self.names, name)
+        del self.names[10:]
+
+    def join(self, other: Few) -> None:
+        self.count += other.count
+        self.names = sorted(self.names + other.names)[:10]
+
+    def told(self, limit: int) -> str:
+        names = self.names[:limit]
+        more = self.count - len(names)
+        return shown(names) + (f" and {more} more" if more else "")
+
+    def __str__(self) -> str:
+        return self.told(10)
+
+
+# Images of kinds that are not read: somebody will miss them.
+UNREAD = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".eps", ".ico", ".tga", ".exr", ".hdr", ".dcm"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+)
+
+
+@dataclass
+class LeftOut:
     """What a scan saw and left out."""
 
-    empty: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
+    empty: Few = field(default_factory=Few)
+    broken: Few = field(default_factory=Few)
     other: Counter[str] = field(default_factory=Counter)
-    loose: list[str] = field(default_factory=list)
+    """By suffix."""
+    loose: Few = field(default_factory=Few)
 
-    def notes(self) -> list[str]:
-        lines = []
-        if self.empty:
-            lines.append(f"Left out {len(self.empty)} files of 0 bytes: {shown(self.empty)}.")
-        if self.broken:
-            lines.append(f"Left out {len(self.broken)} links that lead nowhere: {shown(self.broken)}.")
-        if self.other:
-            kinds = [f"{suffix or 'no suffix'} ({count})" for suffix, count in self.other.most_common()]
-            lines.append(f"Left out {self.other.total()} files that are not images, by suffix: {shown(kinds)}.")
-        if self.loose:
-            lines.append(f"Left out {len(self.loose)} images in no class folder: {shown(self.loose)}.")
-        return lines
+    def report(self, root: str, findings: Findings) -> None:
+        for id, few in (("file-empty", self.empty), ("link-broken", self.broken), ("image-loose", self.loose)):
+            findings.add(id, root, few.names, few.count)
+        for id, images in (("file-unread", True), ("file-other", False)):
+            kinds = [(suffix, count) for suffix, count in self.other.most_common() if (suffix in UNREAD) == images]
+            names = [f"{suffix or 'no suffix'} ({count})" for suffix, count in kinds]
+            findings.add(id, root, names, sum(count for _, count in kinds))
 
 
-def open_folder(root: str, *, seed: int = 0, evaluation: bool = False) -> Data:
-    """Read class folders; `evaluation` as in `open_data`.
+def open_folder(root: str, *, seed: int | None = 0, evaluation: bool = False, findings: Findings | None = None) -> Data:
+    """Read class folders; `evaluation` and `seed` as in `open_data`.
+
+    findings: collects what is wrong; without it the first error is raised.
 
     Raises UserError: no images, images without class folders, class folders that differ between splits.
     """
     parts = _split_folders(root, evaluation)
-    findings = Findings()
+    left, report = LeftOut(), Findings() if findings is None else findings
     if parts:
-        sets = {name: _read(os.path.join(root, folder), findings) for name, folder in parts.items()}
+        sets = {name: _read(os.path.join(root, folder), left) for name, folder in parts.items()}
     else:
-        sets = {"test" if evaluation else "train": _read(root, findings)}
-    notes = findings.notes()
+        sets = {"test" if evaluation else "train": _read(root, left)}
+    left.report(root, report)
     if parts:
         known = {*parts.values()}
         extra = [entry.name for entry in _visible(root) if entry.is_dir() and entry.name not in known]
-        if extra:
-            notes.append(f"Left out folders beside {shown(sorted(known))} in {root}: {shown(extra)}.")
-    rule = "as found in the folders " + ", ".join(parts.values()) if parts else "all images are test"
-    _require_same_classes(sets, {name: os.path.join(root, folder) for name, folder in parts.items()})
-    if "train" in sets and "val" not in sets:
+        report.add("folder-beside", root, [f"{name}/" for name in extra], len(extra))
+    rule = "as found in the folders " + ", ".join(parts.values()) if parts else ALL_TEST
+    _compare_classes(sets, {name: os.path.join(root, folder) for name, folder in parts.items()}, report)
+    notes: list[str] = []
+    if findings is None:
+        report.raise_errors()
+        notes = report.notes()
+    if "train" in sets and "val" not in sets and seed is not None:
         rule = f"{sets['train'].root}: {RULE}"
-        sets["train"], sets["val"], note = hold_out(sets["train"], seed)
+        sets["train"], sets["val"], note = hold_out(sets["train"], seed, sets["train"].root)
         notes.append(note)
-    classes = next(iter(sets.values())).classes
     if "test" not in sets:
-        notes.append("There is no test split: the report is made from val, which also chose the checkpoint.")
-    elif "train" in sets:
-        sets["test"].relabel(classes)
+        notes.append(NO_TEST)
     notes += _empty_classes(sets)
     return Data.of(sets, root, notes=notes, seed=seed, rule=rule)
 
@@ -90,37 +126,46 @@ def _split_folders(root: str, evaluation: bool) -> dict[str, str]:
 
 def _visible(folder: str) -> list[os.DirEntry[str]]:
     """The entries of a folder by name, without hidden ones and litter."""
+    return sorted(_entries(folder), key=lambda entry: entry.name)
+
+
+def _entries(folder: AnyStr) -> Iterator[os.DirEntry[AnyStr]]:
+    """The same in any order, one after the other."""
     try:
         with os.scandir(folder) as entries:
-            kept = [entry for entry in entries if not entry.name.startswith(".") and entry.name not in LITTER]
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if not name.startswith(b".") and name not in _LITTER:
+                    yield entry
     except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror}). Check the permissions.") from None
-    return sorted(kept, key=lambda entry: entry.name)
+        told = f"{os.fsdecode(folder)}: cannot be listed ({error.strerror}). Check the permissions."
+        raise UserError(told) from None
 
 
-def _read(root: str, findings: Findings) -> FileSet:
+def _read(root: str, left: LeftOut) -> FileSet:
     """All images under root/CLASS/**; the classes are the folder names in sorted order."""
     folders: list[str] = []
-    loose: list[str] = []
+    loose = Few()
     for entry in _visible(root):
         if entry.is_dir():
             folders.append(entry.name)
         elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-            loose.append(entry.path)
+            loose.add(entry.path)
     if not folders:
-        if loose:
+        if loose.count:
             raise UserError(
-                f"{root}: {len(loose)} images but no class folders ({shown(loose, 3)}). "
+                f"{root}: {loose.count} images but no class folders ({loose.told(3)}). "
                 f"Put the images of each class into a folder: {os.path.join(root, 'CLASS', 'image.jpg')}."
             )
         raise UserError(f"{root}: no images. Expected {os.path.join(root, 'CLASS', 'image.jpg')}.")
-    findings.loose += loose
+    left.loose.join(loose)
     tables: list[NameTable] = []
     for name in folders:
-        # One class at a time, so that the strings of a million names never exist together.
-        files: list[str] = []
-        _collect(root, name, files, findings, {_identity(root)})
-        tables.append(NameTable.of(sorted(files)))
+        # One class at a time, and bytes: the strings of a million names would take more than the index.
+        files: list[bytes] = []
+        _collect(os.fsencode(root), os.fsencode(name), files, left, {_identity(root)})
+        files.sort()
+        tables.append(NameTable.of_encoded(files))
     targets = np.repeat(np.arange(len(folders)), [len(table) for table in tables])
     if len(targets) == 0:
         raise UserError(
@@ -129,52 +174,49 @@ def _read(root: str, findings: Findings) -> FileSet:
     return FileSet(folders, targets, root, NameTable.joined(tables))
 
 
-def _collect(root: str, folder: str, files: list[str], findings: Findings, above: set[tuple[int, int]]) -> None:
-    """Append the images below root/folder to `files`, relative to root, with "/" between the parts."""
+def _collect(root: bytes, folder: bytes, files: list[bytes], left: LeftOut, above: set[tuple[int, int]]) -> None:
+    """Append the images below root/folder to `files`, relative to root, with "/" between the parts, in any order."""
     here = os.path.join(root, folder)
     identity = _identity(here)
     if identity in above:  # a link to a folder above itself
         return
-    for entry in _visible(here):
-        relative = f"{folder}/{entry.name}"
+    for entry in _entries(here):
         if entry.is_dir():
-            _collect(root, relative, files, findings, above | {identity})
-        elif not entry.name.lower().endswith(IMAGE_SUFFIXES):
-            findings.other[os.path.splitext(entry.name)[1].lower()] += 1
+            _collect(root, b"%s/%s" % (folder, entry.name), files, left, above | {identity})
+        elif not entry.name.lower().endswith(_SUFFIXES):
+            left.other[os.fsdecode(os.path.splitext(entry.name)[1]).lower()] += 1
         elif not entry.is_file():
-            findings.broken.append(entry.path)
+            left.broken.add(os.fsdecode(entry.path))
         elif entry.stat().st_size == 0:
-            findings.empty.append(entry.path)
+            left.empty.add(os.fsdecode(entry.path))
         else:
-            files.append(relative)
+            files.append(b"%s/%s" % (folder, entry.name))
 
 
-def _identity(folder: str) -> tuple[int, int]:
+def _identity(folder: str | bytes) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
 
-def _require_same_classes(sets: dict[str, FileSet], folders: dict[str, str]) -> None:
-    """Raise when val's class folders are not train's, when test has others, or when there is only one."""
-    if "train" not in sets:
-        return
-    train = set(sets["train"].classes)
-    for name in ("val", "test"):
+def _compare_classes(sets: dict[str, FileSet], folders: dict[str, str], findings: Findings) -> None:
+    """An error when val's class folders are not train's, when test has others, or when there is only one; the sets are
+    numbered by the classes of all."""
+    train = sets["train"].classes if "train" in sets else ()
+    for name in ("val", "test") if train else ():
         if name not in sets:
             continue
-        here = set(sets[name].classes)
-        missing, added = sorted(train - here), sorted(here - train)
+        here = sets[name].classes
         # A test set may lack a class: it is reported on what it has.
-        if added or (missing and name == "val"):
-            lines = [f"only in {folders['train']}: {shown(missing)}"] * bool(missing)
-            lines += [f"only in {folders[name]}: {shown(added)}"] * bool(added)
-            raise UserError(f"The class folders of train and {name} differ: {'; '.join(lines)}.")
+        missing = [] if name == "test" else [k for k in train if k not in here]
+        added = [k for k in here if k not in train]
+        lines = [f"{k} only in {folders['train']}" for k in missing]
+        lines += [f"{k} only in {folders[name]}{nearest(k, train)}" for k in added]
+        findings.add("classes-differ", folders[name], lines, len(lines))
     if len(train) == 1:
-        only = os.path.join(sets["train"].root, sets["train"].classes[0])
-        raise UserError(
-            f"{sets['train'].root}: one class folder only ({sets['train'].classes[0]}); two are the least. "
-            f"If the class folders lie inside it, give {only} as the data."
-        )
+        findings.add("class-alone", sets["train"].root, os.path.join(sets["train"].root, train[0]))
+    everything = sorted({name for images in sets.values() for name in images.classes})
+    for images in sets.values():
+        images.relabel(everything)
 
 
 def _empty_classes(sets: dict[str, FileSet]) -> list[str]:

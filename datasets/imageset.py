@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from datasets.names import NameTable
-from datasets.window import Choose, View, cut, decode_window
+from datasets.window import Choose, View, decode_window, whole_cut
 from vit.errors import UserError, nearest, shown
 from vit.image import MAX_PIXELS, decode
 
@@ -43,9 +46,19 @@ class ImageSet(ABC):
         """The name within the set, the same wherever the set lies."""
         return os.fsencode(self.name(i))
 
+    def keys(self) -> Iterator[bytes]:
+        """`key` of all images, in order."""
+        return (self.key(i) for i in range(len(self)))
+
     @abstractmethod
     def read(self, i: int) -> np.ndarray:
         """Decode image i: uint8 [H, W, 3]. UserError when that is not possible."""
+
+    def file(self, i: int) -> tuple[str, bytes]:
+        """Image i as a file: its suffix, such as ".jpg", and its bytes; a PNG where the source has no file of it."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.read(i)).save(buffer, "PNG")
+        return ".png", buffer.getvalue()
 
     def thinned(self, most: int) -> ImageSet:
         """At most so many of the images, evenly spread over the set."""
@@ -64,9 +77,13 @@ class ImageSet(ABC):
     def view(self, i: int, choose: Choose) -> View:
         """The part of image i that `choose` wants; only as much of a file is decoded as that needs, if the reader can.
         UserError as for `image`."""
-        image = self.image(i)
-        size = (image.shape[0], image.shape[1])
-        return cut(image, choose(size), size)
+        if self._cache is not None and i in self._cache:
+            return whole_cut(self._cache[i], choose)
+        return self.read_part(i, choose)
+
+    def read_part(self, i: int, choose: Choose) -> View:
+        """What `view` is to `image`, to `read`."""
+        return whole_cut(self.read(i), choose)
 
     def cache(self, limit: int = CACHE_BYTES) -> bool:
         """Keep all decoded images in memory if they take at most `limit` bytes; say whether they do."""
@@ -77,7 +94,7 @@ class ImageSet(ABC):
         n = len(self)
         # A few from all over the set first, so that a large one is given up after a few decodes.
         probe = np.unique(np.linspace(0, n - 1, min(n, 8)).astype(np.int64)).tolist()
-        for i in [*probe, *range(n)]:
+        for i in chain(probe, range(n)):
             if i in kept:
                 continue
             try:
@@ -99,9 +116,13 @@ class ImageSet(ABC):
     def fingerprint(self) -> str:
         """A hash of all names in order: it differs when files were added, removed or renamed."""
         digest = hashlib.blake2b(digest_size=8)
-        for i in range(len(self)):
-            digest.update(self.key(i) + b"\0")
+        for key in self.keys():
+            digest.update(key + b"\0")
         return digest.hexdigest()
+
+    def stamp(self) -> str:
+        """A hash that differs when the pixels may: where there are files, of their names, sizes and times of change."""
+        return self.fingerprint()
 
     def relabel(self, classes: Sequence[str]) -> None:
         """Number the targets by `classes`, a model's own list, which may be longer or in another order.
@@ -140,6 +161,9 @@ class ArraySet(ImageSet):
     def read(self, i: int) -> np.ndarray:
         return decode(self.images[i])
 
+    def stamp(self) -> str:
+        return hashlib.blake2b(np.ascontiguousarray(self.images).data, digest_size=16).hexdigest()
+
     def select(self, indices: np.ndarray) -> ArraySet:
         return ArraySet(self.classes, self.targets[indices], self.images[indices], self.prefix)
 
@@ -171,13 +195,32 @@ class FileSet(ImageSet):
     def key(self, i: int) -> bytes:
         return os.fsencode(self.names[i])
 
+    def keys(self) -> Iterator[bytes]:
+        return self.names.encoded()
+
     def read(self, i: int) -> np.ndarray:
         return decode(self.name(i), max_pixels=self.max_pixels)
 
-    def view(self, i: int, choose: Choose) -> View:
-        if self._cache is not None and i in self._cache:
-            return super().view(i, choose)
+    def read_part(self, i: int, choose: Choose) -> View:
         return decode_window(self.name(i), choose, max_pixels=self.max_pixels)
+
+    def file(self, i: int) -> tuple[str, bytes]:
+        name = self.name(i)
+        try:
+            with open(name, "rb") as file:
+                return os.path.splitext(name)[1].lower(), file.read()
+        except OSError as error:
+            raise UserError(f"{name}: cannot be read ({error.strerror}).") from None
+
+    def stamp(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        for key in self.keys():
+            try:
+                status = os.stat(os.path.join(os.fsencode(self.root), key))
+                digest.update(b"%s\0%d\0%d\0" % (key, status.st_size, status.st_mtime_ns))
+            except OSError:
+                digest.update(key + b"\0")
+        return digest.hexdigest()
 
     def select(self, indices: np.ndarray) -> FileSet:
         return FileSet(
@@ -187,6 +230,18 @@ class FileSet(ImageSet):
             self.names.select(indices),
             max_pixels=self.max_pixels,
         )
+
+
+REMOTE = ("hf:", "torchvision:")
+"""How a source begins that is not a path."""
+
+
+def place_of(source: str) -> str:
+    """The same source from every folder."""
+    if source == "digits" or source.startswith(REMOTE):
+        name, sign, folder = source.partition("@")  # torchvision:NAME@FOLDER
+        return f"{name}@{place_of(folder)}" if sign and source.startswith("torchvision:") else source
+    return os.path.abspath(os.path.expanduser(source))
 
 
 @dataclass
@@ -207,12 +262,11 @@ class Data:
     record: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, sets: Mapping[str, ImageSet], source: str, *, notes: list[str], seed: int, rule: str) -> Data:
+    def of(cls, sets: Mapping[str, ImageSet], source: str, *, notes: list[str], seed: int | None, rule: str) -> Data:
         """From the splits that a reader found; all have the same classes."""
         some = next(iter(sets.values()))
-        place = source if source == "digits" else os.path.abspath(source)
         splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}
-        record = {"source": place, "seed": seed, "rule": rule, "splits": splits}
+        record = {"source": place_of(source), "seed": seed, "rule": rule, "splits": splits}
         train = sets["train"] if "train" in sets else some.select(np.empty(0, np.int64))
         val, test = sets.get("val"), sets.get("test")
         return cls(train, val, test, some.classes, some.multilabel, source, notes, record)

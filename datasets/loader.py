@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datasets.imageset import CACHE_BYTES, ImageSet
-from datasets.sampling import Draw, TrainBatches, balanced_weights, derive_seed
+from datasets.sampling import Draw, EvalBatches, TrainBatches, balanced_weights, derive_seed
 from datasets.transforms import Pipeline
+from datasets.workers import reading, require_room, run_reader
 from vit.errors import UserError, shown
 from vit.image import Preprocess
+
+if TYPE_CHECKING:
+    from datasets.pixel_cache import PixelCache
 
 # A training set with a larger share of unreadable files is not trained on (but one file is always forgiven).
 BAD_SHARE = 0.01
@@ -86,6 +89,7 @@ class _Reader(Dataset[_Pixels]):
         return _Pixels(torch.from_numpy(stacked), torch.tensor(index, dtype=torch.int64), bad)
 
     def _read(self, draw: Draw, pixels: list[np.ndarray], index: list[int], bad: list[tuple[int, str]]) -> None:
+        reading(draw.index)
         try:
             pixels.append(self._sample(draw))
         except UserError as error:
@@ -114,7 +118,7 @@ class Loader:
         self,
         images: ImageSet,
         reader: _Reader,
-        batches: Sequence[list[Draw]] | TrainBatches,
+        batches: EvalBatches | TrainBatches,
         *,
         workers: int,
         device: torch.device,
@@ -135,6 +139,7 @@ class Loader:
         self._bad_limit = bad_limit
         self._bad_indices: set[int] = set()
         self.targets = torch.from_numpy(images.targets)
+        require_room(workers, batches.batch_size, reader.preprocess.size)
         if images.cache():
             reader.keep_resized()
 
@@ -167,35 +172,6 @@ class Loader:
             )
 
 
-def run_reader(reader: Dataset[Any], batches: Iterable[Any], workers: int, device: torch.device) -> Iterator[Any]:
-    """What `reader` gives for each batch of draws, in order, read in `workers` processes (0: in this one)."""
-    if workers == 0:
-        return map(reader.__getitem__, batches)
-    loader = DataLoader(
-        reader,
-        # Each item of the "sampler" is a whole batch: one message a batch, one DataLoader for the run.
-        batch_size=None,
-        sampler=batches,
-        collate_fn=as_it_is,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=start_worker,
-    )
-    return iter(loader)
-
-
-def as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def start_worker(worker: int) -> None:
-    # Ctrl-C reaches the whole process group. The parent finishes its step and saves, so workers go on until
-    # it closes them (or they notice that it has died).
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
 def train_loader(
     images: ImageSet,
     pipeline: Pipeline,
@@ -210,16 +186,20 @@ def train_loader(
     world: int = 1,
     balanced: bool = False,
     mix: Mix | None = None,
+    cache: PixelCache | None = None,
     device: str | torch.device = "cpu",
 ) -> Loader:
     """All batches of a run from `start_step` on; `len()` is the number of steps that remain.
 
     batch_size: of all ranks together. Samples are a pure function of (seed, epoch, index), whatever the
     number of workers and ranks. Images that cannot be decoded are left out of their batch and listed in
-    `.bad`.
+    `.bad`. cache: what decoded and resized images are kept in.
 
     Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be decoded.
     """
+    if cache is not None:
+        images, preprocess, kept = cache.of(images, preprocess, pipeline)
+        pipeline = kept or pipeline
     weights = balanced_weights(images.targets, len(images.classes)) if balanced else None
     batches = TrainBatches(
         len(images),
@@ -252,6 +232,7 @@ def eval_loader(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    cache: PixelCache | None = None,
     device: str | torch.device = "cpu",
     strict: bool = False,
 ) -> Loader:
@@ -260,8 +241,9 @@ def eval_loader(
     Images that cannot be decoded are left out, never replaced, and listed in `.bad`: the number evaluated
     plus `len(bad)` is the size of the set. `strict`: raises UserError where `train_loader` does.
     """
-    mine = range(rank, len(images), world)
-    batches = [[Draw(0, i) for i in mine[first : first + batch_size]] for first in range(0, len(mine), batch_size)]
+    if cache is not None:
+        images, preprocess, _ = cache.of(images, preprocess, None)
+    batches = EvalBatches(len(images), batch_size, rank=rank, world=world)
     reader = _Reader(images, preprocess, None, seed=0)
     limit = _bad_limit(images) if strict else float("inf")
     return Loader(images, reader, batches, workers=workers, device=torch.device(device), bad_limit=limit)

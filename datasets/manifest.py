@@ -1,111 +1,150 @@
-"""A CSV manifest: one image a line, `path,label` or `path,labels`, optionally `split`.
+"""Manifests: one image a row, `path,label` or `path,labels`, optionally `split`; CSV, TSV, JSON lines or Parquet.
 
     path,label              path,labels                 path,label,split
     cats/1.jpg,cat          beach.jpg,sea;sky           a.png,0,train
 
-Paths are relative to the manifest. Several labels are separated by ";" or "|"; an empty cell is an image with
-none of them. Where a file classes.txt (one name a line) lies beside the manifest, labels are its names or
-their numbers from 0; otherwise the labels that occur are the classes.
+Paths are relative to the manifest. Several labels are separated by ";" or "|"; in JSON and Parquet they may be a list.
+None at all make an image that is of no class. Where a file classes.txt (one name a line) lies beside the manifest,
+labels are its names or their numbers from 0; otherwise the labels that occur are the classes. Without a column split,
+files such as train.csv and val.csv in one folder are the splits.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 import re
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.folder import SPLIT_NAMES
 from datasets.imageset import Data, FileSet
+from datasets.manifest_files import place, read_rows
 from datasets.names import NameTable
-from datasets.split import RULE, hold_out
+from datasets.split import with_splits
+from datasets.split_names import SPLIT_NAMES
 from vit.errors import UserError, nearest, shown
 
-Row = tuple[int, str, list[str], str]  # line, path, labels, split
+PARTS = ("train", "val", "test", "all")
 
 
-def open_manifest(path: str, *, seed: int = 0, evaluation: bool = False) -> Data:
-    """Read a manifest; `evaluation` as in `open_data`.
+@dataclass
+class _Table:
+    """All rows of all files in arrays: a million of them as Python objects would take a gigabyte."""
+
+    files: tuple[str, ...]
+    names: NameTable
+    file: np.ndarray
+    """int64 [n]: which of `files` a row is from, and `line` there."""
+    line: np.ndarray
+    part: np.ndarray
+    """int64 [n]: position in PARTS."""
+    labels: np.ndarray
+    """int64 [m]: positions in `words`; those of row i end at ends[i]."""
+    ends: np.ndarray
+    words: list[str]
+    multilabel: bool
+
+    def place(self, row: int) -> str:
+        return place(self.files[int(self.file[row])], int(self.line[row]))
+
+    def owners(self) -> np.ndarray:
+        """int64 [m]: the row of each label."""
+        return np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
+
+
+def open_manifest(
+    source: str, files: Mapping[str, str] | None = None, *, seed: int = 0, evaluation: bool = False
+) -> Data:
+    """Read a manifest; `evaluation` as in `open_data`. files: {split: manifest} of the folder `source`, "all" for one
+    that holds all rows; by default `source` is the file.
 
     Raises UserError, with file and line, for a wrong header or row, a label that is not in classes.txt, and
     for images that do not exist.
     """
-    rows, multilabel, has_split = _rows(path)
-    root = os.path.dirname(path) or "."
-    _require_files(path, root, rows)
-    classes = _stated_classes(root)
+    files = files or {"all": source}
+    table = _read(files)
+    root = os.path.dirname(next(iter(files.values()))) or "."
+    where = source if len(files) > 1 else table.files[0]
+    _require_files(where, root, table)
+    classes = stated_classes(root)
+    stated = classes is not None
     if classes is None:
-        classes = _occurring_classes(path, rows)
-    targets = _targets(path, rows, classes, multilabel)
-    whole = FileSet(classes, targets, root, NameTable.of([row[1].replace(os.sep, "/") for row in rows]))
-    default = "test" if evaluation else "train"
-    parts = np.array([SPLIT_NAMES[row[3]] if has_split else default for row in rows])
-    rule = "the column split" if has_split else "all images are test"
-    notes: list[str] = []
-    if not evaluation and "train" not in parts:
-        raise UserError(f"{path}: no line has the split train. Add some, or leave the column out.")
-    sets = {name: whole.select(np.flatnonzero(parts == name)) for name in ("train", "val", "test") if name in parts}
-    if "train" in sets and "val" not in sets:
-        rule = RULE
-        sets["train"], sets["val"], note = hold_out(sets["train"], seed)
-        notes.append(note)
-    if "train" in sets:
-        notes += _compare_classes(path, sets)
-    if "test" not in sets:
-        notes.append("There is no test split: the report is made from val, which also chose the checkpoint.")
-    return Data.of(sets, path, notes=notes, seed=seed, rule=rule)
+        classes = _occurring_classes(table)
+    if len(classes) < (1 if table.multilabel else 2):
+        raise UserError(f"{where}: one class only ({shown(classes)}); two are the least.")
+    whole = FileSet(classes, _targets(table, classes, stated), root, table.names)
+    found = {name: np.flatnonzero(table.part == k) for k, name in enumerate(PARTS)}
+    sets = {name: whole.select(rows) for name, rows in found.items() if len(rows)}
+    if not evaluation and "all" not in sets and "train" not in sets:
+        raise UserError(f"{where}: no line has the split train. Add some, or leave the column out.")
+    rule = "the column split" if len(files) == 1 else "as found in " + ", ".join(table.files)
+    return with_splits(sets, source, seed=seed, evaluation=evaluation, rule=rule, where=where)
 
 
-def _rows(path: str) -> tuple[list[Row], bool, bool]:
-    """All rows; whether they are multi-label; whether there is a column split."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        try:
-            reader = csv.reader(file)
-            table = [(reader.line_num, cells) for cells in reader if any(cells)]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(f"{path}: is not a CSV file in UTF-8 ({error}). Save it as such.") from None
-    if not table:
-        raise UserError(f"{path}: the manifest is empty. Its first line is path,label or path,labels.")
-    header = [cell.strip().lower() for cell in table[0][1]]
-    kinds = [name for name in ("label", "labels") if name in header]
-    if "path" not in header or len(kinds) != 1:
-        raise UserError(
-            f"{path}, line {table[0][0]}: the columns are {shown(header)}; needed are path and label or "
-            "labels (several, separated by ;)."
-        )
-    path_at, labels_at = header.index("path"), header.index(kinds[0])
-    split_at = header.index("split") if "split" in header else None
-    multilabel = kinds[0] == "labels"
-    rows: list[Row] = []
-    for line, cells in table[1:]:
-        if len(cells) != len(header):
-            raise UserError(f"{path}, line {line}: {len(cells)} cells where the header has {len(header)}.")
-        labels = re.split(r"[;|]", cells[labels_at]) if multilabel else [cells[labels_at]]
-        labels = [label.strip() for label in labels if label.strip()]
-        if not labels and not multilabel:
-            raise UserError(f"{path}, line {line}: the label is empty.")
-        split = cells[split_at].strip().lower() if split_at is not None else "train"
-        if split not in SPLIT_NAMES:
-            raise UserError(f'{path}, line {line}: the split "{split}" is not one of train, val, test.')
-        if "://" in cells[path_at]:
-            raise UserError(f"{path}, line {line}: {cells[path_at]} is a URL. Download the images first.")
-        rows.append((line, cells[path_at].strip(), labels, split))
-    if not rows:
-        raise UserError(f"{path}: has a header but no rows.")
-    return rows, multilabel, split_at is not None
+def _read(files: Mapping[str, str]) -> _Table:
+    blob, ends, line, file_of, part = bytearray(), array("q"), array("q"), array("q"), array("q")
+    labels, label_ends = array("q"), array("q")
+    codes: dict[str, int] = {}
+    kinds: dict[str, bool] = {}
+    for number, (split, path) in enumerate(files.items()):
+        columns, rows = read_rows(path)
+        kinds[path] = columns.multilabel
+        begun = len(ends)
+        for row in rows:
+            blob += os.fsencode(row.path.replace(os.sep, "/"))
+            ends.append(len(blob))
+            line.append(row.line)
+            file_of.append(number)
+            named = split if row.split is None else SPLIT_NAMES.get(row.split)
+            if named is None:
+                raise UserError(f'{place(path, row.line)}: the split "{row.split}" is not one of train, val, test.')
+            part.append(PARTS.index(named))
+            labels.extend([codes.setdefault(label, len(codes)) for label in row.labels])
+            label_ends.append(len(labels))
+        if len(ends) == begun:
+            raise UserError(f"{path}: has a header but no rows.")
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{path} has {'labels' if many else 'label'}" for path, many in kinds.items())
+        raise UserError(f"{told}: the same column in every file, please.")
+    names = NameTable(np.frombuffer(bytes(blob), np.uint8), _array(ends))
+    return _Table(
+        tuple(files.values()),
+        names,
+        file=_array(file_of),
+        line=_array(line),
+        part=_array(part),
+        labels=_array(labels),
+        ends=_array(label_ends),
+        words=list(codes),
+        multilabel=next(iter(kinds.values())),
+    )
 
 
-def _require_files(path: str, root: str, rows: list[Row]) -> None:
-    missing = [f"{name} (line {line})" for line, name, _, _ in rows if not os.path.isfile(os.path.join(root, name))]
+def _array(values: array[int]) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def _require_files(where: str, root: str, table: _Table) -> None:
+    # A missing image is told with its line, and with its file where there are several.
+    missing: list[str] = []
+    count = 0
+    for i, name in enumerate(table.names.encoded()):
+        if not os.path.isfile(os.path.join(os.fsencode(root), name)):
+            count += 1
+            if len(missing) < 10:
+                there = table.place(i) if len(table.files) > 1 else table.place(i).removeprefix(f"{table.files[0]}, ")
+                missing.append(f"{os.fsdecode(name)} ({there})")
     if missing:
+        more = f" and {count - len(missing)} more" if count > len(missing) else ""
         raise UserError(
-            f"{path}: {len(missing)} of {len(rows)} images do not exist: {shown(missing)}. "
+            f"{where}: {count} of {len(table.line)} images do not exist: {shown(missing)}{more}. "
             f"Paths are relative to {os.path.abspath(root)}."
         )
 
 
-def _stated_classes(root: str) -> list[str] | None:
+def stated_classes(root: str) -> list[str] | None:
     path = os.path.join(root, "classes.txt")
     if not os.path.isfile(path):
         return None
@@ -117,57 +156,42 @@ def _stated_classes(root: str) -> list[str] | None:
     return classes
 
 
-def _occurring_classes(path: str, rows: list[Row]) -> list[str]:
-    """The labels that occur: in the order of numbers if all are numbers, else of text."""
-    labels = {label for row in rows for label in row[2]}
+def in_order(labels: Sequence[str]) -> list[str]:
+    """The labels that occur as classes: in the order of numbers if all are numbers, else of text."""
     if all(re.fullmatch(r"-?\d+", label) for label in labels):
-        for line, _, own, _ in rows:
-            if any(int(label) < 0 for label in own):
-                raise UserError(f"{path}, line {line}: the label {own[0]} is negative; allowed are 0 and above.")
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
 
 
-def _targets(path: str, rows: list[Row], classes: list[str], multilabel: bool) -> np.ndarray:
+def _occurring_classes(table: _Table) -> list[str]:
+    classes = in_order(table.words)
+    if classes and re.fullmatch(r"-\d+", classes[0]) and all(re.fullmatch(r"-?\d+", name) for name in classes):
+        negative = [code for code, word in enumerate(table.words) if word.startswith("-")]
+        first = int(np.flatnonzero(np.isin(table.labels, negative))[0])
+        word = table.words[table.labels[first]]
+        raise UserError(
+            f"{table.place(int(table.owners()[first]))}: the label {word} is negative; allowed are 0 and above."
+        )
+    return classes
+
+
+def _targets(table: _Table, classes: Sequence[str], stated: bool) -> np.ndarray:
     """int64 [n], or multi-hot float32 [n, K]."""
-    if len(classes) < (1 if multilabel else 2):
-        raise UserError(f"{path}: one class only ({shown(classes)}); two are the least.")
     position = {name: k for k, name in enumerate(classes)}
-    single = np.zeros(len(rows), np.int64)
-    several = np.zeros((len(rows), len(classes) if multilabel else 0), np.float32)
-    for i, (line, _, labels, _) in enumerate(rows):
-        for label in labels:
-            k = position.get(label)
-            if k is None:
-                k = _number(path, line, label, classes)
-            if multilabel:
-                several[i, k] = 1
-            else:
-                single[i] = k
-    return several if multilabel else single
-
-
-def _number(path: str, line: int, label: str, classes: list[str]) -> int:
-    where = f"{path}, line {line}: the label {label}"
-    if re.fullmatch(r"-?\d+", label):
-        if 0 <= int(label) < len(classes):
-            return int(label)
-        raise UserError(f"{where} is outside the allowed range 0..{len(classes) - 1} of classes.txt.")
-    raise UserError(f"{where} is not in classes.txt.{nearest(label, classes)}")
-
-
-def _compare_classes(path: str, sets: dict[str, FileSet]) -> list[str]:
-    """Raise for labels that train does not have; a note for those that only train has."""
-    notes = []
-    trained = sets["train"].counts() > 0
-    for name in ("val", "test"):
-        if name not in sets:
-            continue
-        here = sets[name].counts() > 0
-        unseen = [sets[name].classes[k] for k in np.flatnonzero(here & ~trained)]
-        absent = [sets[name].classes[k] for k in np.flatnonzero(trained & ~here)]
-        if unseen:
-            raise UserError(f"{path}: train and {name} differ: labels only in {name}: {shown(unseen)}.")
-        if absent:
-            notes.append(f"Warning: {name} has no image of: {shown(absent)}.")
-    return notes
+    numbers = np.array([position.get(word, -1) for word in table.words], np.int64)
+    for code in np.flatnonzero(numbers < 0) if stated else ():
+        word = table.words[code]
+        if re.fullmatch(r"\d+", word) and int(word) < len(classes):
+            numbers[code] = int(word)
+    wrong = np.flatnonzero(numbers[table.labels] < 0)
+    if len(wrong):
+        label = table.words[table.labels[wrong[0]]]
+        where = f"{table.place(int(table.owners()[wrong[0]]))}: the label {label}"
+        if re.fullmatch(r"-?\d+", label):
+            raise UserError(f"{where} is outside the allowed range 0..{len(classes) - 1} of classes.txt.")
+        raise UserError(f"{where} is not in classes.txt.{nearest(label, classes)}")
+    if not table.multilabel:
+        return numbers[table.labels]
+    targets = np.zeros((len(table.ends), len(classes)), np.float32)
+    targets[table.owners(), numbers[table.labels]] = 1
+    return targets

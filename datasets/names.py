@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+CHUNK = 65536
+"""Names that are handled at a time: the strings of a million at once would take more than the table."""
+
 
 class NameTable:
     """Strings in two arrays: the bytes of all of them, uint8, and where each ends, int64 [n]."""
@@ -18,7 +21,10 @@ class NameTable:
     @classmethod
     def of(cls, names: Sequence[str]) -> NameTable:
         # fsencode keeps names that are not valid Unicode.
-        parts = [os.fsencode(name) for name in names]
+        return cls.of_encoded([os.fsencode(name) for name in names])
+
+    @classmethod
+    def of_encoded(cls, parts: Sequence[bytes]) -> NameTable:
         ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
         return cls(np.frombuffer(b"".join(parts), np.uint8), ends)
 
@@ -38,12 +44,23 @@ class NameTable:
 
     def encoded(self) -> Iterator[bytes]:
         """All names as bytes, in order."""
-        block, start = self.blob.tobytes(), 0
-        for end in self.ends.tolist():
-            yield block[start:end]
-            start = end
+        for first in range(0, len(self), CHUNK):
+            ends = self.ends[first : first + CHUNK]
+            begin = int(self.ends[first - 1]) if first else 0
+            block, start = self.blob[begin : int(ends[-1])].tobytes(), 0
+            for end in (ends - begin).tolist():
+                yield block[start:end]
+                start = end
 
     def select(self, indices: np.ndarray) -> NameTable:
-        # In chunks: the strings of a million names at once would take more than the table.
-        chunks = [indices[first : first + 65536].tolist() for first in range(0, len(indices), 65536)]
-        return NameTable.joined([NameTable.of([self[i] for i in chunk]) for chunk in chunks])
+        starts = np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
+        lengths = (self.ends - starts)[indices] if len(self) else np.empty(0, np.int64)
+        ends = np.cumsum(lengths, dtype=np.int64)
+        blob = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+        for first in range(0, len(ends), CHUNK):
+            some = slice(first, first + CHUNK)
+            begin, end = int(ends[first] - lengths[first]), int(ends[some][-1])
+            # Byte k of the result is as far from its name's first byte as it is here.
+            shift = np.repeat(starts[indices[some]] - (ends[some] - lengths[some]), lengths[some])
+            blob[begin:end] = self.blob[np.arange(begin, end) + shift]
+        return NameTable(blob, ends)

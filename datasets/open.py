@@ -6,48 +6,100 @@ import os
 from typing import Any
 
 from datasets.digits import load_digits
+from datasets.findings import Findings
 from datasets.folder import open_folder
-from datasets.imageset import Data
+from datasets.formats import FORMATS, format_of_file, is_shards, manifests, recognise, require_format
+from datasets.hub import fetch_data
+from datasets.imageset import Data, place_of
 from datasets.leakage import leakage_notes
 from datasets.manifest import open_manifest
+from datasets.manifest_files import SUFFIXES
+from datasets.parquet import open_parquet
+from datasets.shards import open_shards
+from datasets.torchvision_sets import open_torchvision
 from vit.errors import UserError, nearest
 
 
-def open_data(source: str, *, seed: int = 0, evaluation: bool = False) -> Data:
-    """Open "digits", a folder of class folders or a .csv manifest.
+def open_data(
+    source: str,
+    *,
+    seed: int | None = 0,
+    evaluation: bool = False,
+    format: str | None = None,
+    findings: Findings | None = None,
+) -> Data:
+    """Open "digits", a folder or a file in one of FORMATS, `hf:OWNER/NAME` or `torchvision:NAME`.
 
-    seed: for the split of sources that have none of their own.
+    seed: for the split of sources that have none of their own; None: nothing is held out for validation.
     evaluation: the source need not have train, and what is not split is all test (train is then empty).
+    format: a name of FORMATS; recognised from what lies in the folder if None.
+    findings: collects what is wrong with class folders; without it the first error is raised.
 
-    Raises UserError for a source that does not exist, is empty or contradicts itself.
+    Raises UserError for a source that does not exist, is empty or contradicts itself, or could be in several formats.
     """
     if source == "digits":
         return Data.of(load_digits(), source, notes=[], seed=seed, rule="stored with the digits, whatever the seed")
-    source = os.path.expanduser(source)
-    if os.path.isdir(source):
-        data = open_folder(source, seed=seed, evaluation=evaluation)
-    elif source.lower().endswith(".csv") and os.path.isfile(source):
-        data = open_manifest(source, seed=seed, evaluation=evaluation)
-    elif os.path.exists(source):
-        raise UserError(f"{source}: is neither a folder nor a .csv manifest. {_remedy(source)}")
-    else:
-        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")
-    data.notes += leakage_notes(data.splits())
+    if format is not None:
+        require_format(format)
+    data = _read(source, format, {"seed": seed, "evaluation": evaluation}, findings)
+    if format is not None:
+        data.record["format"] = format
+    if findings is None:
+        data.notes += leakage_notes(data.splits())
     return data
 
 
-def reopen(record: dict[str, Any] | None, source: str | None = None, *, seed: int = 0) -> Data:
+def _read(source: str, format: str | None, options: dict[str, Any], findings: Findings | None) -> Data:
+    if source.startswith("torchvision:"):
+        return open_torchvision(source, **options)
+    path, column = _column(source)
+    if source.startswith("hf:"):
+        root, notes = fetch_data(path)
+        data = open_parquet(source, root, column=column, **options)
+        data.notes[:0] = notes
+        return data
+    path = os.path.expanduser(path)
+    if os.path.isdir(path):
+        format = format or recognise(path)
+    elif os.path.isfile(path):
+        format = format or format_of_file(path)
+        if format in (None, "folder"):
+            raise UserError(f"{source}: is neither a folder nor a .csv manifest. {_remedy(source)}")
+    elif format == "shards" or is_shards(path):
+        format = "shards"
+    else:
+        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")
+    if column is not None and format != "parquet":
+        raise UserError(f"{source}: a column after # is for Parquet files with images; {path} holds {FORMATS[format]}.")
+    if format == "folder":
+        return open_folder(path, findings=findings, **options)
+    if format == "manifest":
+        return open_manifest(path, manifests(path) if os.path.isdir(path) else None, **options)
+    if format == "parquet":
+        return open_parquet(os.path.expanduser(source), path, column=column, **options)
+    return open_shards(path, **options)
+
+
+def _column(source: str) -> tuple[str, str | None]:
+    """PATH#COLUMN says which column holds the labels; a # in the name of an existing file is part of it."""
+    path, sign, column = source.rpartition("#")
+    return (path, column) if sign and not os.path.exists(os.path.expanduser(source)) else (source, None)
+
+
+def reopen(
+    record: dict[str, Any] | None, source: str | None = None, *, seed: int = 0, format: str | None = None
+) -> Data:
     """The data to evaluate a checkpoint on: with the splits of its training run, or another source.
 
     record: `Data.record` as the checkpoint keeps it, None where it keeps none. When `source` is None or names the same
     place, the splits are those of training, so that no training image is evaluated as test; a note says when files
-    have come or gone. Any other source is opened for evaluation.
+    have come or gone. Any other source is opened for evaluation. format: as for `open_data`; the record's if None.
     """
-    if source is not None and (record is None or _place(source) != record["source"]):
-        return open_data(source, seed=seed, evaluation=True)
+    if source is not None and (record is None or place_of(source) != record["source"]):
+        return open_data(source, seed=seed, evaluation=True, format=format)
     if record is None:
         raise UserError("the checkpoint does not say what it was trained on: name the data with --data.")
-    data = open_data(record["source"], seed=record["seed"])
+    data = open_data(record["source"], seed=record["seed"], format=format or record.get("format"))
     changed = [name for name, was in record["splits"].items() if data.record["splits"].get(name) != was]
     if changed:
         data.notes.append(
@@ -57,16 +109,15 @@ def reopen(record: dict[str, Any] | None, source: str | None = None, *, seed: in
     return data
 
 
-def _place(source: str) -> str:
-    return source if source == "digits" else os.path.abspath(os.path.expanduser(source))
-
-
 def _remedy(source: str) -> str:
-    if source.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".7z")):
+    if source.lower().endswith((".zip", ".gz", ".tgz", ".7z", ".rar")):
         return "Unpack the archive and give the folder."
     if source.lower().endswith((".yaml", ".yml", ".json")):
         return "Annotation files of detection are not read here; give the folder with class folders."
-    return "Give a folder with one folder per class, or a manifest with the columns path,label."
+    return (
+        "Give a folder with one folder per class, a manifest with the columns path,label "
+        f"({', '.join(SUFFIXES)}), or .tar shards."
+    )
 
 
 def existing(source: str) -> str:

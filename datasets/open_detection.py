@@ -3,89 +3,107 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Any
 
-import numpy as np
-
+from datasets import box_torchvision
+from datasets.box_formats import FORMATS, recognised
 from datasets.boxset import BoxFiles, DetectionData
-from datasets.coco import read_coco
+from datasets.draft import ALL, Drafts, settle
+from datasets.findings import Findings
+from datasets.formats import is_shards
+from datasets.imageset import place_of
 from datasets.leakage import leakage_notes
 from datasets.open import existing
 from datasets.scenes import load_scenes
-from datasets.split import RULE, hold_out
+from datasets.split import ALL_TEST, NO_TEST, RULE, hold_out
 from vit.errors import UserError, shown
 
-BESIDE = "_annotations.coco.json"
-SPLITS = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
 
+def open_detection(
+    source: str,
+    *,
+    seed: int | None = 0,
+    evaluation: bool = False,
+    strict: bool = False,
+    format: str | None = None,
+    findings: Findings | None = None,
+) -> DetectionData:
+    """Open "scenes", or a folder or file in one of `datasets.box_formats.FORMATS`, recognised from what lies there.
 
-def open_detection(source: str, *, seed: int = 0, evaluation: bool = False, strict: bool = False) -> DetectionData:
-    """Open "scenes", a folder with COCO annotations or one COCO .json file.
+    seed: for the split of sources that have none of their own; None: nothing is held out for validation.
+    evaluation: the source need not have train. strict: boxes that are not finite are an error.
+    format: name of the reader, where the folder is ambiguous.
+    findings: collects what is wrong; without it the first error is raised.
 
-    Folders: DIR/{train,valid,test}/_annotations.coco.json with the images beside it, or DIR/annotations/*.json whose
-    names hold train, val or test, with the images in DIR/{train2017,...}, DIR/images/... or DIR.
-    seed: for the split of sources that have none of their own. evaluation: the source need not have train.
-    strict: boxes that are not finite are an error.
-
-    Raises UserError for a source that does not exist, is empty or contradicts itself.
+    Raises UserError for a source that does not exist, is empty, ambiguous or contradicts itself.
     """
     if source == "scenes":
-        sets = load_scenes()
+        sets: dict[str, Any] = dict(load_scenes())
         ids = range(len(sets["train"].classes))
         rule = "scene i of a split is a function of (split, i)"
         return DetectionData.of(sets, source, category_ids=list(ids), notes=[], seed=seed, rule=rule, place=source)
-    source = os.path.expanduser(source)
-    if not os.path.exists(source):
-        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")
-    files = _files(source)
-    if not files:
-        raise UserError(
-            f"{source}: no COCO annotations. Expected {os.path.join(source, 'train', BESIDE)}, or "
-            f"{os.path.join(source, 'annotations', 'instances_train.json')}, or a .json file."
-        )
-    sets: dict[str, Any] = {}
-    notes: list[str] = []
-    categories: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
-    for split, (file, roots) in files.items():
-        sets[split], ids, told = read_coco(file, roots, strict=strict)
-        categories[file] = (sets[split].classes, ids)
-        notes += told
-    _require_same_categories(categories)
-    ids = next(iter(categories.values()))[1]
-    rule = "as found in " + ", ".join(file for file, _ in files.values())
-    if list(sets) == ["all"]:
-        sets = {"test" if evaluation else "train": sets["all"]}
+    report = Findings(strict=["box-not-finite"] if strict else ()) if findings is None else findings
+    source, format, drafts = _read(source, format, report)
+    parts = [split for split in ("train", "val", "test", ALL) if split in drafts.parts]
+    sets = {split: settle(drafts.parts[split], drafts.categories, report) for split in parts}
+    if findings is None:
+        report.raise_errors()
+    sets = {split: images for split, images in sets.items() if len(images)}
+    if not sets:
+        raise UserError(f"{source}: no images that can be used. python -m datasets check {source} tells why.")
+    rule, notes = drafts.rule, report.notes() if findings is None else []
+    if list(sets) == [ALL]:
+        rule = ALL_TEST if evaluation else rule
+        sets = {"test" if evaluation else "train": sets[ALL]}
     if "train" not in sets and not evaluation:
         raise UserError(f"{source}: has annotations for {shown(list(sets))} but none for train.")
-    if "train" in sets and "val" not in sets:
+    if "train" in sets and "val" not in sets and seed is not None:
         rule, whole = f"{rule}; {RULE}", sets["train"]
-        sets["train"], sets["val"], note = hold_out(_by_first_label(whole), seed)
+        sets["train"], sets["val"], note = hold_out(whole, seed, source, whole.rarest())
         notes.append(note)
     if "test" not in sets:
-        notes.append("There is no test split: the report is made from val, which also chose the checkpoint.")
-    notes += leakage_notes(sets)
+        notes.append(NO_TEST)
+    notes += [facts(split, images) for split, images in sets.items()]
+    if findings is None:
+        notes += leakage_notes(sets)
     return DetectionData.of(
-        sets, source, category_ids=ids, notes=notes, seed=seed, rule=rule, place=os.path.abspath(source)
+        sets,
+        source,
+        category_ids=drafts.categories.ids,
+        notes=notes,
+        seed=seed,
+        rule=rule,
+        place=place_of(source),
+        format=format,
     )
 
 
-def has_annotations(source: str) -> bool:
-    """Whether a source holds boxes, as far as the names of its files tell."""
+def _read(source: str, format: str | None, findings: Findings) -> tuple[str, str | None, Drafts]:
+    """The source as it is read, the name of its format (None for torchvision's sets), and what it holds."""
+    if source.startswith("torchvision:"):
+        if not box_torchvision.names_boxes(source):
+            names = shown([*box_torchvision.READERS])
+            raise UserError(f"{source}: of torchvision's data sets these have boxes: {names}.")
+        return source, None, box_torchvision.read(source, findings)
     source = os.path.expanduser(source)
-    if os.path.isfile(source):
-        return source.lower().endswith(".json")
-    return source == "scenes" or (os.path.isdir(source) and bool(_files(source)))
+    if not os.path.exists(source) and not is_shards(source):
+        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")
+    format = recognised(source, format)
+    if os.path.isdir(source) and not FORMATS[format].look(source):
+        raise UserError(f"{source}: holds nothing in the format {format}. Expected {FORMATS[format].expected}.")
+    return source, format, FORMATS[format].read(source, findings)
 
 
-def reopen_detection(record: dict[str, Any] | None, source: str | None = None, *, seed: int = 0) -> DetectionData:
+def reopen_detection(
+    record: dict[str, Any] | None, source: str | None = None, *, seed: int = 0, format: str | None = None
+) -> DetectionData:
     """The data to evaluate a checkpoint on, as `datasets.reopen` gives it for classification."""
-    place = source if source in (None, "scenes") else os.path.abspath(os.path.expanduser(source))
+    place = source if source in (None, "scenes") else place_of(source)
     if place is not None and (record is None or place != record["source"]):
-        return open_detection(place, seed=seed, evaluation=True)
+        return open_detection(place, seed=seed, evaluation=True, format=format)
     if record is None:
         raise UserError("the checkpoint does not say what it was trained on: name the data with --data.")
-    data = open_detection(record["source"], seed=record["seed"])
+    data = open_detection(record["source"], seed=record["seed"], format=format or record.get("format"))
     changed = [name for name, was in record["splits"].items() if data.record["splits"].get(name) != was]
     if changed:
         data.notes.append(
@@ -95,55 +113,8 @@ def reopen_detection(record: dict[str, Any] | None, source: str | None = None, *
     return data
 
 
-def _files(source: str) -> dict[str, tuple[str, list[str]]]:
-    """{split: (annotation file, folders to look for its images in)}; "all" where nothing says which split it is."""
-    if os.path.isfile(source):
-        folder = os.path.dirname(os.path.abspath(source))
-        return {"all": (source, [folder, os.path.join(folder, "images"), os.path.dirname(folder)])}
-    found: dict[str, tuple[str, list[str]]] = {}
-    for name, split in SPLITS.items():
-        file = os.path.join(source, name, BESIDE)
-        if os.path.isfile(file):
-            if split in found:
-                raise UserError(f"{source}: both {found[split][0]} and {file} would be {split}. Remove one.")
-            found[split] = (file, [os.path.dirname(file)])
-    alone = os.path.join(source, BESIDE)
-    if not found and os.path.isfile(alone):
-        return {"all": (alone, [source])}
-    folder = os.path.join(source, "annotations")
-    if found or not os.path.isdir(folder):
-        return found
-    for name in sorted(os.listdir(folder)):
-        match = re.search(r"(train|valid|validation|val|test)(\d*)", name.lower())
-        # Keypoints and captions of COCO lie beside the boxes.
-        if not name.endswith(".json") or not match or re.match(r"(captions|person_keypoints|image_info)", name):
-            continue
-        split, file = SPLITS[match[1]], os.path.join(folder, name)
-        if split in found:
-            raise UserError(f"{source}: both {found[split][0]} and {file} would be {split}. Remove one.")
-        parts = [match[0], match[1]]
-        roots = [os.path.join(source, *middle, part) for part in parts for middle in ((), ("images",))]
-        found[split] = (file, [*roots, os.path.join(source, "images"), source])
-    return found
-
-
-def _require_same_categories(found: dict[str, tuple[tuple[str, ...], tuple[int, ...]]]) -> None:
-    (first, wanted), *others = found.items()
-    for file, categories in others:
-        if categories != wanted:
-            ours, theirs = (set(zip(*reversed(c), strict=True)) for c in (wanted, categories))
-            one, other = (shown(sorted(rest)) or "none" for rest in (ours - theirs, theirs - ours))
-            raise UserError(
-                f"the categories of {first} and {file} differ: only in the first {one}, only in the second {other}."
-            )
-
-
-def _by_first_label(images: BoxFiles) -> BoxFiles:
-    """With each image's first label as its target while it is split, so that val has some of every class."""
-    labels = np.full(len(images), -1, np.int64)
-    counts = images.targets
-    filled = counts > 0
-    first: Any = (images.ends - counts)[filled]
-    labels[filled] = images.rows.labels[first]
-    images.targets = labels
-    return images
+def facts(split: str, images: BoxFiles) -> str:
+    """One line: "train: 48 images, 8 without boxes; 90 boxes, 2 of them crowds"."""
+    bare, crowd = int((images.targets == 0).sum()), int(images.rows.crowd.sum())
+    line = f"{split}: {len(images):,} images" + (f", {bare:,} without boxes" if bare else "")
+    return f"{line}; {len(images.rows.labels):,} boxes" + (f", {crowd:,} of them crowds" if crowd else "")

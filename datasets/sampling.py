@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
 
 import numpy as np
-from torch.utils.data import Sampler
 
 from vit.errors import UserError
 
@@ -94,7 +93,7 @@ def repeated_order(repeats: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return rng.permutation(np.repeat(shuffled, counts))
 
 
-class TrainBatches(Sampler[list[Draw]]):
+class TrainBatches:
     """The batches of a whole run, from `start_step` on, for one rank.
 
     The global batch is a consecutive slice of the epoch's order and rank r takes every `world`-th of it
@@ -152,6 +151,30 @@ class TrainBatches(Sampler[list[Draw]]):
             first = (step % self.steps_per_epoch) * self.batch_size
             mine = slice(first + self.rank, first + self.batch_size, self.world)
             yield [Draw(epoch, i, k) for i, k in zip(order[mine].tolist(), repeats[mine].tolist(), strict=True)]
+
+
+class EvalBatches(Sequence[list[Draw]]):
+    """Every image once, in order; rank r takes every `world`-th from r, without padding. Made when they are asked for:
+    a million draws would take more memory than the index."""
+
+    def __init__(self, n: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
+        self.batch_size = batch_size
+        self._mine = range(rank, n, world)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._mine) / self.batch_size)
+
+    @overload
+    def __getitem__(self, k: int) -> list[Draw]: ...
+    @overload
+    def __getitem__(self, k: slice) -> list[list[Draw]]: ...
+    def __getitem__(self, k: int | slice) -> list[Draw] | list[list[Draw]]:
+        if isinstance(k, slice):
+            return [self[j] for j in range(*k.indices(len(self)))]
+        if not 0 <= k < len(self):
+            raise IndexError(k)
+        first = k * self.batch_size
+        return [Draw(0, i) for i in self._mine[first : first + self.batch_size]]
 
 
 def _repeats(order: np.ndarray) -> np.ndarray:

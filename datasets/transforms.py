@@ -7,13 +7,14 @@ import hashlib
 import os
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from datasets.crop import TRIES, random_crop, resized, window_for
-from datasets.window import Choose, View, Window, cut
+from datasets.window import Choose, View, Window, whole_cut
 from vit.errors import UserError, nearest
 from vit.image import Preprocess
 
@@ -114,8 +115,7 @@ class Pipeline:
         return Pipeline, (self.augment, self.preprocess)
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
-        size = (image.shape[0], image.shape[1])
-        return self.read(lambda choose: cut(image, choose(size), size), seed)
+        return self.read(partial(whole_cut, image), seed)
 
     def read(self, view: Callable[[Choose], View], seed: int) -> np.ndarray:
         """The same of an image that is decoded for this: `view` gives the part of it that the crop shows."""

@@ -51,6 +51,12 @@ def cut(image: np.ndarray, window: Window, size: tuple[int, int], by: int = 1) -
     return View(image[top:bottom, left:right], (left * by, top * by, right * by, bottom * by), size)
 
 
+def whole_cut(image: np.ndarray, choose: Choose) -> View:
+    """The window that `choose` wants of a whole, decoded image uint8 [H, W, 3]."""
+    size = (image.shape[0], image.shape[1])
+    return cut(image, choose(size), size)
+
+
 def decode_window(source: Source, choose: Choose, *, max_pixels: int = MAX_PIXELS) -> View:
     """The window that `choose` wants of an image file, given by its path, its bytes or opened, as RGB.
 

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vit.build import build_model, freeze
 from vit.classifier import create
 from vit.errors import UserError
-from vit.recipes import RECIPES, Facts, settle
+from vit.recipes import RECIPES
+from vit.settle import Facts, settle
 
 FINETUNE = replace(RECIPES["finetune"][1], data="photos")
 DEPTH = 3

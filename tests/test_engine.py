@@ -205,13 +205,15 @@ def test_without_validation_the_last_weights_are_the_best(tmp_path):
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path, poison):
+@pytest.mark.parametrize(("step", "kept"), [(1, None), (6, 4)])
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path, poison, step, kept):
     task, loop, saved = toy(), Loop(steps=12, steps_per_epoch=4, log_every=100), []
     batches = bar_batches(12)
-    batches[6].images[0, 0, 0, 0] = poison
-    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=r"the loss is nan at step 8. A lower --lr"):
+    batches[step].images[0, 0, 0, 0] = poison
+    told = f"checkpoints/last is of step {kept}" if kept else "no checkpoint had been saved"
+    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=rf"nan at step {4 + (kept or 0)}.*--lr.*{told}"):
         fit(task, batches, lambda: [bars(9, 0)], optimizers_of(task), loop, log, lambda *a: saved.append(a[0]))
-    assert saved == ["best", "last"]  # of step 4
+    assert saved == (["best", "last"] if kept else [])
 
 
 def test_evaluation_leaves_the_modes_of_all_parts_alone():

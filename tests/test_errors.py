@@ -1,6 +1,8 @@
 """The phrases of error messages."""
 
-from vit.errors import UserError, nearest, shown
+import pytest
+
+from vit.errors import UserError, nearest, shown, told_of
 
 
 def test_nearest_names_the_closest_option_whatever_its_case():
@@ -13,6 +15,13 @@ def test_shown_counts_what_it_leaves_out():
     assert shown(["a", "b"]) == "a, b"
     assert shown(list("abcde"), limit=3) == "a, b, c and 2 more"
     assert shown([]) == ""
+
+
+def test_told_of_puts_the_place_before_a_mistake_only():
+    with pytest.raises(UserError, match=r"^config\.json: depth is 0\.$"), told_of("config.json"):
+        raise UserError("depth is 0.")
+    with pytest.raises(KeyError, match=r"^'depth'$"), told_of("config.json"):
+        raise KeyError("depth")
 
 
 def test_a_user_error_is_a_value_error():

@@ -180,6 +180,9 @@ def test_mistakes_in_the_command(trained: SimpleNamespace, tmp_path: Path):
     flat = str(flat_copy(trained, tmp_path))
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "many.csv").write_text("path,labels\na.png,bluish;grün\n")
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(loose / "a.png")
     for options, message in (
         ({"knn": 5, "data": flat}, "no train split; it has test"),
         ({"knn": 5, "split": "train"}, "would find itself"),
@@ -187,7 +190,7 @@ def test_mistakes_in_the_command(trained: SimpleNamespace, tmp_path: Path):
         ({"batch_size": 0}, "at least 1"),
         ({"data": str(tmp_path / "many.csv")}, "any number of labels"),
         ({"data": str(trained.photos.with_name("ein Ordnr"))}, "ein Ordner"),
-        ({"data": str(tmp_path)}, "flat folder"),
+        ({"data": str(loose)}, "no class folders"),
     ):
         with pytest.raises(UserError, match=message):
             evaluated(trained, tmp_path, **options)

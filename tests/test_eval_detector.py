@@ -120,7 +120,7 @@ def test_unreadable_images_are_told_in_tiles_too(detector: SimpleNamespace, tmp_
     for file in data.glob("*.png"):
         file.write_bytes(b"")
     for options in ({}, {"tile": 48}):
-        with pytest.raises(UserError, match="none of the 18 images"):
+        with pytest.raises(UserError, match="no images that can be used"):
             evaluated(detector, tmp_path, data=str(data), **options)
 
 
@@ -146,7 +146,7 @@ def test_the_report_of_a_run_keeps_the_thresholds(
     (run / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "phase": "val", "map": 0.1, "map50": 0.3}\n')
     data = open_detection(str(detector.shapes))
     recipe: Any = SimpleNamespace(device="cpu", workers=0)
-    result = report(run, data, recipe, [])
+    result = report(run, data, recipe)
     assert {file.name for file in run.iterdir()} == {*FILES, "curves.png", "checkpoints", "metrics.jsonl"}
     model, config = load_detector(run)
     chosen = collect(model, config, data.splits()["val"], Scan()).metrics.compute()

@@ -10,8 +10,9 @@ import torch
 from PIL import ExifTags, Image, ImageFile
 
 import vit.decode
+from vit.decode import allowed_pixels
 from vit.errors import UserError
-from vit.image import MAX_PIXELS, Preprocess, decode
+from vit.image import MAX_PIXELS, Preprocess, decode, image_size
 
 
 def scene(height=24, width=36, seed=0):
@@ -34,6 +35,40 @@ def png_header(width, height):
     chunk = b"IHDR" + header
     start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     return start + struct.pack(">I", 100) + b"IDAT" + b"x"
+
+
+# --------------------------------------------------------------------------------------------------- sizes
+
+
+def with_exif(content, orientation, *, late):
+    """A PNG with a chunk of EXIF before or after its pixels."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(data)) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+    place = len(content) - 12 if late else 33  # before IEND, or after IHDR
+    return content[:place] + chunk + content[place:]
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+def test_sizes_come_from_the_header_alone(format, monkeypatch):
+    content = encoded(scene(), format)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("the pixels were decoded"))
+    assert image_size(content) == (24, 36)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_sizes_are_those_of_the_upright_image(orientation, late):
+    content = with_exif(encoded(scene(), "PNG"), orientation, late=late)
+    assert image_size(content) == decode(content).shape[:2] == ((36, 24) if orientation == 6 else (24, 36))
+
+
+def test_the_size_of_a_bomb_is_told_without_setting_it_off(monkeypatch):
+    """Row 29."""
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *_: pytest.fail("the pixels were decoded"))
+    assert image_size(png_header(60_000, 50_000)) == (50_000, 60_000)
+    assert image_size(with_exif(png_header(60_000, 50_000) + b"\0" * 12, 6, late=True)) == (50_000, 60_000)
 
 
 # ------------------------------------------------------------------------------------------------- sources
@@ -256,6 +291,9 @@ def test_row_29_a_bomb_is_refused_before_its_pixels_are_read(size):
 
 
 def test_row_29_the_limit_can_be_set():
+    assert allowed_pixels(None) == 89_478_485 and allowed_pixels("200000000") == 200_000_000
+    with pytest.raises(UserError, match="VITRAL_MAX_PIXELS is 'many'"):
+        allowed_pixels("many")
     data = encoded(scene(20, 30), "PNG")
     with pytest.raises(UserError, match="30 x 20 pixels are more than the limit of 599"):
         decode(data, max_pixels=599)

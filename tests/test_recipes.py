@@ -10,9 +10,11 @@ import torch
 from vit import runs
 from vit.build import build_loop, build_model, build_optimizers, build_task
 from vit.checkpoint import save_checkpoint
+from vit.detection_recipes import DETECTION_RECIPES, settle_detection
 from vit.errors import UserError
-from vit.recipes import RECIPES, Facts, Recipe, settle
+from vit.recipes import RECIPES, Recipe
 from vit.runs import differences, open_run, read_recipe, write_recipe
+from vit.settle import Facts, settle
 
 GRAY = {"gray": True, "mean": (0.1, 0.1, 0.1), "std": (0.3, 0.3, 0.3)}
 COLOR = {"gray": False, "mean": (0.5, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
@@ -59,7 +61,18 @@ def test_everything_is_settled_and_can_be_built(name, facts):
     scratch = name not in ("finetune", "probe")
     asked = replace(RECIPES[name][1], weights=None if scratch else "RUN")
     recipe, _ = settle(asked, FACTS[facts])
-    allowed = {"out", "weights", "clip", "patience", "data", "freeze_blocks", "lora_rank", "head_epochs"}
+    allowed = {
+        "out",
+        "weights",
+        "clip",
+        "patience",
+        "data",
+        "freeze_blocks",
+        "lora_rank",
+        "head_epochs",
+        "minutes",
+        "format",
+    }
     allowed |= set() if scratch else {"model", "image_size"}
     left_open = {f.name for f in dataclasses.fields(recipe) if getattr(recipe, f.name) is None}
     assert left_open <= allowed
@@ -90,6 +103,31 @@ def test_finetuning_on_few_images_still_takes_200_steps(images, options, expecte
     asked = replace(RECIPES["finetune"][1], data="photos", weights="RUN", **options)
     recipe, _ = settle(asked, replace(FACTS["photos"], images=images))
     assert {name: getattr(recipe, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "side"), [("vit_s14", 28), ("vit_nano8", 32), ("vit_nano4_conv_mean", 32), ("dinov2_s14", 28)]
+)
+def test_the_chosen_size_is_one_that_the_models_patches_divide(model, side):
+    recipe, _ = settle(replace(FOLDER, model=model), FACTS["digits"])
+    assert recipe.image_size == side
+    with torch.device("meta"):
+        build_model(recipe, ["a", "b"], FACTS["digits"])
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (64, 8)])
+def test_workers_are_no_more_than_the_cores_that_may_be_used(monkeypatch, cores, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert settle(FOLDER, FACTS["photos"])[0].workers == workers
+    assert settle(FOLDER, FACTS["digits"])[0].workers == 0
+    asked = DETECTION_RECIPES["detect"][1]
+    assert settle_detection(asked, FACTS["photos"], 32)[0].workers == workers
+
+
+def test_cores_where_there_is_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert settle(FOLDER, FACTS["photos"])[0].workers == 3
 
 
 def test_what_the_user_says_is_kept():
@@ -132,6 +170,9 @@ def test_options_reach_the_parts():
     [
         {"epochs": 0}, {"batch_size": -1}, {"lr": -1e-3}, {"lr": float("nan")}, {"warmup": -1.0}, {"patience": 0},
         {"lora_rank": 0}, {"lora_alpha": 0.0}, {"lora_alpha": float("inf")}, {"freeze_blocks": -1}, {"head_epochs": 0},
+        {"label_smoothing": 2.0}, {"clip": 0.0}, {"clip": -1.0}, {"ema": 1.0}, {"final_lr": -3.0}, {"dropout": 1.5},
+        {"layer_decay": 0.0}, {"layer_decay": 1.5}, {"layer_scale": -1.0}, {"image_size": 0}, {"seed": 10**30},
+        {"erase": 2.0}, {"drop_path": 1.0}, {"workers": -1}, {"minutes": 0.0}, {"minutes": float("nan")},
     ],
     ids=str,
 )  # fmt: skip
@@ -219,6 +260,19 @@ def test_runs_are_numbered(place, recipe):
         folder, resume = open_run(recipe)
         assert folder == runs.ROOT / expected and resume is None and not folder.exists()
         begin(folder, recipe)
+
+
+def test_a_place_that_cannot_be_written_to(place, recipe):
+    (place / "file").touch()
+    for out in (place / "file", place / "file" / "run"):
+        with pytest.raises(UserError, match=r"file.* cannot be written to \(.*\)\. Choose another --out"):
+            write_recipe(out, recipe)
+
+
+def test_the_data_is_no_run_folder(place, recipe):
+    (place / "photos").mkdir()
+    with pytest.raises(UserError, match="photos holds the data: choose another --out"):
+        open_run(replace(recipe, data="photos", out=str(place / "x" / ".." / "photos")))
 
 
 def test_a_run_is_not_overwritten(place, recipe):

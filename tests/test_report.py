@@ -9,18 +9,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from vit.confusion import NAMED_CLASSES, confused_pairs, draw_confusion
 from vit.errors import UserError
 from vit.evaluate import Outputs, summarise
-from vit.plots import (
-    NAMED_CLASSES,
-    Tile,
-    confused_pairs,
-    draw_confusion,
-    draw_curves,
-    draw_mistakes,
-    draw_prediction,
-    save,
-)
+from vit.plots import Tile, draw_curves, draw_mistakes, draw_prediction, save
 from vit.report import print_report, report_lines, write_curves, write_json, write_report
 
 
@@ -48,6 +40,12 @@ def test_report_lines():
     row = next(line for line in text.splitlines() if line.strip().startswith("[red]"))
     entry = result["per_class"]["[red]"]
     assert row.split()[1] == "10" and f"{100 * entry['precision']:.2f}" in row
+
+
+def test_a_long_name_moves_no_other_line():
+    classes = ["cat", "a" * 200]
+    rows = [line for line in report_lines(summarise(outputs_of(2), classes)) if line.strip().startswith(("cat", "aaa"))]
+    assert len(rows[0]) < 100 and classes[1] in rows[1]
 
 
 def test_report_of_nothing_says_undefined():

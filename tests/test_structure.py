@@ -2,11 +2,11 @@
 
 import ast
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 import zipfile
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = [*sorted((ROOT / "vit").rglob("*.py")), *sorted((ROOT / "datasets").rglob("*.py"))]
-SCRIPTS = ("train", "eval", "train_detector", "eval_detector", "show")
+SCRIPTS = ("train", "train_parts", "eval", "train_detector", "eval_detector", "show")
 SOURCES = [*OURS, *(ROOT / f"{name}.py" for name in SCRIPTS)]
 
 
@@ -59,7 +59,7 @@ def within(module, package):
 
 
 def test_the_graph_sees_what_it_should():
-    assert {"vit.build", "vit.engine", "datasets", "torch"} <= GRAPH["train"]
+    assert {"vit.build", "vit.engine", "datasets", "torch"} <= GRAPH["train"] | GRAPH["train_parts"]
     assert "datasets.transforms" in GRAPH["datasets.loader"] and "cv2" in GRAPH["datasets.operations"]
 
 
@@ -105,7 +105,16 @@ LAYERS = {
     "vit.detector.views": {"vit.boxes", "vit.detection_losses", "vit.detector.pool", "vit.detector.postprocess"},
     "vit.predictor": {"vit.errors", "vit.image"},
     "vit.detector.decoder": {"vit.deformable", "vit.detector.config", "vit.detector.heads", "vit.layers"},
-    "vit.engine": {"vit.errors", "vit.meter", "vit.metrics", "vit.optim", "vit.runlog", "vit.statistics", "vit.tasks"},
+    "vit.engine": {
+        "vit.meter",
+        "vit.metrics",
+        "vit.optim",
+        "vit.resumable",
+        "vit.runlog",
+        "vit.statistics",
+        "vit.tasks",
+    },
+    "vit.resumable": {"vit.optim"},
     "vit.statistics": set(),
 }
 
@@ -128,8 +137,8 @@ def test_the_engine_knows_no_model_and_no_task_but_the_protocol():
 
 def test_leaves_are_imported_by_no_part_of_the_core():
     leaves = {
-        "vit.predict", "vit.report", "vit.plots", "vit.evaluate", "vit.knn", "vit.tta", "vit.__main__", "vit.summary",
-        "vit.predict_command", "vit.detection_predict", "vit.detections", "vit.detection_report",
+        "vit.predict", "vit.report", "vit.plots", "vit.confusion", "vit.evaluate", "vit.knn", "vit.tta", "vit.__main__",
+        "vit.summary", "vit.predict_command", "vit.detection_predict", "vit.detections", "vit.detection_report",
         "vit.detection_pictures", "vit.draw", "vit.gallery", "vit.video", "vit.embed", "vit.features", "vit.files",
         "vit.progress",
     }  # fmt: skip
@@ -166,10 +175,13 @@ def test_there_are_no_cycles():
 
 def test_hugging_face_is_never_imported_and_albumentations_in_one_place():
     forbidden = ("transformers", "huggingface_hub", "pytorch_lightning", "lightning", "accelerate", "ultralytics")
+    alone = "vit.pretrained.huggingface_process"  # a script, which is run in a process of its own
+    assert not any(alone in names for names in GRAPH.values())
     for file in SOURCES:
         for name in imports(file, typing=True):
-            fetching = inside(name, "huggingface_hub") and module_of(file) == "vit.pretrained.fetch"
-            assert fetching or not any(inside(name, other) for other in forbidden), file
+            apart = name == "transformers" and module_of(file) == alone
+            fetching = inside(name, "huggingface_hub") and module_of(file) in ("vit.pretrained.fetch", "datasets.hub")
+            assert fetching or apart or not any(inside(name, other) for other in forbidden), file
             if inside(name, "albumentations"):
                 assert module_of(file) == "datasets.transforms"
 
@@ -196,19 +208,17 @@ def test_importing_vit_loads_nothing_heavy():
 
 
 def test_importing_vit_takes_less_than_a_second():
-    def seconds():
-        begun = time.perf_counter()
-        python("import vit")
-        return time.perf_counter() - begun
-
-    # With the start of Python; the least of three, since others use the machine too.
-    assert min(seconds() for _ in range(3)) < 1.0
+    # Of the processor, since others use the machine too; with the start of Python.
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    python("import vit")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 @pytest.mark.slow
 def test_vit_load_adds_at_most_a_second_to_torch():
     code = (
-        "import time, torch; t = time.perf_counter(); import vit; vit.load, vit.create; print(time.perf_counter() - t)"
+        "import time, torch; t = time.process_time(); import vit; vit.load, vit.create; print(time.process_time() - t)"
     )
     assert min(float(python(code)) for _ in range(3)) < 1.0
 

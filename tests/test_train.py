@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -293,6 +295,8 @@ def test_row_4_train_and_val_have_other_classes(command, tmp_path):
         (["fodler"], 'Did you mean "folder"'),
         (["folder", "--augment", "lihgt"], "light"),
         (["folder", "--data", "x", "--epochs", "0"], "--epochs must be at least 1"),
+        (["folder", "photos"], "Is it the data? --data photos"),
+        (["tests", "--epochs", "3"], "Data goes behind --data: folder --data tests"),
     ],
     ids=" ".join,
 )
@@ -318,7 +322,7 @@ def test_row_59_in_a_process_of_its_own(tmp_path):
         (["--data", "DATA", "--weights", "nowhere"], "checkpoint nowhere does not exist"),
         (["--data", "DATA", "--lora-rank", 4], "--lora-rank keeps weights that were learned before: add --weights"),
         (["--data", "DATA", "--device", "tpu"], "tpu"),
-        (["--data", "DATA", "--dropout", 1.5], "dropout must be in"),
+        (["--data", "DATA", "--dropout", 1.5], "--dropout must be at least 0 and below 1"),
         (["--data", "DATA", "--resume", "--out", "nowhere"], "nowhere holds no run to go on with"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
@@ -344,7 +348,11 @@ def test_resume_after_an_interruption_is_the_uninterrupted_run(command, folder, 
     assert command("folder", "--out", whole, *options)[0] == 0
     with monkeypatch.context() as patch:
         interrupted_at(patch, 12)
-        assert command("folder", "--out", broken, *options)[0] == 130
+        code, told, err = command("folder", "--out", broken, *options)
+        assert (
+            code == 130 and f"with --out {shlex.quote(str(broken))} --resume goes on from its last checkpoint" in told
+        )
+        assert err == "interrupted\n"
     code, _, err = command("folder", "--out", broken, *options)
     assert code == 2 and "already holds a run. Add --resume" in err
     code, _, err = command("folder", "--out", broken, "--resume", *options, "--seed", 5)
@@ -360,6 +368,25 @@ def test_resume_after_an_interruption_is_the_uninterrupted_run(command, folder, 
         assert all(torch.equal(one[k], other[k]) for k in one)
     one, other = (json.loads((run / "report.json").read_text()) for run in (broken, whole))
     assert one == other
+
+
+def test_minutes_choose_the_length_once(command, folder, tmp_path, monkeypatch):
+    """A run that is to end in time is the run of as many epochs; when it is resumed, the clock is not asked again."""
+    import vit.cost
+
+    options = ["--data", folder, "--model", "vit_nano8", *BRIEF]
+    timed, plain = tmp_path / "timed", tmp_path / "plain"
+    with monkeypatch.context() as patch:
+        patch.setattr(vit.cost, "pace", lambda *_, **__: 2.5)
+        interrupted_at(patch, 7)
+        code, told, _ = command("folder", "--out", timed, *options, "--minutes", 1)
+        assert code == 130 and re.search(r"3 of \d+ epochs fit into 1 minutes at 2500 ms a step", told)
+    code, _, err = command("folder", "--out", timed, *options, "--resume")
+    assert code == 2 and "started with other options" in err and "minutes: 1.0 -> None" in err
+    assert command("folder", "--out", timed, *options, "--minutes", 1, "--resume")[0] == 0
+    assert command("folder", "--out", plain, *options, "--epochs", 3)[0] == 0
+    one, other = (load_file(run / "checkpoints/last/model.safetensors") for run in (timed, plain))
+    assert all(torch.equal(one[k], other[k]) for k in one)
 
 
 def test_every_option_of_training_is_accepted(command, folder, tmp_path):
@@ -379,6 +406,34 @@ def test_every_option_of_training_is_accepted(command, folder, tmp_path):
     report = json.loads((out / "report.json").read_text())
     # The broken file is in one of the splits, and is told of there.
     assert ("broken.png" in bad) or ("broken.png" in json.dumps(report["unreadable"])) or ("broken.png" in told)
+
+
+def test_row_33_too_many_broken_files_stop_the_training_and_are_listed(command, folder, tmp_path):
+    data = shutil.copytree(folder, tmp_path / "data")
+    for i in range(8):
+        path = data / "3" / f"scan 3 {i}.png"
+        path.write_bytes(path.read_bytes()[:60])
+    out = tmp_path / "run"
+    code, _, err = command("folder", "--data", data, "--out", out, "--epochs", 2, *BRIEF)
+    assert code == 2 and "training images cannot be decoded, more than 1%" in err
+    rows = (out / "bad_files.csv").read_text().splitlines()
+    assert rows[0] == "path,reason" and len(rows) > 2
+    assert all("scan 3 " in row and "cannot be decoded" in row for row in rows[1:])
+
+
+@pytest.mark.parametrize("kind", ["ram", "disk"])
+def test_a_cache_changes_nothing_where_pixels_are_resized_first(command, folder, tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("VITRAL_CACHE", str(tmp_path / "cache"))
+    options = ["folder", "--data", folder, "--epochs", 2, *BRIEF, "--augment", "glyph"]
+    reports = {}
+    for name, more in (("without", []), ("with", ["--cache", kind])):
+        out = tmp_path / name
+        code, told, err = command(*options, "--out", out, *more)
+        assert code == 0, err
+        reports[name] = json.loads((out / "report.json").read_text())
+        assert ("images as the model takes them in" in told) == bool(more)
+    assert reports["with"] == reports["without"]
+    assert (tmp_path / "cache").exists() == (kind == "disk")
 
 
 def test_several_labels_an_image(command, folder, tmp_path):

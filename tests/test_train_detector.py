@@ -19,8 +19,8 @@ from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.detector import Detector
 from vit.errors import UserError
 from vit.image import Preprocess
-from vit.recipes import Facts
 from vit.runlog import read_rows
+from vit.settle import Facts
 
 Command = Callable[..., tuple[int, str, str]]
 BRIEF = ["--device", "cpu", "--batch-size", "4", "--workers", "0", "--image-size", "32", "--queries", "12"]
@@ -127,7 +127,7 @@ def test_a_run_and_another_that_starts_from_it(trained: Path, squares: Path, tmp
         tmp_path / "run", "--no-previews", *BRIEF,
     )  # fmt: skip
     assert code == 0, err
-    assert "8 images have no boxes: they are kept as negatives" in told
+    assert "train: 24 images, 8 without boxes; 32 boxes" in told
     assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told and "new class heads" not in told
     assert not (tmp_path / "run/previews").exists()
     first, second = (load_file(run / "checkpoints/best/model.safetensors") for run in (trained, tmp_path / "run"))
@@ -187,8 +187,8 @@ def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):
         (["--encoder", "dinov2_s15"], 'Did you mean "dinov2_s14"'),
         (["--image-size", "100"], "the detector takes multiples of 16, for example 96"),
         (["--multi-scale", "0.1"], "--multi-scale 0.1 leaves one size of 32x32 pixels in steps of 16"),
-        (["--multi-scale", "-1"], "--multi-scale must not be negative"),
-        (["--close-mosaic", "1.5"], "--close-mosaic is a share of the run in 0..1, not 1.5"),
+        (["--multi-scale", "-1"], "--multi-scale must be at least 0 and below 1"),
+        (["--close-mosaic", "1.5"], "--close-mosaic must be in 0..1, got 1.5"),
         (["--freeze"], "--freeze keeps weights that were learned before: add --weights SRC"),
         (["--freeze", "--freeze-blocks", "1"], "--freeze keeps the whole encoder: leave out"),
     ):

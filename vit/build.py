@@ -17,13 +17,13 @@ from vit.lora import add_lora
 from vit.losses import ClassificationLoss, inverse_frequency
 from vit.optim import depth_of, in_blocks, make_optimizers
 from vit.pretrained.create import create
-from vit.recipes import Facts
+from vit.settle import Facts
 from vit.tasks import Classification
 from vit.transfer import start_from
 
 if TYPE_CHECKING:
     from vit.detection_recipes import SettledDetection
-    from vit.recipes import Settled
+    from vit.settle import Settled
 
 DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -29,6 +29,8 @@ from vit.typed import check
 
 FORMAT = 1
 WEIGHTS, CONFIG, TRAINER = "model.safetensors", "config.json", "trainer.pt"
+WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "module", "teacher", "target_encoder")
+"""Under one of these names training scripts store the weights in a .pth file."""
 ENTRIES = {
     "task": Literal["classification", "detection"],
     "classes": list[str],
@@ -39,7 +41,7 @@ ENTRIES = {
     "data": dict[str, Any],
     "category_ids": list[int],
     "threshold": float | None,
-    "class_thresholds": dict[str, float],
+    "class_thresholds": dict[str, float] | None,
 }
 """Types of the entries of config.json; the first three are always there."""
 RECORD = {"source": str, "seed": int, "splits": dict[str, dict[str, Any]]}
@@ -201,7 +203,7 @@ def load_tensors(file: str | Path, *, trust_pickle: bool = False) -> dict[str, T
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise UserError(f"{file} is not a whole PyTorch file: {_first_line(error)}. Fetch or save it again.") from None
-    for key in ("model", "state_dict", "model_state_dict", "model_ema"):
+    for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break

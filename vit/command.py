@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from vit.errors import UserError
 
 MISTAKE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call `main` and exit with what it returns (None is 0).
 
-    A UserError is printed alone, on stderr, with exit code 2. Any other exception is our bug and keeps its traceback.
+    A UserError is printed alone, on stderr, with exit code 2, and so is a disk that is full or may not be written to.
+    Any other exception is our bug and keeps its traceback.
     """
     try:
         code = main() or 0
@@ -31,4 +34,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         # `... | head` has read enough. What is left in the buffer has nowhere to go when Python flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(
+            f"error: {error.filename or 'a file'}: {error.strerror}. Free space, or choose another place.",
+            file=sys.stderr,
+        )
+        code = MISTAKE
     sys.exit(code)

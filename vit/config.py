@@ -117,10 +117,11 @@ class EncoderConfig:
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         _check(self.width % self.heads == 0, f"width {self.width} is not a multiple of heads {self.heads}")
         for side in self.image_size:
+            nearest = "x".join(str(max(1, round(n / self.patch_size)) * self.patch_size) for n in self.image_size)
             _check(
                 side > 0 and side % self.patch_size == 0,
                 f"image size {self.image_size[0]}x{self.image_size[1]} is not a multiple of the patch "
-                f"size {self.patch_size}",
+                f"size {self.patch_size}; {nearest} is the nearest",
             )
         for name in ("dropout", "attention_dropout", "drop_path"):
             _check(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}")

@@ -46,7 +46,7 @@ def _numbers(model: nn.Module) -> tuple[int, int]:
 
 
 def measure(model: nn.Module, image_shape: tuple[int, int, int], step: Callable[[], object]) -> Cost:
-    """Cost of `step`, one training step of `model` on images [C, H, W]: run once to warm up, then timed."""
+    """Cost of `step`, one training step of `model` on images [C, H, W]."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -54,15 +54,20 @@ def measure(model: nn.Module, image_shape: tuple[int, int, int], step: Callable[
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *image_shape, device=device))
     model.train(was_training)
+    seconds = pace(step, device)
+    return Cost(*_numbers(model), counter.get_total_flops(), _peak_memory(device), seconds)
+
+
+def pace(step: Callable[[], object], device: torch.device, *, at_least: float = 2.0, at_most: int = 10) -> float:
+    """Seconds of a step: run once to warm up, then for `at_least` seconds or `at_most` times, but twice."""
     step()
     _wait(device)
     begun, times = time.perf_counter(), 0
-    while times < 10 and (times < 2 or time.perf_counter() - begun < 2):
+    while times < at_most and (times < 2 or time.perf_counter() - begun < at_least):
         step()
         times += 1
     _wait(device)
-    seconds = (time.perf_counter() - begun) / times
-    return Cost(*_numbers(model), counter.get_total_flops(), _peak_memory(device), seconds)
+    return (time.perf_counter() - begun) / times
 
 
 def _wait(device: torch.device) -> None:

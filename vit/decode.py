@@ -26,9 +26,19 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp"),
     *(".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
 )
-# Pillow warns from here to twice as many and refuses beyond. A warning does not stop an out-of-memory kill,
-# so the whole zone is refused here.
-MAX_PIXELS = 89_478_485
+
+
+def allowed_pixels(setting: str | None) -> int:
+    """What the user sets, or 89,478,485. Raises UserError if it is no number."""
+    # Pillow warns from here to twice as many and refuses beyond. A warning does not stop an out-of-memory kill, so the
+    # whole zone is refused here.
+    try:
+        return 89_478_485 if setting is None else int(setting)
+    except ValueError:
+        raise UserError(f"VITRAL_MAX_PIXELS is {setting!r}; it must be a number of pixels.") from None
+
+
+MAX_PIXELS = allowed_pixels(os.environ.get("VITRAL_MAX_PIXELS"))
 
 _log = logging.getLogger("vitral")
 _open_lock = threading.Lock()
@@ -102,15 +112,34 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's 1 to 8; 1 is upright."""
+    """EXIF's 1 to 8, 1 is upright, without decoding: Pillow would decode every PNG, to find EXIF that comes after the
+    pixels."""
+    if image.format == "PNG" and "exif" not in image.info and image.fp is not None:
+        bomb = image.width * image.height > MAX_PIXELS
+        if bomb or not _late_exif(cast(BinaryIO, image.fp)):
+            return 1
     return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _late_exif(file: BinaryIO) -> bool:
+    """Whether an open PNG has a chunk of EXIF, from the heads of its chunks."""
+    place = file.tell()
+    file.seek(8)
+    try:
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            if head[4:] == b"eXIf":
+                return True
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+        return False
+    finally:
+        file.seek(place)
 
 
 def _require_fewer(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise UserError(
             f"{name}: {image.width} x {image.height} pixels are more than the limit of {max_pixels:,}. "
-            "Make the image smaller, or raise max_pixels if you trust the file."
+            "Make the image smaller or, if you trust the file, allow more: VITRAL_MAX_PIXELS in the environment."
         )
 
 

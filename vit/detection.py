@@ -21,7 +21,8 @@ class Detection:
         self.score = "map"
 
     def losses(self, images: Tensor, targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        return self.loss(self.model(images), targets)
+        targets = self.loss.wanted(targets, images.device)
+        return self.loss(self.model(images, targets), targets)
 
     def divisor(self, targets: Sequence[dict[str, Any]]) -> Tensor:
         model: Any = self.model

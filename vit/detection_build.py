@@ -16,7 +16,7 @@ from vit.errors import UserError
 from vit.image import Preprocess
 from vit.losses import inverse_frequency
 from vit.optim import depth_of
-from vit.recipes import Facts
+from vit.settle import Facts
 
 if TYPE_CHECKING:
     from vit.detection_recipes import DetectionRecipe, SettledDetection

@@ -27,6 +27,13 @@ class Predictions(NamedTuple):
     """[B, Q, 4], cxcywh as shares of the input's width and height."""
 
 
+class DenoisedOutput(Protocol):
+    layers: Sequence[Predictions]
+    """What every layer says of queries that start from shaken boxes."""
+    owner: Tensor
+    """int64 [B, Q], on the CPU: the object of its image that each starts from, or -1."""
+
+
 class DetectorOutput(Protocol):
     last: Predictions
     earlier: Sequence[Predictions]
@@ -34,12 +41,14 @@ class DetectorOutput(Protocol):
     selected: Predictions | None
     """The encoder's cells that became queries."""
     groups: int
+    denoised: DenoisedOutput | None
 
 
 class DetectionLoss(nn.Module):
     """Terms of LW-DETR (Chen et al. 2024): `class`, `l1`, `giou` of the last layer, the same with `_0`, `_1`, ...
     of the earlier ones and with `_enc` of the encoder's choice. Each is a sum over matches divided by the number of
-    objects, which is averaged over all processes so that ranks with few objects weigh as much.
+    objects, which is averaged over all processes so that ranks with few objects weigh as much. With `_dn0`, `_dn1`, ...
+    those of queries that start from shaken boxes: each belongs to its object, and all of an object weigh as one.
 
     kind: "iou" is the IoU-aware binary cross-entropy, target q = p^.25 * IoU^.75 for a match, weight p^2 elsewhere;
         "mal" is the matchability-aware loss of DEIM (Huang et al. 2024, eq. 3), target IoU^1.5, weight p^1.5.
@@ -71,7 +80,7 @@ class DetectionLoss(nn.Module):
         An entry `crowd` bool [n] marks boxes that stand for many objects: they are not trained on.
         """
         device = outputs.last.logits.device
-        targets = [_wanted(target, device, self.num_classes) for target in targets]
+        targets = self.wanted(targets, device)
         count = self.divisor(targets, outputs.groups, device)
         layers = {"": outputs.last}
         layers |= {f"_{i}": predictions for i, predictions in enumerate(outputs.earlier)}
@@ -81,30 +90,42 @@ class DetectionLoss(nn.Module):
         with torch.autocast(device.type, enabled=False):
             terms = {}
             for suffix, predictions in layers.items():
-                logits, boxes = predictions.logits.float(), predictions.boxes.float()
-                for name, value in self._layer(logits, boxes, targets, outputs.groups).items():
+                matches = self.matcher(*predictions, targets, outputs.groups)
+                for name, value in self._layer(predictions, targets, matches).items():
                     terms[name + suffix] = self.weights[name] * value / count
+            if outputs.denoised is not None:
+                matches, share = _owned(outputs.denoised.owner, targets)
+                for i, predictions in enumerate(outputs.denoised.layers):
+                    for name, value in self._layer(predictions, targets, matches, share).items():
+                        # As many objects as the groups have, but in one group.
+                        terms[f"{name}_dn{i}"] = self.weights[name] * value * (outputs.groups / count)
         return terms
 
-    def _layer(self, logits: Tensor, boxes: Tensor, targets: list[dict[str, Tensor]], groups: int) -> dict[str, Tensor]:
-        matches = self.matcher(logits, boxes, targets, groups)
+    def wanted(self, targets: Sequence[dict[str, Any]], device: torch.device) -> list[dict[str, Tensor]]:
+        """`boxes` and `labels` to train on, without crowds, on the device. UserError for a label that is no class."""
+        return [_wanted(target, device, self.num_classes) for target in targets]
+
+    def _layer(
+        self, predictions: Predictions, targets: list[dict[str, Tensor]], matches: Matches, share: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """share [B, Q]: factor of the terms of each query."""
+        logits, boxes = predictions.logits.float(), predictions.boxes.float()
         labels = torch.cat([target["labels"] for target in targets])[matches.target]  # [M]
         wanted = torch.cat([target["boxes"] for target in targets])[matches.target]  # [M, 4]
         found = boxes[matches.image, matches.query]  # [M, 4]
-        weight = None if self.class_weights is None else self.class_weights[labels]
+        weight = torch.ones_like(found[:, 0]) if self.class_weights is None else self.class_weights[labels]
+        if share is not None:
+            weight = weight * share[matches.image, matches.query]
         quality = iou(to_xyxy(found.detach()), to_xyxy(wanted))
-        l1 = (found - wanted).abs().sum(-1)
-        giou_loss = 1 - giou(to_xyxy(found), to_xyxy(wanted))
-        if weight is not None:
-            l1, giou_loss = l1 * weight, giou_loss * weight
+        classes = self._classification(logits, matches, labels, quality)
         return {
-            "class": self._classification(logits, matches, labels, quality),
-            "l1": l1.sum(),
-            "giou": giou_loss.sum(),
+            "class": (classes if share is None else classes * share[..., None]).sum(),
+            "l1": ((found - wanted).abs().sum(-1) * weight).sum(),
+            "giou": ((1 - giou(to_xyxy(found), to_xyxy(wanted))) * weight).sum(),
         }
 
     def _classification(self, logits: Tensor, matches: Matches, labels: Tensor, quality: Tensor) -> Tensor:
-        """-q log p - w log(1 - p) summed over [B, Q, C], from logits so that no sigmoid saturates to log(0)."""
+        """-q log p - w log(1 - p) [B, Q, C], from logits so that no sigmoid saturates to log(0)."""
         where = (matches.image, matches.query, labels)
         p = logits.detach().sigmoid()
         if self.kind == "iou":
@@ -116,7 +137,7 @@ class DetectionLoss(nn.Module):
         present = torch.zeros_like(logits).index_put(where, target)
         absent = rest.index_put(where, 1 - target)
         loss = present * F.softplus(-logits) + absent * F.softplus(logits)
-        return (loss if self.class_weights is None else loss * self.class_weights).sum()
+        return loss if self.class_weights is None else loss * self.class_weights
 
     def divisor(self, targets: Sequence[dict[str, Any]], groups: int, device: torch.device) -> Tensor:
         """What every sum is divided by: the objects of all groups, over all processes their mean, at least 1."""
@@ -126,6 +147,18 @@ class DetectionLoss(nn.Module):
             dist.all_reduce(count)
             count /= dist.get_world_size()
         return count.clamp(min=1)
+
+
+def _owned(owner: Tensor, targets: Sequence[dict[str, Tensor]]) -> tuple[Matches, Tensor]:
+    """Queries matched to the objects they start from, and the share [B, Q] of its object that each stands for: 1 by the
+    number of them, and 0 for those that have none."""
+    counts = torch.tensor([len(target["labels"]) for target in targets])
+    image, query = torch.nonzero(owner >= 0, as_tuple=True)
+    row = owner[image, query] + (counts.cumsum(0) - counts)[image]
+    share = torch.zeros(owner.shape)
+    share[image, query] = 1 / row.bincount(minlength=1)[row]
+    device = targets[0]["labels"].device
+    return Matches(*(column.to(device) for column in (image, query, row))), share.to(device)
 
 
 def _wanted(target: dict[str, Any], device: torch.device, num_classes: int) -> dict[str, Tensor]:

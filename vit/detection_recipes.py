@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import tyro
 
 from vit.errors import UserError
-from vit.recipes import Facts
+from vit.limits import check_limits
+from vit.settle import MOST_WORKERS, Facts, cores
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,10 @@ class DetectionRecipe:
     recipe: Annotated[str, tyro.conf.Suppress] = "detect"
     """Name of the base this was made from."""
     data: str | None = None
-    """A folder with COCO annotations (train/_annotations.coco.json or annotations/*train*.json), or scenes."""
+    """A folder with boxes (COCO, YOLO's data.yaml, Pascal VOC, CSV, JSON lines, Parquet, tar shards), its annotation
+    file, or scenes."""
+    format: Literal["coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
+    """Which of them, where a folder holds more than one."""
     model: str | None = None
     """detector_nano (if left out), rfdetr_nano, rfdetr_small, ..., lwdetr_xlarge; a detector's weights tell it."""
     weights: str | None = None
@@ -79,8 +83,7 @@ class DetectionRecipe:
     clip: float | None = 0.1
     """Largest norm of the gradient; None for no clipping."""
     accumulate: int = 1
-    """Parts a batch goes through the model in, for batches that do not fit into memory: the same update but for batch
-    norms, which see a part each."""
+    """Parts a batch goes through the model in, to take less memory; batch norms see a part each."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is what is evaluated and kept; 0 for none."""
     drop_path: float = 0.0
@@ -104,21 +107,9 @@ class DetectionRecipe:
     """At every evaluation, draw the boxes found in the same 16 validation images into the run's folder previews."""
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1), ("queries", 1),
-            ("groups", 1), ("image_size", 1), ("patch_size", 1), ("freeze_blocks", 0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}.")
+        check_limits(self)
         if self.freeze and self.freeze_blocks is not None:
             raise UserError("--freeze keeps the whole encoder: leave out --freeze-blocks.")
-        for name in ("lr", "muon_lr", "warmup", "weight_decay", "workers", "ema", "multi_scale"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}.")
-        if not 0 <= self.close_mosaic <= 1:
-            raise UserError(f"--close-mosaic is a share of the run in 0..1, not {self.close_mosaic}.")
 
 
 if TYPE_CHECKING:
@@ -154,7 +145,7 @@ DETECTION_RECIPES = {
         ),
     ),
     "detect": (
-        "Detection on --data DIR with COCO annotations, from scratch or from --weights SRC.",
+        "Detection on --data DIR with boxes (COCO, YOLO, VOC, CSV, ...), from scratch or from --weights SRC.",
         DetectionRecipe(recipe="detect"),
     ),
 }
@@ -194,7 +185,7 @@ def settle_detection(
     steps = max(1, n // r.batch_size) * epochs
     choose("ema", round(1 - 1 / min(2000.0, max(10.0, 0.08 * steps)), 5))
     choose("eval_every", max(1, epochs // 20))
-    choose("workers", 0 if longest <= 128 else 2)
+    choose("workers", 0 if longest <= 128 else min(MOST_WORKERS, cores()))
     settled = cast("SettledDetection", replace(r, **chosen))  # pyright: ignore[reportArgumentType]
     if settled.image_size % divisor:
         raise UserError(

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from vit.confusion import confused_pairs, draw_confusion
 from vit.detection_metrics import DetectionMetrics
 from vit.detection_pictures import Scene, draw_precision_recall, draw_predictions, draw_worst, scene_of
-from vit.plots import confused_pairs, draw_confusion, save
+from vit.plots import save
 from vit.report import write_json
 from vit.summary import HARDEST, LISTED_CLASSES, Summary, percent, print_summary
 

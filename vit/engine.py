@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sized
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from vit.meter import Meter
 from vit.metrics import is_better
 from vit.optim import Ema, let_learn, set_lr, warmup_cosine
+from vit.resumable import Progress, Resumable
 from vit.runlog import RunLog
 from vit.statistics import with_statistics
 from vit.tasks import Metrics, Task
@@ -58,19 +59,6 @@ class Loop:
         return warmup_cosine(step - self.head_steps, self.steps - self.head_steps, self.warmup, self.final_lr)
 
 
-@dataclass
-class Progress:
-    """Where a run stands; with the optimizers and the EMA all that resuming needs."""
-
-    step: int = 0
-    best: float | None = None
-    """The highest score so far."""
-    best_step: int = 0
-    """When the checkpoint "best" was taken."""
-    stale: int = 0
-    """Evaluations since the highest score."""
-
-
 Save = Callable[[str, dict[str, Tensor], dict[str, Any], dict[str, Any]], None]
 """Called with "last" or "best", the weights to keep, the validation numbers, and what resuming needs."""
 
@@ -98,10 +86,10 @@ def fit(
     """
     model, at = task.model, Progress()
     scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=loop.amp == torch.float16)
-    run = _Resumable(model, optimizers, scaler, ema, at)
+    run = Resumable(model, optimizers, scaler, ema, at)
     if resume is not None:
         run.load(resume)
-    meter = Meter(loop.steps_per_epoch)
+    meter = Meter(loop.steps_per_epoch, saved=at.step if resume is not None else None)
     begin, feed = at.step, iter(batches)
     while at.step < loop.steps and not _stands_still(at, loop):
         if at.step in (begin, loop.head_steps):
@@ -146,7 +134,7 @@ def fit(
         if keeps or validation is None:
             save("best", weights, numbers, {})
         save("last", weights, numbers, run.state())
-        meter.restart()
+        meter.saved(at.step)
     if _stands_still(at, loop):
         log.say(f"early stop: {task.score} has not improved for {at.stale} evaluations")
     return at
@@ -222,38 +210,6 @@ def _validate(
 def _numbers(metrics: Metrics | None) -> dict[str, Any]:
     scalars = metrics.scalars() if metrics is not None else {}
     return {k: v for k, v in scalars.items() if v is None or isinstance(v, int | float)}
-
-
-@dataclass
-class _Resumable:
-    """Everything that changes while training, as plain containers of tensors."""
-
-    model: nn.Module
-    optimizers: list[Optimizer]
-    scaler: torch.amp.GradScaler
-    ema: Ema | None
-    progress: Progress
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "progress": asdict(self.progress),
-            "model": self.model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "scaler": self.scaler.state_dict(),
-            "ema": None if self.ema is None else {"updates": self.ema.updates, "state": self.ema.state},
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        for key, value in state["progress"].items():
-            setattr(self.progress, key, value)
-        self.model.load_state_dict(state["model"])
-        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        self.scaler.load_state_dict(state["scaler"])
-        if self.ema is not None and state["ema"] is not None:
-            self.ema.updates = state["ema"]["updates"]
-            for name, average in state["ema"]["state"].items():
-                self.ema.state[name].copy_(average)
 
 
 def _keeps(value: float | None, best: float | None, uncertainty: float) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vit.errors import UserError
 from vit.predict import Predictor
-from vit.pretrained.load import load
+from vit.pretrained.load import RGB, load
 
 
 def open_encoder(
@@ -29,7 +29,7 @@ def open_encoder(
     Public weights come without classes: such a predictor gives features, no labels. Raises UserError as
     `vit.pretrained.load` does.
     """
-    loaded = load(model, source, image_size=image_size)
+    loaded = load(model, source, image_size=image_size, in_chans=RGB)
     config = {"classes": (), **loaded.config, "preprocess": loaded.preprocess.to_dict()}
     return Predictor(loaded.model, config, device=device), list(loaded.notes)
 

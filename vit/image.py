@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from vit.decode import FORMATS as FORMATS
 from vit.decode import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from vit.decode import MAX_PIXELS as MAX_PIXELS
 from vit.decode import decode as decode

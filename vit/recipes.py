@@ -1,32 +1,18 @@
-"""Recipes: every training option with its default, and what `folder` chooses from the data.
+"""Recipes: every option of training a classifier, with its default.
 
-A field that is None is chosen by `settle`, which says what it chose and why. `python train.py RECIPE --help` lists
-all options; the settled recipe is saved in the run folder as config.yaml.
+A field that is None is chosen from the data by `vit.settle`, which says what it chose. `python train.py RECIPE --help`
+lists all options; the settled recipe is saved in the run folder as config.yaml.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import tyro
 
 from vit.errors import UserError
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a training set looks like; sizes in pixels, statistics of pixels in 0..1 per channel."""
-
-    images: int
-    classes: int
-    size: tuple[int, int]
-    """Median (H, W)."""
-    gray: bool
-    """No color in any of the images looked at."""
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+from vit.limits import check_limits
 
 
 @dataclass(frozen=True)
@@ -36,7 +22,10 @@ class Recipe:
     recipe: Annotated[str, tyro.conf.Suppress] = "folder"
     """Name of the base this was made from."""
     data: str | None = None
-    """A folder DIR/{train,val,test}/CLASS/** or DIR/CLASS/**, a .csv manifest (path,label or path,labels), digits."""
+    """A folder DIR/{train,val,test}/CLASS/** or DIR/CLASS/**; a manifest with the columns path,label or path,labels
+    (.csv, .tsv, .jsonl, .parquet); Parquet files with images; tar shards; hf:OWNER/NAME; torchvision:NAME; digits."""
+    format: Literal["folder", "manifest", "parquet", "shards"] | None = None
+    """What --data is, where the folder could be several; recognised from what lies in it if left out."""
     model: str | None = None
     """vit_SIZE+PATCH[_conv][_rope][_mean], for example vit_s16 or vit_nano8_conv_mean."""
     weights: str | None = None
@@ -47,6 +36,8 @@ class Recipe:
     out: str | None = None
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None
+    minutes: float | None = None
+    """Take fewer epochs, as many as end within this time by the speed of this machine."""
     batch_size: int | None = None
     lr: float | None = None
     """Peak learning rate of AdamW."""
@@ -55,6 +46,11 @@ class Recipe:
     """auto, cpu, cuda, cuda:1, mps."""
     workers: int | None = None
     """Processes that decode and augment; none for small images, which are kept in memory."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Keep images decoded and resized: in memory, or on disk for the next run, too. Where a random crop follows they
+    are kept at 1.25 times the input size, so that crops of less than 64 % of an image come from fewer pixels."""
+    cache_gb: float = 8.0
+    """The most that --cache keeps, in units of 1,000,000,000 bytes; images beyond are decoded every time."""
     resume: bool = False
     """Go on with the run in --out (or the newest run of this recipe)."""
     dry_run: bool = False
@@ -77,7 +73,7 @@ class Recipe:
     """muon: torch.optim.Muon on the matrices of the blocks, AdamW on the rest."""
     muon_lr: float = 0.006
     weight_decay: float | None = None
-    """L2, decoupled; 0.3 with muon, 0.05 with adamw."""
+    """L2, decoupled, of matrices."""
     l1: float = 0.0
     """Weight of the sum of absolute values of all matrices."""
     layer_decay: float | None = None
@@ -89,8 +85,7 @@ class Recipe:
     clip: float | None = 1.0
     """Largest norm of the gradient; None for no clipping."""
     accumulate: int = 1
-    """Parts a batch goes through the model in, for batches that do not fit into memory: the same update but for batch
-    norms, which see a part each."""
+    """Parts a batch goes through the model in, to take less memory; batch norms see a part each."""
     ema: float | None = None
     """Decay of the moving average of the weights, which is what is evaluated and kept; 0 for none."""
     drop_path: float | None = None
@@ -117,24 +112,12 @@ class Recipe:
     """Mixed precision; auto: bf16 on CUDA."""
     compile: bool = False
     eval_every: int | None = None
-    """Epochs between evaluations."""
+    """Epochs between evaluations; some fifteen in a run are chosen."""
     patience: int | None = None
     """Stop after this many evaluations without a better one."""
 
     def __post_init__(self) -> None:
-        for name, low in (
-            ("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1), ("patience", 1),
-            ("freeze_blocks", 0), ("lora_rank", 1), ("head_epochs", 1),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, got {value}.")
-        for name in ("lr", "muon_lr", "warmup", "mixup", "cutmix", "weight_decay", "l1", "workers", "ema"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}.")
-        if not 0 < self.lora_alpha < math.inf:
-            raise UserError(f"--lora-alpha must be above 0, got {self.lora_alpha}.")
+        check_limits(self)
         if self.freeze and len(self.keeps) > 1:
             raise UserError(f"--freeze and the recipe probe train the head only: {self.keeps[1]} goes with finetune.")
         if self.lora_rank is not None and self.optimizer == "muon":
@@ -149,29 +132,6 @@ class Recipe:
         names = ("freeze", "freeze_blocks", "lora_rank", "head_epochs")
         on = [name for name in names if (value := getattr(self, name)) is not None and value is not False]
         return [f"--{name.replace('_', '-')}" for name in on]
-
-
-if TYPE_CHECKING:
-
-    class Settled(Recipe):
-        """A recipe after `settle`: nothing is open but what comes with `weights`."""
-
-        resize: Literal["crop", "squash", "letterbox"]
-        augment: Literal["none", "glyph", "light", "augreg", "deit3"]
-        optimizer: Literal["adamw", "muon"]
-        epochs: int
-        batch_size: int
-        lr: float
-        weight_decay: float
-        layer_decay: float
-        workers: int
-        mixup: float
-        cutmix: float
-        warmup: float
-        ema: float
-        drop_path: float
-        layer_scale: float
-        eval_every: int
 
 
 RECIPES = {
@@ -200,99 +160,3 @@ RECIPES = {
     ),
 }  # fmt: skip
 """name -> (what it is for, the recipe). What is None in a recipe is chosen from the data."""
-
-SIDES = (32, 64, 96, 128, 160, 224)
-"""Input sizes that `settle` chooses from."""
-
-
-def settle(recipe: Recipe, facts: Facts) -> tuple[Settled, list[str]]:
-    """Fill in every open field from the facts; also the lines that say what was chosen and why."""
-    r, n = recipe, facts.images
-    longest = max(facts.size)
-    small = longest <= 40
-    glyph = small and facts.gray
-    chosen: dict[str, object] = {}
-
-    def choose(name: str, value: object) -> None:
-        if getattr(r, name) is None:
-            chosen[name] = value
-
-    scratch = r.weights is None
-    side = next((s for s in SIDES if s >= 0.8 * longest), SIDES[-1])
-    if scratch:
-        choose("image_size", side)
-        choose("model", _model_for(n, r.image_size or side))
-    choose("resize", "squash" if facts.gray else "crop")
-    choose("augment", "glyph" if glyph else "light" if n < 20_000 or not scratch else "deit3")
-    rule = r.optimizer or ("muon" if r.lora_rank is None else "adamw")
-    choose("optimizer", rule)
-    # Weight decay, drop path and mixup hold back what a few thousand images invite to overfit (benchmarks/digits.md).
-    choose("weight_decay", 0.05 if rule == "adamw" else 1.0 if glyph else 0.5)
-    tunes = r.recipe == "finetune"
-    batch = r.batch_size or (16 if tunes and n <= 1000 else 64 if n <= 20_000 else 256)
-    choose("batch_size", batch)
-    if tunes:
-        # LoRA on those of `tuning_epochs`: 93.4, 93.6, 92.8 % at 3e-4, 1e-3, 3e-3; at 1e-3 with layer decay 88.8 %.
-        choose("lr", 3e-4 if r.lora_rank is None else 1e-3)
-        choose("layer_decay", 0.75 if r.lora_rank is None else 1.0)
-        choose("epochs", tuning_epochs(n, batch))
-    else:
-        choose("lr", 1e-3 * math.sqrt(batch / 64))
-        choose("layer_decay", 1.0)
-        choose("epochs", epochs_for(n, longest) if glyph else epochs_for_photographs(n))
-    epochs = r.epochs or chosen["epochs"]
-    assert isinstance(epochs, int)
-    choose("warmup", min(5.0, epochs / 15))
-    steps = max(1, n // batch) * epochs
-    # An average over about the last 8 % of the run, at most 2,000 steps.
-    choose("ema", round(1 - 1 / min(2000.0, max(10.0, 0.08 * steps)), 5))
-    choose("drop_path", 0.1 if scratch or n >= 50_000 else 0.0)
-    choose("layer_scale", 0.0 if n < 50_000 else 1e-4)
-    choose("mixup", 0.2)
-    choose("cutmix", 0.0 if glyph else 1.0)
-    # Some fifteen evaluations are enough to see a curve and to choose the best one from; each also writes checkpoints.
-    choose("eval_every", max(1, epochs // 15))
-    choose("workers", 0 if small else 2)
-    return cast("Settled", replace(r, **chosen)), _told(chosen, facts)  # pyright: ignore[reportArgumentType]
-
-
-def epochs_for(n: int, side: int) -> int:
-    """For small grayscale images of `side` pixels: 34 epochs were enough for 3,500 of 28 pixels; fewer images need more
-    rounds, though fewer steps in all. Smaller ones hold less to learn: 8x8 pixels were learnt within 7."""
-    rounds = 34 * max(1.0, 3500 / max(1, n)) ** 0.75
-    return min(400, max(12, math.ceil(rounds * min(1.0, side / 28) ** 1.5)))
-
-
-def epochs_for_photographs(n: int) -> int:
-    """They have more to learn than glyphs, and take at least 100."""
-    return min(400, max(100, math.ceil(30 * (3500 / max(1, n)) ** 0.75)))
-
-
-def tuning_epochs(n: int, batch: int) -> int:
-    """20, or what makes 200 steps: with 80 labelled digits DINOv2's ViT-S comes to 96 % in 200 steps of 16 images, and
-    to 59 % in the 20 steps that 20 epochs of 64 are."""
-    return max(20, math.ceil(200 / max(1, n // batch)))
-
-
-def _model_for(n: int, side: int) -> str:
-    """More data carries a larger model; below 200,000 images a convolutional stem makes up for what a plain ViT
-    would have to learn from them (83.5 -> 96.6 % on 8,000 small images)."""
-    size = "nano" if n < 20_000 else "ti" if n < 100_000 else "s" if n < 1_000_000 else "b"
-    patch = 8 if side <= 96 else 16
-    return f"vit_{size}{patch}" + ("_conv_mean" if n < 200_000 else "")
-
-
-def _told(chosen: dict[str, object], facts: Facts) -> list[str]:
-    if not chosen:
-        return []
-    h, w = facts.size
-    color = "grayscale" if facts.gray else "color"
-    lines = [f"{facts.images:,} training images, {facts.classes} classes, median size {w}x{h}, {color}: chosen"]
-    shown = ("model", "image_size", "resize", "augment", "optimizer", "lr", "batch_size", "epochs", "mixup", "cutmix")
-    values = [f"{name} {_plain(chosen[name])}" for name in shown if name in chosen]
-    lines.append("  " + ", ".join(values))
-    return lines
-
-
-def _plain(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

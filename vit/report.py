@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vit.confusion import confused_pairs, draw_confusion
 from vit.errors import UserError
 from vit.evaluate import Outputs, worst_mistakes
-from vit.plots import Tile, confused_pairs, draw_confusion, draw_curves, draw_mistakes, save
+from vit.plots import Tile, draw_curves, draw_mistakes, save
 from vit.summary import HARDEST, LISTED_CLASSES, Summary, print_summary, summary_lines
 from vit.summary import percent as _percent
 

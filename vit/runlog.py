@@ -9,6 +9,7 @@ import csv
 import importlib.util
 import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,21 @@ class RunLog:
         self._begun, self._done = time.perf_counter(), 0
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.stop()
+        if kind is KeyboardInterrupt:
+            place = shlex.quote(str(self.folder))
+            self.say(f"stopped: the same command with --out {place} --resume goes on from its last checkpoint")
         self.write_csv()
         if self._board is not None:
             self._board.close()
 
     def train(self, row: dict[str, Any], *, steps_done: int) -> None:
-        """A row of training numbers: moves the bar."""
+        """A row of training numbers, `steps_done` after the start: moves the bar. The first says how long it will
+        take."""
         self._add({"phase": "train", **row})
+        if not self._done and (left := self.steps - row["step"]):
+            self.say(f"{left:,} steps left, about {_clock(self._elapsed / steps_done * left)} at this speed")
         self._done = steps_done
         self._bar.update(
             self._line,
@@ -66,10 +73,13 @@ class RunLog:
     def val(self, row: dict[str, Any], line: str) -> None:
         """A row of validation numbers: prints `line` with the time that is left."""
         self._add({"phase": "val", **row})
-        elapsed = time.perf_counter() - self._begun
-        left = elapsed / max(1, self._done) * (self.steps - row["step"])
-        self.say(f"{line}  {_clock(elapsed)}, {_clock(left)} left")
+        left = self._elapsed / max(1, self._done) * (self.steps - row["step"])
+        self.say(f"{line}  {_clock(self._elapsed)}, {_clock(left)} left")
         self.write_csv()
+
+    @property
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self._begun
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)

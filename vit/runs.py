@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ def open_run(recipe: Any) -> tuple[Path, dict[str, Any] | None]:
     """
     if not recipe.resume:
         folder = Path(recipe.out) if recipe.out else _free(ROOT / recipe.recipe)
+        if recipe.data is not None and folder.resolve() == Path(recipe.data).expanduser().resolve():
+            raise UserError(f"{folder} holds the data: choose another --out for what the run writes.")
         if (folder / "config.yaml").exists():
             raise UserError(f"{folder} already holds a run. Add --resume to go on with it, or choose another --out.")
         return folder, None
-    folder = Path(recipe.out) if recipe.out else _newest(recipe.recipe)
-    if not (folder / "config.yaml").exists():
-        raise UserError(f"{folder} holds no run to go on with. Leave out --resume to start it.")
+    folder = resumed(recipe)
     changed = differences(read_recipe(folder, type(recipe)), recipe)
     if changed:
         raise UserError(
@@ -45,16 +46,36 @@ def open_run(recipe: Any) -> tuple[Path, dict[str, Any] | None]:
     return folder, None  # stopped before its first checkpoint
 
 
+def resumed(recipe: Any) -> Path:
+    """The folder of the run that --resume means: --out, or the newest of this recipe's. UserError if there is none."""
+    folder = Path(recipe.out) if recipe.out else _newest(recipe.recipe)
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"{folder} holds no run to go on with. Leave out --resume to start it.")
+    return folder
+
+
 def write_recipe(folder: Path, recipe: Any) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    """Raises UserError where the folder cannot be made or written to."""
     text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to ({error.strerror}). Choose another --out.") from None
 
 
-def write_bad_files(file: Path, bad: Sequence[tuple[str, str]]) -> None:
-    """What could not be read, one line each, and why."""
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([("path", "reason"), *bad])
+@contextmanager
+def bad_files_listed(folder: Path, loader: Any) -> Iterator[None]:
+    """However training ends: which images of `loader` could not be read, and why, goes into the run folder."""
+    try:
+        yield
+    finally:
+        if loader.bad:
+            file = folder / "bad_files.csv"
+            with file.open("w", newline="", encoding="utf-8") as stream:
+                csv.writer(stream).writerows([("path", "reason"), *loader.bad])
+            told = "training images could not be read and were left out"
+            print(f"{len(loader.bad)} {told}: {file}", flush=True)
 
 
 def read_recipe(folder: Path, kind: type = Recipe) -> Any:
@@ -68,7 +89,7 @@ def read_recipe(folder: Path, kind: type = Recipe) -> Any:
 
 def differences(old: Any, new: Any) -> list[str]:
     """ "name: old -> new" for every option that changes what a run computes."""
-    ignored = {"out", "resume", "dry_run", "device", "workers", "previews"}
+    ignored = {"out", "resume", "dry_run", "device", "workers", "previews", "cache_gb"}
     return [
         f"{f.name}: {getattr(old, f.name)} -> {getattr(new, f.name)}"
         for f in fields(new)

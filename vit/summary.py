@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 # More classes than this are not listed one by one on the screen: only the hardest are.
 LISTED_CLASSES = 20
 HARDEST = 10
+# A name longer than this is written whole, but moves the figures of its own line only.
+WIDEST = 40
 
 
 class Summary(NamedTuple):
@@ -40,7 +42,7 @@ def summary_lines(summary: Summary) -> list[str]:
     lines = [summary.title]
     lines += [f"  {name:<22} {value}" for name, value in summary.figures]
     header, rows = summary.header, summary.rows
-    width = max(len(row[0]) for row in [header, *rows])
+    width = min(WIDEST, max(len(row[0]) for row in [header, *rows]))
     lines += ["", f"  {header[0]:<{width}} " + " ".join(f"{cell:>9}" for cell in header[1:])]
     lines += [f"  {row[0]:<{width}} " + " ".join(f"{cell:>9}" for cell in row[1:]) for row in rows]
     lines += [f"  {remark}" for remark in summary.remarks]

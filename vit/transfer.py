@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from vit.classifier import Classifier
-from vit.pretrained.load import load
+from vit.pretrained.load import RGB, load
 from vit.refit import refit
 
 
@@ -26,7 +26,7 @@ def start_from(
     positions are resized to `image_size` (H, W). `encoder` overrides fields of EncoderConfig that have no weights
     (dropout, drop_path).
     """
-    loaded = load(name, source, image_size=image_size, trust_pickle=trust_pickle, **encoder)
+    loaded = load(name, source, image_size=image_size, in_chans=RGB, trust_pickle=trust_pickle, **encoder)
     model, notes = loaded.model, list(loaded.notes)
     if tuple(loaded.config.get("classes", ())) != tuple(classes):
         model, told = refit(model, replace(model.config, num_classes=len(classes)), new_head=True)

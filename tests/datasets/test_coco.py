@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from datasets.coco import read_coco
+from datasets.draft import settle
+from datasets.findings import Findings
 from datasets.open_detection import open_detection, reopen_detection
 from vit.errors import UserError
 
@@ -47,12 +49,18 @@ def write(tmp_path: Path) -> Write:
     return to
 
 
-def read(file: Path):
-    return read_coco(str(file), [str(file.parent)])
+def read(file: Path, *, strict: bool = True):
+    """The images, the ids of the categories and the findings; strict: errors are raised."""
+    findings = Findings()
+    draft, categories = read_coco(str(file), [str(file.parent)], findings)
+    images = settle(draft, categories, findings)
+    if strict:
+        findings.raise_errors()
+    return images, categories.ids, findings
 
 
 def test_boxes_labels_and_the_map_of_categories(write: Write):
-    images, ids, notes = read(write(content()))
+    images, ids, findings = read(write(content()))
     assert images.classes == ("cat", "dog") and ids == (3, 7)  # row 7: gapped ids
     first, second = images.annotation(0), images.annotation(1)
     assert first.boxes.tolist() == [[5, 6, 15, 14], [0, 0, 4, 4]]
@@ -61,7 +69,7 @@ def test_boxes_labels_and_the_map_of_categories(write: Write):
     assert len(second.labels) == 0 and second.boxes.shape == (0, 4)  # row 17
     assert images.image_id(1) == 11 and images.name(1).endswith("b ü.PNG")  # row 20
     assert images.counts().tolist() == [1, 1]
-    assert any("1 images have no boxes" in note for note in notes)
+    assert list(findings) == []
 
 
 def test_order_of_annotations_does_not_matter(write: Write):
@@ -82,24 +90,24 @@ def test_annotation_id_zero_or_twice(write: Write, ids: tuple[int, int]):
     values = content()
     for row, k in zip(values["annotations"], ids, strict=True):
         row["id"] = k
-    images, _, notes = read(write(values))
+    images, _, findings = read(write(values))
     assert len(images.annotation(0).labels) == 2
-    assert sum("numbered anew" in note for note in notes) == 1
+    assert findings.count("annotation-id") == 1 and len(findings.notes()) == 1
 
 
 def test_duplicate_image_ids(write: Write):
     values = content()
     values["images"][1]["id"] = 10
-    with pytest.raises(UserError, match=r"_annotations.coco.json: 1 image ids occur twice: 10"):
+    with pytest.raises(UserError, match=r"_annotations.coco.json: image ids that occur twice: 1 of 2 \(10\)"):
         read(write(values))
 
 
 def test_annotation_of_an_unlisted_image(write: Write):
     values = content()
     values["annotations"][0]["image_id"] = 99
-    images, _, notes = read(write(values))
+    images, _, findings = read(write(values))
     assert len(images.annotation(0).labels) == 1
-    assert any("1 annotations of images that are not listed" in note for note in notes)
+    assert [found.names for found in findings] == [["annotation 1: image 99"]]
 
 
 def test_listed_images_that_are_missing(write: Write):
@@ -107,7 +115,7 @@ def test_listed_images_that_are_missing(write: Write):
     values["images"] += [{"id": 20 + i, "file_name": f"gone{i}.png", "width": 4, "height": 4} for i in range(12)]
     file = write(content())
     file.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"12 of 14 images are not in .*gone0.png.*gone9.png and 2 more"):
+    with pytest.raises(UserError, match=r"not on disk: 12 of 14 \(gone0.png.*gone9.png and 2 more\)"):
         read(file)
 
 
@@ -115,30 +123,34 @@ def test_listed_images_that_are_missing(write: Write):
 def test_boxes_without_area(write: Write, box: list[float]):
     values = content()
     values["annotations"][0]["bbox"] = box
-    images, _, notes = read(write(values))
+    images, _, findings = read(write(values))
     assert len(images.annotation(0).labels) == 1
-    assert any("1 boxes have a side of 0 or less" in note for note in notes)
+    assert [(found.id, found.names) for found in findings] == [("box-empty", ["a.png, annotation 1"])]
 
 
 def test_boxes_that_are_not_finite(write: Write):
     values = content()
     values["annotations"][0]["bbox"] = [5, float("nan"), 3, 3]
     file = write(values)
-    images, _, notes = read(file)
+    images, _, findings = read(file)
     assert len(images.annotation(0).labels) == 1
-    assert any("1 boxes are NaN" in note for note in notes)
-    with pytest.raises(UserError, match=r"annotation 1 has the bbox .* not finite"):
-        read_coco(str(file), [str(file.parent)], strict=True)
+    assert findings.ids() == {"box-not-finite"} and "Warning" in findings.notes()[0]
+    with pytest.raises(UserError, match=r"NaN or infinity, left out: 1 of 2 \(a.png, annotation 1\)"):
+        open_detection(str(file), strict=True)
 
 
 def test_boxes_beyond_the_image(write: Write):
     values = content()
     values["annotations"][0]["bbox"] = [-3, 20, 100, 20]
-    images, _, notes = read(write(values))
+    images, _, findings = read(write(values))
     assert images.annotation(0).boxes[0].tolist() == [0, 20, 40, 30]
-    assert any("1 of 2 boxes reach beyond" in note for note in notes)
-    values["annotations"][0]["bbox"] = [30.2, 20, 10, 10]  # a hair: no warning
-    assert not any("reach beyond" in note for note in read(write(values))[2])
+    assert "cut: 1 of 2 (a.png, annotation 1). Are they [x, y, width, height] in pixels?" in findings.notes()[0]
+    values["annotations"] += [{**values["annotations"][1], "id": 3 + i} for i in range(118)]  # a hundredth is a note
+    (note,) = read(write(values))[2].notes()
+    assert "cut: 1 of 120" in note and "Warning" not in note
+    values["annotations"] = content()["annotations"]
+    values["annotations"][0]["bbox"] = [30.2, 20, 10, 10]  # a hair
+    assert list(read(write(values))[2]) == []
 
 
 def test_crowds_are_marked(write: Write):
@@ -154,6 +166,7 @@ def test_another_size_than_the_file(write: Write):
     Image.new("RGB", (30, 40)).save(file.parent / "a.png")
     with pytest.raises(UserError, match=r"a.png: the image is 30x40 pixels, its annotations say 40x30. .*EXIF"):
         read(file)
+    assert len(read(file, strict=False)[0]) == 2
     Image.new("RGB", (41, 30)).save(file.parent / "a.png")
     with pytest.raises(UserError, match=r"a.png: the image is 41x30 pixels"):
         read(file)
@@ -181,7 +194,7 @@ def test_exif_is_applied_once(write: Write):
         ({"categories": []}, "there are no categories"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "category id 1 occurs twice"),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "category name a occurs twice"),
-        ({"categories": [{"id": 7, "name": "dog"}]}, "annotation 2 has category_id 3; the categories are 7"),
+        ({"categories": [{"id": 7, "name": "dog"}]}, r"no class: 1 of 2 \(a.png, annotation 2: 3\). Allowed are 7"),
         ({"images": []}, "there are no images"),
     ],
 )
@@ -239,7 +252,7 @@ def test_one_file_is_split_by_its_names(write: Write):
 def test_splits_with_other_categories(write: Write, tmp_path: Path):
     write(content())
     write(content(categories=[{"id": 3, "name": "cat"}, {"id": 7, "name": "cow"}]), "valid")
-    with pytest.raises(UserError, match=r"categories of .* differ: only in the first \(7, 'dog'\).*\(7, 'cow'\)"):
+    with pytest.raises(UserError, match=r"not every split has: 2 \(dog \(7\) only in .*, cow \(7\) only in "):
         open_detection(str(tmp_path / "set"))
 
 
@@ -253,7 +266,7 @@ def test_the_same_image_in_two_splits(write: Write, tmp_path: Path):
 def test_missing_data_is_named(tmp_path: Path):
     with pytest.raises(UserError, match="no such data"):
         open_detection(str(tmp_path / "nothing"))
-    with pytest.raises(UserError, match="no COCO annotations"):
+    with pytest.raises(UserError, match="no annotations of boxes were found"):
         open_detection(str(tmp_path))
 
 

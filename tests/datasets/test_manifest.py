@@ -63,6 +63,27 @@ def test_multi_label(manifest):
     assert data.train.targets.dtype == np.float32
 
 
+def test_files_that_are_listed_twice_are_told(manifest):
+    rows = [f"#{i}.png,{'ab'[i % 2]},{'val' if i > 6 else 'train'}" for i in range(10)]
+    assert not any("more than once" in note for note in open_data(manifest(lines("path,label,split", *rows))).notes)
+    again = ["#0.png,a,train", "#0.png,a,train", "#1.png,a,train", "#3.png,b,train", "#8.png,b,val"]
+    data = open_data(manifest(lines("path,label,split", *rows, *again)))
+    assert [note for note in data.notes if "more than once" in note] == [
+        "Warning: train lists 2 files more than once: images/0.png, images/3.png.",
+        "Warning: train lists 1 files more than once, with different labels: images/1.png.",
+        "Warning: val lists 1 files more than once, with different labels: images/8.png.",
+    ]
+    assert len(data.train) == 11  # each row counts
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_manifest_from_a_spreadsheet(manifest, encoding):
+    """A byte order mark, lines that end in CRLF, quotes, empty lines at the end."""
+    text = 'path,label\r\n"#0.png","a, b"\r\n#1.png,c\r\n#2.png,"a, b"\r\n#3.png,c\r\n,\r\n\r\n'
+    data = open_data(manifest(text, encoding=encoding))
+    assert data.classes == ("a, b", "c") and len(data.train) + len(data.val) == 4
+
+
 def test_numbers_are_ordered_as_numbers(manifest):
     data = open_data(manifest(lines("path,label", "#0.png,10", "#1.png,9", "#2.png,10", "#3.png,9")))
     assert data.classes == ("9", "10")

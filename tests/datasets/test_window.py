@@ -8,10 +8,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import datasets.window
-from datasets.boxset import Annotation, BoxFiles
+from datasets.boxset import Annotation, BoxFiles, BoxRows
 from datasets.crop import resized
 from datasets.imageset import FileSet
 from datasets.names import NameTable
+from datasets.rows import RowSet
 from datasets.window import View, Window, cut, decode_window
 from vit.decode import decode
 from vit.errors import UserError
@@ -147,13 +148,53 @@ def test_sets_of_files_decode_windows_and_cached_ones_cut_them(photo, tmp_path, 
     assert kept.pixels.shape == (256, 256, 3) and kept.box == reduced.box == BOX
 
 
+class Store:
+    """Files that lie in memory."""
+
+    def __init__(self, *files: bytes) -> None:
+        self.files = files
+
+    def name(self, row):
+        return f"store, row {row}"
+
+    def key(self, row):
+        return b"%d" % row
+
+    def file(self, row):
+        return ".jpg", self.files[row]
+
+    def stamp(self):
+        return ""
+
+
+def test_rows_of_a_store_decode_windows_as_single_files_do(photo, decoder, tmp_path):
+    files = [encoded(photo, orientation=6, quality=80), encoded(photo), b"", encoded(photo)[:9000]]
+    for k, content in enumerate(files):
+        (tmp_path / f"{k}.jpg").write_bytes(content)
+    single = FileSet(["x"], np.zeros(4, np.int64), str(tmp_path), NameTable.of([f"{k}.jpg" for k in range(4)]))
+    rows = RowSet(["x"], np.zeros(4, np.int64), Store(*files), np.array([1, 0, 2, 3]))
+    for i, k in ((0, 1), (1, 0)):
+        for by in (1, 4):
+            one, other = (s.view(j, lambda size, by=by: Window(*BOX, by=by)) for s, j in ((rows, i), (single, k)))
+            np.testing.assert_array_equal(one.pixels, other.pixels)
+            assert one.box == other.box and one.size == other.size
+    with pytest.raises(UserError, match=r"store, row 2: the file is empty"):
+        rows.view(2, whole(4))
+    with pytest.raises(UserError, match=r"store, row 3: cannot be decoded"):
+        rows.view(3, whole(4))
+
+
 def test_row_18_another_size_than_the_annotations_say_is_found_before_decoding(photo, tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded(photo))
     rows = Annotation(np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, bool), np.empty(0, np.float32))
     sizes = np.array([[640, 427]])
     images = BoxFiles(["x"], str(tmp_path), NameTable.of(["a.jpg"]), np.array([0]), rows, np.array([0]), sizes)
-    with pytest.raises(UserError, match=r"a\.jpg: the image is 640x427 pixels, its annotations say 427x640"):
-        images.view(0, whole(1))
+    stored = BoxRows(
+        ["x"], Store(encoded(photo)), np.array([0]), np.array([0]), rows, np.array([0]), sizes
+    )  # fmt: skip
+    for some, name in ((images, r"a\.jpg"), (stored, "store, row 0")):
+        with pytest.raises(UserError, match=f"{name}: the image is 640x427 pixels, its annotations say 427x640"):
+            some.view(0, whole(1))
 
 
 def test_a_view_is_plain(photo):

@@ -4,9 +4,12 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torchvision.ops import box_convert, box_iou
 
 from vit.detection_losses import DetectionLoss, Predictions
+from vit.detector.denoising import Denoised
 from vit.errors import UserError
 
 
@@ -15,6 +18,7 @@ class Out(NamedTuple):
     earlier: list[Predictions]
     selected: Predictions | None
     groups: int
+    denoised: Denoised | None = None
 
 
 def outputs(
@@ -93,6 +97,11 @@ def test_values_and_gradients_are_transformers(
     torch.stack(list(terms.values())).sum().backward()
     assert torch.allclose(out.last.logits.grad, theirs["logits.grad"], atol=1e-5)
     assert torch.allclose(out.last.boxes.grad, theirs["boxes.grad"], atol=1e-4)
+    out.last.logits.grad = None
+    mal = DetectionLoss(5, kind="mal")(out._replace(selected=None), wanted)["class"]
+    mal.backward()
+    assert mal.item() == pytest.approx(theirs["mal"].item(), rel=1e-5)
+    assert torch.allclose(out.last.logits.grad, theirs["mal.grad"], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["iou", "mal"])
@@ -152,11 +161,47 @@ def test_one_class_and_a_thousand():
         assert all(value.isfinite() for value in terms.values())
 
 
-def test_mal_rewards_overlap_more_steeply():
-    """For a match of low IoU the MAL target is lower than the IoU-aware one's."""
-    out, wanted = outputs(seed=3), targets(3, 3)
-    iou, mal = (DetectionLoss(5, kind=kind)(out, wanted)["class"] for kind in ("iou", "mal"))
-    assert iou != mal and mal > 0
+def test_mal_is_torchs_cross_entropy_with_a_soft_target():
+    """DEIM, eq. 3: the target of a match is its IoU^1.5, at full weight; elsewhere it is 0, with weight p^1.5."""
+    out, wanted = outputs(seed=3), targets(3, 2)
+    loss = DetectionLoss(5, kind="mal")
+    value = loss(out._replace(selected=None), wanted)["class"]
+    value.backward()
+    matches = loss.matcher(out.last.logits, out.last.boxes, wanted)
+    labels, objects = (torch.cat([t[key] for t in wanted])[matches.target] for key in ("labels", "boxes"))
+    found = out.last.boxes.detach()[matches.image, matches.query]
+    overlap = box_iou(*(box_convert(boxes, "cxcywh", "xyxy") for boxes in (found, objects))).diagonal()
+    logits = out.last.logits.detach().clone().requires_grad_()
+    where, weight, target = (
+        (matches.image, matches.query, labels),
+        logits.detach().sigmoid() ** 1.5,
+        torch.zeros(2, 6, 5),
+    )
+    weight[where], target[where] = 1.0, overlap**1.5
+    by_torch = F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum") / 5
+    by_torch.backward()
+    assert value.item() == pytest.approx(by_torch.item(), rel=1e-5)
+    assert torch.allclose(out.last.logits.grad, logits.grad, atol=1e-6)
+
+
+def test_ranks_with_few_objects_weigh_as_much(monkeypatch: pytest.MonkeyPatch):
+    """Two processes with 4 images and 5 + 1 objects: the mean of their losses, which is what DDP's mean of gradients
+    belongs to, is the loss of all images in one process."""
+    whole, wanted = outputs(images=4), targets(3, 2, 0, 1)
+    once = DetectionLoss(5)(whole, wanted)
+    monkeypatch.setattr("vit.detection_losses.dist.is_initialized", lambda: True)
+    monkeypatch.setattr("vit.detection_losses.dist.get_world_size", lambda: 2)
+    monkeypatch.setattr("vit.detection_losses.dist.all_reduce", lambda count: count.fill_(6))
+
+    def part(predictions: Predictions, rows: slice) -> Predictions:
+        return Predictions(predictions.logits[rows], predictions.boxes[rows])
+
+    ranks = []
+    for rows in (slice(0, 2), slice(2, 4)):
+        out = Out(part(whole.last, rows), [], part(whole.selected, rows), 1)  # pyright: ignore
+        ranks.append(DetectionLoss(5)(out, wanted[rows]))
+    for name, value in once.items():
+        assert torch.isclose((ranks[0][name] + ranks[1][name]) / 2, value, rtol=1e-5), name
 
 
 def test_label_beyond_the_classes():

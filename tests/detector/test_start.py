@@ -139,7 +139,7 @@ def test_every_form_of_a_file(public: tuple[Detector, Path], tmp_path: Path, mon
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text('{"model_type": "lw_detr", "d_model": 32}')
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, name: str(folder / name))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, name, **options: str(folder / name))
     for source in (tmp_path / "plain.safetensors", folder, "hf:somebody/lwdetr"):
         assert same(vit.create("lwdetr_tiny", weights=source), model), source
     assert vit.create("lwdetr_tiny", weights=tmp_path / "lightning.ckpt").query.dtype == torch.float32
@@ -264,6 +264,7 @@ def test_any_encoder_under_a_new_head(name: str, tmp_path: Path, monkeypatch: py
     made, notes = create_detector("detector_nano", weights=file, encoder=name, num_classes=3, image_size=size)
     c = made.config
     assert (c.taps, c.windows, c.tap_norm, c.num_classes) == ((1, 2, 3, 4), 1, True, 3)
+    assert not c.stem_map  # these stems are linear
     assert "new detector_nano head on the encoder of" in notes[0] and "tapped after blocks 1, 2, 3, 4" in notes[0]
     images = torch.randn(2, 3, *size)
     with torch.no_grad():
@@ -373,6 +374,7 @@ def test_from_our_own_runs(tmp_path: Path):
     encoders = made.encoder.state_dict(), classifier.encoder.state_dict()
     assert torch.equal(*(encoder["blocks.3.attn.qkv.weight"] for encoder in encoders))
     assert made.config.encoder.image_size == (64, 64) and made.config.divisor == 8
+    assert made.config.stem_map  # a convolutional stem's own map is kept beside the taps
 
 
 def test_a_new_encoder_of_another_kind():

@@ -1,7 +1,10 @@
-"""Run by test_huggingface_parity.py in a process of its own, started outside the repository: there, Hugging Face finds
-no `datasets/` of ours. Writes, for each model, its file, its tensors as named in memory, and what it answers.
+"""Run by conftest.py in a process of its own, started outside the repository: there, Hugging Face finds no `datasets/`
+of ours. Writes, for each model, its file, its tensors as named in memory, and what it answers; then what it answers of
+models that were exported into FOLDERs (one process for both: importing transformers takes longer than all models).
 
-    python huggingface_process.py OUT
+    python huggingface_process.py OUT PEER FOLDER...
+
+PEER is vit/pretrained/huggingface_process.py.
 """
 
 import importlib.util
@@ -12,9 +15,15 @@ import torch
 import transformers as hf
 from safetensors.torch import save_file
 
-spec = importlib.util.spec_from_file_location("random_weights", Path(__file__).with_name("random_weights.py"))
-random_weights = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(random_weights)
+
+def module(file: Path):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+random_weights = module(Path(__file__).with_name("random_weights.py"))
 
 SIZES = {"native": (64, 64), "other": (48, 96)}
 SMALL = {
@@ -44,6 +53,9 @@ def models():
     config = hf.BeitConfig(**SMALL, vocab_size=11, use_mask_token=True, use_relative_position_bias=True)
     pretraining = hf.BeitForMaskedImageModeling(config)
     yield "beit_pretraining", pretraining, pretraining.beit, {}
+    config = hf.BeitConfig(**SMALL, vocab_size=11, use_mask_token=True, use_shared_relative_position_bias=True)
+    shared = hf.BeitForMaskedImageModeling(config)
+    yield "beit_shared", shared, shared.beit, {}
     yield "mae", mae, mae.vit, INTERPOLATE
     dinov2 = hf.Dinov2ForImageClassification(hf.Dinov2Config(**SMALL, num_labels=5))
     yield "dinov2", dinov2, dinov2.dinov2, {}
@@ -60,9 +72,13 @@ def models():
     yield "siglip_classifier", siglip, siglip.vision_model, INTERPOLATE
     clip = hf.CLIPVisionModelWithProjection(hf.CLIPVisionConfig(**SMALL, projection_dim=20))
     yield "clip", clip, clip.vision_model, INTERPOLATE
-    ijepa = hf.IJepaForImageClassification(hf.IJepaConfig(**SMALL, num_labels=5))
+    # The public files of I-JEPA have this eps, which is not its config's default.
+    ijepa = hf.IJepaForImageClassification(hf.IJepaConfig(**SMALL, num_labels=5, layer_norm_eps=1e-6))
     yield "ijepa_classifier", ijepa, ijepa.ijepa, INTERPOLATE
-    yield "ijepa", *[hf.IJepaModel(hf.IJepaConfig(**SMALL))] * 2, INTERPOLATE
+    yield "ijepa", *[hf.IJepaModel(hf.IJepaConfig(**SMALL, layer_norm_eps=1e-6))] * 2, INTERPOLATE
+    strange = hf.ViTConfig(**SMALL, num_labels=5, layer_norm_eps=1e-4, hidden_act="gelu_new")
+    strange = hf.ViTForImageClassification(strange)
+    yield "vit_strange", strange, strange.vit, INTERPOLATE
     yield "aimv2", *[hf.Aimv2VisionModel(hf.Aimv2VisionConfig(**SMALL, use_head=False))] * 2, {}
     yield "naflex", *[hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**BARE, num_patches=16))] * 2, {}
 
@@ -94,12 +110,12 @@ def main(out: Path):
             tokens = body(**given, **arguments)
             last = tokens.last_hidden_state
             # CLIP norms the class token only, BEiT's pre-training outside its body.
-            norm = {"clip": "post_layernorm", "beit_pretraining": "layernorm"}.get(name)
+            norm = {"clip": "post_layernorm", "beit_pretraining": "layernorm", "beit_shared": "layernorm"}.get(name)
             part = body if name == "clip" else model
             answers[f"{size}.tokens"] = getattr(part, norm)(last) if norm else last
             if name in ("clip", "siglip", "dinov3", "dinov3_gated", "naflex"):
                 answers[f"{size}.pooled"] = tokens.pooler_output
-            if model is not body and name not in ("mae", "beit_pretraining"):
+            if model is not body and name not in ("mae", "beit_pretraining", "beit_shared"):
                 result = model(**given, **arguments)
                 answers[f"{size}.logits"] = result.image_embeds if name == "clip" else result.logits
         save_file(
@@ -110,3 +126,6 @@ def main(out: Path):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    peer = module(Path(sys.argv[2]))
+    for folder in sys.argv[3:]:
+        peer.answer(Path(folder))

@@ -32,10 +32,16 @@ def ours_from(name: str, state: dict[str, Tensor], depth: int | None = None) -> 
 
 
 def random_model(config: ClassifierConfig) -> Classifier:
-    with torch.device("meta"):  # no time is spent on initial values
-        model = Classifier(config)
-    model = model.to_empty(device="cpu").eval()
+    if config.encoder.rope_mixed:  # frequencies stay as they begin
+        model = Classifier(config).eval()
+    else:
+        with torch.device("meta"):  # no time is spent on initial values
+            model = Classifier(config)
+        model = model.to_empty(device="cpu").eval()
     randomize(model)
+    if model.encoder.rope_freqs is not None:  # what `randomize` leaves as it is, and here is not
+        generator = torch.Generator().manual_seed(1)
+        model.encoder.rope_freqs.data.copy_(torch.randn(model.encoder.rope_freqs.shape, generator=generator))
     return model
 
 

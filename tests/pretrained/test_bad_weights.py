@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -86,6 +89,7 @@ def test_a_part_that_the_family_has_is_not_left_out_by_luck(state, keys, told):
 
 @pytest.mark.parametrize(("more", "told"), [
     (["norm_pre.weight", "norm_pre.bias"], "has a norm before the blocks"),
+    ([f"blocks.{i}.ls{j}.gamma" for i in range(2) for j in (1, 2)], "has a LayerScale"),
     ([f"blocks.{i}.mlp.norm.{end}" for i in range(2) for end in ("weight", "bias")], "has a norm inside its feed-forw"),
 ])  # fmt: skip
 def test_a_part_that_the_family_has_not_is_another_familys(state, more, told):
@@ -138,6 +142,56 @@ def test_a_pickle_with_code_in_it(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_torchscript_is_read_without_its_code(tmp_path, capsys):
+    """As OpenAI publishes CLIP."""
+    from torch import nn
+
+    class Tower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.visual = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)).half()
+            self.proj = nn.Parameter(torch.randn(4, 2).T)  # not contiguous
+            self.register_buffer("size", torch.tensor(7))
+
+        def forward(self, x):
+            return self.visual(x)
+
+    module, file = Tower(), tmp_path / "clip.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is on its way out, its files are not
+        torch.jit.script(module).save(str(file))
+    source = open_source(file)
+    assert source.shapes.keys() == module.state_dict().keys()
+    assert all(torch.equal(source.get(key), value) for key, value in module.state_dict().items())
+    damaged = tmp_path / "half.pt"
+    damaged.write_bytes(file.read_bytes()[:-400])
+    with pytest.raises(UserError, match=r"half\.pt is not a whole PyTorch file"):
+        open_source(damaged)
+    evil = tmp_path / "evil.pt"
+    with zipfile.ZipFile(evil, "w") as archive:
+        archive.writestr("evil/constants.pkl", b"")
+        archive.writestr("evil/data.pkl", pickle.dumps(Evil()))
+    with pytest.raises(UserError, match=r"wants to run code \(builtins\.print\); it was refused"):
+        open_source(evil)
+    assert capsys.readouterr().out == ""
+
+
+def test_gray_weights_meet_images_in_color(tmp_path, state):
+    """Files are decoded to three channels: the kernel is brought to them, and that is said."""
+    from vit.features import open_encoder
+
+    gray = vit.create("vit_nano16", num_classes=0, in_chans=1)
+    file = tmp_path / "gray.safetensors"
+    save_file(write(timm_layouts.TIMM, gray.config, dict(gray.state_dict())), file)
+    encoder, notes = open_encoder(str(file), model="vit_nano16")
+    assert "input channels 1 -> 3" in notes[0]
+    pixels = np.full((224, 224, 3), 200, np.uint8)
+    pixels[:100] = 30
+    x = encoder.preprocess.tensor(encoder.preprocess.pixels(pixels)[None])
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder.features(pixels), gray.eval()(x[:, :1]), rtol=1e-4, atol=1e-4)
+
+
 def test_a_file_that_is_not_there_or_of_no_known_kind(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         vit.create("vit_s16", weights=tmp_path / "w.safetensors")
@@ -155,24 +209,6 @@ def test_names_that_do_not_exist():
         load("vit_s16", "timm:vit_smal_patch16_224")
     with pytest.raises(UserError, match="OWNER/REPO"):
         load("vit_s16", "hf:dinov2")
-
-
-def test_without_a_network_the_message_says_what_to_put_where(monkeypatch, tmp_path):
-    from huggingface_hub import errors
-
-    def offline(*_, **__):
-        raise errors.LocalEntryNotFoundError("outgoing traffic has been disabled")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
-    with pytest.raises(UserError, match=r"could not be fetched .* --weights FILE\.safetensors"):
-        load("dinov2_s14", "hf:facebook/dinov2-small")
-
-    def no_network(*_, **__):
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr("timm.create_model", no_network)
-    with pytest.raises(UserError, match=r"could not be fetched .* Name or service .* --weights FILE\.safetensors"):
-        load("vit_s16", "timm:vit_small_patch16_224")
 
 
 def test_a_layout_lists_what_it_leaves_out(state):

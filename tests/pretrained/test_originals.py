@@ -17,7 +17,7 @@ from tests.pretrained.parity import LIMIT, error, outputs, random_model, with_fi
 from tests.pretrained.random_weights import images, randomize
 from vit.config import Size
 from vit.position import resize_grid
-from vit.pretrained import clip_layouts, dino_layouts, google_layouts, huggingface_layouts, timm_layouts
+from vit.pretrained import clip_layouts, dino_layouts, google_layouts, huggingface_towers, timm_layouts
 from vit.pretrained.google_layouts import unstack
 from vit.pretrained.load import as_wanted, from_public
 from vit.pretrained.registry import find
@@ -66,7 +66,7 @@ CASES = {
                    {"img_size": 224}, EVA),
     "eva02 clip": ("eva02_clip_b16", 512, timm_layouts.EVA02, "visual.", ("logit_scale", "visual.rope.freqs_cos"),
                    "eva02_base_patch16_clip_224", {}, EVA),
-    "aimv2": ("aimv2_l14", 0, huggingface_layouts.AIMV2_ORIGINAL, "", (), "aimv2_large_patch14_224", {}, VIT),
+    "aimv2": ("aimv2_l14", 0, huggingface_towers.AIMV2_ORIGINAL, "", (), "aimv2_large_patch14_224", {}, VIT),
 }  # fmt: skip
 
 
@@ -122,7 +122,7 @@ RULES = {
 
 @pytest.mark.parametrize(("layout", "rule"), [
     (timm_layouts.DEIT3, "plain"), (timm_layouts.MAE, "plain"), (timm_layouts.EVA02, "plain"),
-    (huggingface_layouts.AIMV2_ORIGINAL, "plain"), (clip_layouts.PE, "plain_bilinear"),
+    (huggingface_towers.AIMV2_ORIGINAL, "plain"), (clip_layouts.PE, "plain_bilinear"),
     (clip_layouts.PE_SPATIAL, "plain_bilinear"), (clip_layouts.CLIP, "antialias"),
     (dino_layouts.DINOV2_REGISTERS, "antialias"),
 ])  # fmt: skip

@@ -140,3 +140,20 @@ def test_every_name_of_the_registry(name):
     if row.family not in ("naflexvit", "naflexvit_par", "naflexvit_map", "siglip2_naflex"):
         arguments["img_size"] = 4 * row.patch
     compare(name, reference(row.timm, **arguments), (3 * row.patch, 5 * row.patch), [{"eps": 1e-3}])
+
+
+@torch.inference_mode()
+def errors(name: str) -> dict[str, float]:
+    """For the README: the largest error at each size, "HxW" -> error."""
+    other_name, arguments, odd_size, _ = CASES[name]
+    other = reference(other_name, **arguments)
+    model = ours_from(name.split()[0], dict(other.state_dict()), len(other.blocks))
+    if other.global_pool == "token":
+        model = with_fields(model, pool="class" if model.config.pool == "mean" else model.config.pool)
+    sizes = (model.config.encoder.image_size, odd_size)
+    return {"{}x{}".format(*size): largest_error(model, theirs(other, size), size) for size in sizes}
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        print(f"{case:<24}" + ", ".join(f"{error:.1e} at {size}" for size, error in errors(case).items()), flush=True)

@@ -6,6 +6,7 @@ Letters: B batch, W windows of an image, R prefix tokens, P patches, p patches o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +25,9 @@ def tapped_maps(encoder: Encoder, images: Tensor, config: DetectorConfig) -> lis
     3.3): a global block needs a reshape only. Every window has its own copy of the prefix tokens.
     """
     check_size(images.shape[-2:], config)
-    fine = encoder.patch_embed.fine(images) if config.stem_map else None
-    x, grid = encoder.embed(images, None if fine is None else encoder.patch_embed.coarse(fine))
+    stem: Any = encoder.patch_embed
+    fine = stem.fine(images) if config.stem_map else None
+    x, grid = encoder.embed(images, None if fine is None else stem.coarse(fine))
     prefix, side = encoder.config.prefix, config.windows
     windows = side * side
     ropes, masks = encoder.ropes(grid, x.device), encoder.masks(grid, x.device)

@@ -46,6 +46,8 @@ class DetectorConfig:
     """Boxes an image can have at most."""
     groups: int = 13
     """Sets of queries that learn side by side; one of them is used in evaluation (Group DETR, Chen et al. 2023)."""
+    denoise: bool = False
+    """One more set of queries, in training only, that start from shaken boxes of the objects."""
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -111,7 +113,7 @@ def _nano() -> DetectorConfig:
     )
     return DetectorConfig(
         encoder, taps=(2, 4), scales=(2.0,), width=128, layers=2, heads=4, sampling_heads=8, points=4, mlp=512,
-        queries=60, groups=1, neck_blocks=2, stem_map=True,
+        queries=60, groups=1, neck_blocks=2, stem_map=True, denoise=True,
     )  # fmt: skip
 
 

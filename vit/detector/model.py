@@ -5,7 +5,8 @@ Letters: B batch, G groups (1 in evaluation), Q queries of a group, D width, C c
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from vit.detection_losses import Predictions
 from vit.detector.backbone import tapped_maps
 from vit.detector.config import DetectorConfig
 from vit.detector.decoder import Decoder
+from vit.detector.denoising import Denoised, shaken
 from vit.detector.heads import PRIOR, Layers, box_head, moved
 from vit.detector.neck import Neck
 from vit.detector.selection import Selection, anchors
@@ -29,10 +31,15 @@ class Output(NamedTuple):
     selected: Predictions | None
     """Of the encoder's chosen cells; None in evaluation."""
     groups: int
+    denoised: Denoised | None = None
+    """Of shaken boxes; only with `config.denoise`, in training, where the targets are given."""
 
 
 class Detector(nn.Module):
-    """images [B, C, H, W] -> `Output`. H and W are multiples of `config.divisor` and need not be equal."""
+    """images [B, C, H, W] -> `Output`. H and W are multiples of `config.divisor` and need not be equal.
+
+    targets: `boxes` of each image (cxcywh in 0..1), for `config.denoise`.
+    """
 
     def __init__(self, config: DetectorConfig):
         super().__init__()
@@ -45,12 +52,13 @@ class Detector(nn.Module):
         self.selection = nn.ModuleList(Selection(c.width, c.num_classes, c.queries) for _ in range(c.groups))
         self.query = nn.Parameter(torch.empty(c.groups * c.queries, c.width))
         self.query_box = nn.Parameter(torch.empty(c.groups * c.queries, 4))
+        self.shaken_query = nn.Parameter(torch.empty(1, 1, c.width)) if c.denoise else None
         self.decoder = Decoder(c)
         self.class_head = nn.Linear(c.width, c.num_classes)
         self.box_head = box_head(c.width)
         init_detector(self)
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor, targets: Sequence[dict[str, Any]] | None = None) -> Output:
         c, training = self.config, self.training
         groups = c.groups if training else 1
         maps = self.neck(tapped_maps(self.encoder, images, c))
@@ -67,10 +75,20 @@ class Detector(nn.Module):
         # The selection learns from its own loss; what comes after takes its boxes as they are.
         reference = moved(start.detach(), learned(self.query_box))
         x = learned(self.query).expand(len(images), -1, -1).to(cells.dtype)
-        outputs = self.decoder(x, reference, cells, grids, groups)
+        owner = None
+        if training and targets is not None and self.shaken_query is not None:
+            boxes, owner = shaken(targets, count, images.device)
+            reference = torch.cat([reference, boxes], dim=1)
+            x = torch.cat([x, self.shaken_query.expand(len(images), count, -1).to(x.dtype)], dim=1)
+        outputs = self.decoder(x, reference, cells, grids, groups if owner is None else groups + 1)
         kept = outputs if training else outputs[-1:]
         layers = [Predictions(self.class_head(y), moved(reference, self.box_head(y))) for y in kept]
-        return Output(layers[-1], layers[:-1], Predictions(logits, start) if training else None, groups)
+        denoised, found = None, groups * count
+        if owner is not None:
+            denoised = Denoised([Predictions(y.logits[:, found:], y.boxes[:, found:]) for y in layers], owner)
+            layers = [Predictions(y.logits[:, :found], y.boxes[:, :found]) for y in layers]
+        selected = Predictions(logits, start) if training else None
+        return Output(layers[-1], layers[:-1], selected, groups, denoised)
 
 
 def init_detector(model: Detector) -> None:
@@ -82,7 +100,7 @@ def init_detector(model: Detector) -> None:
     | convolutions of the neck                  | as torch does                                             |
     | last layer of box heads                   | 0: a box starts as its anchor                             |
     | class heads                               | Xavier uniform, bias -log(99): every score starts at 1 %  |
-    | queries                                   | normal, std 1; their boxes 0                              |
+    | queries, that of shaken boxes             | normal, std 1; their boxes 0                              |
     | deformable attention                      | `DeformableAttention.init_weights`                        |
     """
     if model.query.is_meta:
@@ -100,4 +118,6 @@ def init_detector(model: Detector) -> None:
         elif isinstance(module, Layers) and name.endswith("box_head"):
             nn.init.zeros_(module.layers[-1].weight)  # pyright: ignore[reportArgumentType]
     nn.init.normal_(model.query)
+    if model.shaken_query is not None:
+        nn.init.normal_(model.shaken_query)
     nn.init.zeros_(model.query_box)

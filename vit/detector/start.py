@@ -32,7 +32,7 @@ from vit.detector.refit import refit_detector
 from vit.errors import UserError, told_of
 from vit.image import Preprocess
 from vit.pretrained.fetch import is_remote
-from vit.pretrained.load import is_public, load
+from vit.pretrained.load import RGB, is_public, load
 from vit.pretrained.registry import by_source, find
 
 DEFAULT = "detector_nano"
@@ -151,7 +151,7 @@ def begin(
             tensors = load_tensors(folder / WEIGHTS)
             config = _with(own, fields, inner)
             return Start(source, config, own.encoder, tensors, str(folder), preprocess, classes)
-    loaded = load(encoder, source, trust_pickle=trust_pickle)
+    loaded = load(encoder, source, in_chans=RGB, trust_pickle=trust_pickle)
     old = loaded.model.config.encoder
     config = _with(on_encoder(preset, old), fields, inner)
     tensors = {f"encoder.{key}": tensor for key, tensor in loaded.model.encoder.state_dict().items()}
@@ -168,7 +168,8 @@ def on_encoder(preset: DetectorConfig, encoder: EncoderConfig) -> DetectorConfig
     """Neck and decoder of a preset on another encoder, as RF-DETR sits on DINOv2 (Robinson et al. 2025): TAPS taps
     spread over the depth, each followed by a block that sees the whole image where the preset has windows.
 
-    The encoder keeps its patch size. Relative positions know no windows.
+    The encoder keeps its patch size. Relative positions know no windows, and only a convolutional stem has a map of
+    its own.
     """
     taps = sorted({round(encoder.depth * (i + 1) / TAPS) for i in range(TAPS)} - {0})
     windows = 1 if encoder.relative_positions else preset.windows
@@ -179,6 +180,7 @@ def on_encoder(preset: DetectorConfig, encoder: EncoderConfig) -> DetectorConfig
         tap_norm=encoder.final_norm,
         windows=windows,
         global_blocks=tuple(taps[:-1]) if windows > 1 else (),
+        stem_map=preset.stem_map and encoder.stem == "conv" and encoder.patch_size >= 4,
     )
 
 

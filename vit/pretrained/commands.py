@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,6 +40,7 @@ class Convert:
     checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
     """A checkpoint folder or a run folder; or public weights (a file, timm:NAME, hf:OWNER/REPO) with --model."""
     out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")]
+    """The file to write; with --to hf also a folder, with the config.json that `from_pretrained` reads."""
     to: Literal["timm", "hf", "torchvision"] = "timm"
     model: str | None = None
     """The name of the model, where CHECKPOINT is a file of public weights."""
@@ -48,20 +50,36 @@ class Convert:
 
     def run(self) -> int:
         from vit.checkpoint import find_checkpoint, set_config
-        from vit.pretrained.export import certificate, save_as
+        from vit.pretrained.certificate import LIMIT, certificate, why_not
+        from vit.pretrained.export import exported, save_as, save_folder
         from vit.pretrained.load import is_public, load
 
-        model = load(self.model, self.checkpoint).model
-        save_as(model, self.to, Path(self.out))
-        print(f"{self.checkpoint} -> {self.out}, as {self.to} names it")
+        out = Path(self.out)
+        as_folder = self.to == "hf" and not out.suffix
+        if not as_folder and out.suffix != ".safetensors":
+            more = ", or OUT (a folder with its config.json)" if self.to == "hf" else ""
+            raise UserError(f"{out}: name the output OUT.safetensors{more}.")
+        if not out.absolute().parent.is_dir():
+            raise UserError(f"{out}: there is no folder {out.absolute().parent}. Make it first.")
+        loaded = load(self.model, self.checkpoint)
+        for note in loaded.notes:
+            print(note, file=sys.stderr)
+        found = exported(loaded.model, self.to)
+        if as_folder:
+            save_folder(found, out, loaded.preprocess, loaded.config.get("classes", ()))
+        else:
+            save_as(found, out)
+        print(f"{self.checkpoint} -> {out}, as {self.to} names it, for {found.made_for}")
         if self.check:
-            found = certificate(model, self.to)
+            told = certificate(loaded.model, self.to)
             print(
-                f"largest difference to {found['reference']}: {found['largest_absolute_difference']:.2e} absolute, "
-                f"{found['largest_relative_difference']:.2e} relative, on {found['input']}"
+                f"largest difference to {told['reference']}: {told['largest_absolute_difference']:.2e} absolute, "
+                f"{told['largest_relative_difference']:.2e} relative, {told['compared']} of {told['input']}"
             )
             if not is_public(self.checkpoint):
-                set_config(find_checkpoint(self.checkpoint), certificate=found)
-            if found["largest_relative_difference"] > 1e-4:
-                raise UserError(f"{self.out} does not give the same numbers in {self.to}: do not use it.")
+                set_config(find_checkpoint(self.checkpoint), certificate=told)
+            if not told["largest_relative_difference"] <= LIMIT:
+                raise UserError(
+                    f"{out} does not give the same numbers in {self.to}.{why_not(loaded.model.config, self.to)}"
+                )
         return 0

@@ -1,9 +1,12 @@
-"""The way back: a model's tensors under the names of timm, Hugging Face or torchvision, and a certificate of parity."""
+"""The way back: a model's tensors under the names of timm, Hugging Face or torchvision."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -12,154 +15,124 @@ from torch import Tensor
 from vit.classifier import Classifier
 from vit.config import ClassifierConfig
 from vit.errors import UserError
+from vit.image import Preprocess
+from vit.position import sincos_grid
 from vit.pretrained import huggingface_layouts as hf
-from vit.pretrained import timm_layouts as tl
+from vit.pretrained.card import CONFIG, IMAGES, our_metadata
+from vit.pretrained.huggingface_peer import config_json, huggingface_class, preprocessor_json
 from vit.pretrained.rules import Layout, write
+from vit.pretrained.source import FILES
+from vit.pretrained.timm_peer import timm_class
 from vit.pretrained.torchvision_layouts import TORCHVISION
 
 Target = Literal["timm", "hf", "torchvision"]
-HF_PREFIX = {hf.VIT: "vit.", hf.DINOV2: "dinov2.", hf.CLIP: "vision_model.", hf.SIGLIP: "vision_model."}
-"""What Hugging Face puts before the encoder's keys in a model that has a head."""
 
 
-def layout_for(config: ClassifierConfig, target: Target) -> Layout:
-    """The layout in which `target` keeps such a model. Raises UserError where it has no class for it."""
+class Exported(NamedTuple):
+    made_for: str
+    """The class that reads them."""
+    config: ClassifierConfig
+    """Of a model that computes the same and has just these tensors."""
+    tensors: dict[str, Tensor]
+
+
+def layout_for(config: ClassifierConfig, target: Target) -> tuple[str, Layout, str]:
+    """The class of `target` that computes this, its layout, and what stands before the encoder's keys. Raises
+    UserError where there is none."""
+    if target == "timm":
+        return *timm_class(config), ""
+    if target == "hf":
+        found = huggingface_class(config)
+        return found.name(config), found.layout, found.prefix if config.num_classes else ""
+    _refuse_torchvision(config)
+    return "VisionTransformer", TORCHVISION, ""
+
+
+def _refuse_torchvision(config: ClassifierConfig) -> None:
     e = config.encoder
-    if e.stem == "conv":
-        raise UserError(f"{target} has no ViT with this convolutional stem; export to ONNX instead.")
-    if target == "torchvision":
-        return TORCHVISION
-    return _timm(config) if target == "timm" else _huggingface(config)
+    refused = {
+        "without a head": not config.num_classes,
+        f"that pools otherwise than by the class token ({config.pool})": config.pool != "class",
+        "for images that are not square": e.image_size[0] != e.image_size[1],
+        "with a convolutional stem": e.stem == "conv",
+        "with registers": e.registers > 0,
+        "with rotary or relative positions": e.positions == "none",
+        "with LayerScale": e.layer_scale is not None,
+        "with a norm before the blocks": e.pre_norm,
+        "with SwiGLU": e.feed_forward == "swiglu",
+        f"with the activation {e.activation}": e.feed_forward == "mlp" and e.activation != "gelu",
+        "without these biases": e.qkv_bias is not True or not e.bias or not e.patch_bias or not config.head_bias,
+    }
+    if any(refused.values()):
+        told = ", ".join(what for what, there in refused.items() if there)
+        raise UserError(f"torchvision has no ViT {told}; use --to timm.")
 
 
-def _timm(config: ClassifierConfig) -> Layout:
-    e = config.encoder
-    if e.relative_positions:
-        return tl.TIMM_BEIT
-    if e.rope and not e.pre_norm:
-        if e.feed_forward_norm:
-            return tl.TIMM_EVA_SPLIT
-        return tl.TIMM_EVA if e.rope_places == "centered" else tl.TIMM_EVA_PACKED
-    return tl.TIMM if e.norm == "rmsnorm" or e.rope else tl.TIMM_PACKED
-
-
-def _huggingface(config: ClassifierConfig) -> Layout:
-    e = config.encoder
-    if e.rope:
-        if e.rope_places == "grid":
-            raise UserError("Hugging Face has no class for this ViT with rotary positions; use --to timm.")
-        return hf.DINOV3
-    if config.pool == "attention":
-        return hf.SIGLIP
-    if e.pre_norm:
-        return hf.CLIP
-    if e.norm == "rmsnorm":
-        return hf.AIMV2
-    return hf.DINOV2 if e.layer_scale is not None and not e.relative_positions else hf.VIT
-
-
-def exported(model: Classifier, target: Target) -> dict[str, Tensor]:
+def exported(model: Classifier, target: Target) -> Exported:
     """The tensors as `target` names them. Raises UserError on what it has no place for."""
-    config = model.config
-    layout = layout_for(config, target)
-    tensors = dict(model.state_dict())
-    e = config.encoder
-    if layout in (TORCHVISION, hf.VIT, hf.DINOV2) and e.positions == "learned":
-        if layout is TORCHVISION and (config.pool != "class" or e.registers):
-            raise UserError("torchvision's ViT has a class token, pools it, and has no registers; use --to timm.")
-        placed = int(e.class_token) + int(e.distill_token)
-        if e.prefix_positions < placed:  # these always give the class token a position: one of zeros
-            position = tensors["encoder.pos_embed"]
-            zeros = position.new_zeros(1, placed - e.prefix_positions, e.width)
-            tensors["encoder.pos_embed"] = torch.cat([zeros, position], dim=1)
+    config, tensors = _placed(model.config, dict(model.state_dict()), target)
+    name, layout, prefix = layout_for(config, target)
     if layout is hf.DINOV2 and config.num_classes and config.pool != "class_mean":
         # Its classifier sees the class token and the mean of the patches, side by side.
         weight = tensors["head.weight"]
         parts = [weight, torch.zeros_like(weight)]
         tensors["head.weight"] = torch.cat(parts if config.pool == "class" else parts[::-1], dim=1)
-    if layout is hf.CLIP and config.num_classes and config.head_bias:
-        raise UserError("Hugging Face's CLIP projects without a bias, and this head has one; use --to timm.")
-    prefix = HF_PREFIX.get(layout, "") if config.num_classes else ""
-    return write(layout, config, tensors, prefix)
+        config = replace(config, pool="class_mean")
+    if target == "timm" and config.num_classes and not config.head_bias:  # CLIP's projection has none, timm's head has
+        tensors["head.bias"] = tensors["head.weight"].new_zeros(config.num_classes)
+        config = replace(config, head_bias=True)
+    written = write(layout, config, tensors, prefix)
+    if target == "hf" and config.encoder.registers:  # these always have one, for pre-training
+        token = tensors["encoder.reg_token"].new_zeros(1, 1, config.encoder.width)
+        written[prefix + "embeddings.mask_token"] = token if layout is hf.DINOV3 else token[0]
+    return Exported(name, config, written)
 
 
-def save_as(model: Classifier, target: Target, out: Path) -> None:
-    """Write `exported` tensors as one .safetensors file; UserError when the name or the disk will not do."""
+def _placed(
+    config: ClassifierConfig, tensors: dict[str, Tensor], target: Target
+) -> tuple[ClassifierConfig, dict[str, Tensor]]:
+    """The same model with its positions as `target` keeps them: learned ones, with a row for all prefix tokens or for
+    none (timm), or always for class and distillation token."""
+    e, key = config.encoder, "encoder.pos_embed"
+    if e.positions == "sincos":
+        tensors[key] = sincos_grid(e.grid, e.width)
+        e = replace(e, positions="learned", prefix_positions=0)
+    if e.positions == "learned" and target == "timm" and e.prefix_positions not in (0, e.prefix):
+        own, tensors[key] = tensors[key].tensor_split([e.prefix_positions], dim=1)
+        for i, name in enumerate(("encoder.cls_token", "encoder.dist_token")[: e.prefix_positions]):
+            tensors[name] = tensors[name] + own[:, i : i + 1]
+        e = replace(e, prefix_positions=0)
+    placed = int(e.class_token) + int(e.distill_token)
+    if e.positions == "learned" and target != "timm" and e.prefix_positions < placed:
+        zeros = tensors[key].new_zeros(1, placed - e.prefix_positions, e.width)
+        tensors[key] = torch.cat([zeros, tensors[key]], dim=1)
+        e = replace(e, prefix_positions=placed)
+    return replace(config, encoder=e), tensors
+
+
+def save_as(found: Exported, out: Path) -> None:
+    """Write the tensors as one .safetensors file. Raises UserError when the name or the disk will not do."""
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: name the output OUT.safetensors.")
-    tensors = exported(model, target)
     try:
-        save_file(tensors, out, metadata={"format": "pt"})
-    except OSError as error:
+        save_file(found.tensors, out, metadata={"format": "pt", **our_metadata(found.config)})
+    except Exception as error:  # safetensors' own, or the system's
         raise UserError(f"{out} could not be written: {error}.") from None
 
 
-def certificate(model: Classifier, target: Target, *, seed: int = 0) -> dict[str, Any]:
-    """Compare logits (pooled features where there is no head) with the reference library on a random image in fp32.
-
-    Raises UserError where that library is missing or has no class that can be built from the config alone.
-    """
-    e = model.config.encoder
-    reference, version = _reference(model.config, target)
-    reference.load_state_dict(exported(model, target))
-    reference.eval()
-    shape = (2, e.in_chans, *e.image_size)
-    image = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    model.eval()
-    with torch.inference_mode():
-        ours, theirs = model(image), reference(image)
-    difference = float((ours - theirs).abs().max())
-    return {
-        "reference": version,
-        "torch": torch.__version__,
-        "input": f"torch.randn({list(shape)}, seed {seed}), float32",
-        "largest_absolute_difference": difference,
-        "largest_relative_difference": difference / float(theirs.abs().max()),
-    }
-
-
-def _reference(config: ClassifierConfig, target: Target) -> tuple[torch.nn.Module, str]:
-    e = config.encoder
-    if target == "torchvision":
-        import torchvision
-        from torchvision.models.vision_transformer import VisionTransformer
-
-        if e.image_size[0] != e.image_size[1] or not config.num_classes:
-            raise UserError(
-                "torchvision's ViT takes square images and has a head: this model cannot be checked with it."
-            )
-        size = e.image_size[0]
-        model = VisionTransformer(size, e.patch_size, e.depth, e.heads, e.width, e.mlp, num_classes=config.num_classes)
-        return model, f"torchvision {torchvision.__version__}"
-    if target == "hf":
-        raise UserError("--check compares with timm or torchvision: convert --to timm --check.")
-    import timm
-    from timm.models.vision_transformer import VisionTransformer as TimmVit
-
-    if e.rope or e.relative_positions or config.pool not in ("class", "mean", "attention") or e.feed_forward != "mlp":
-        raise UserError("--check builds timm's VisionTransformer from the config, which this model is not.")
-    norm = torch.nn.LayerNorm if e.norm == "layernorm" else torch.nn.RMSNorm
-    model = TimmVit(
-        img_size=e.image_size,
-        patch_size=e.patch_size,
-        in_chans=e.in_chans,
-        num_classes=config.num_classes,
-        global_pool={"class": "token", "mean": "avg", "attention": "map"}[config.pool],  # pyright: ignore
-        embed_dim=e.width,
-        depth=e.depth,
-        num_heads=e.heads,
-        mlp_ratio=e.mlp / e.width,
-        qkv_bias=bool(e.qkv_bias),
-        qk_norm=e.qk_norm,
-        init_values=e.layer_scale,
-        class_token=e.class_token,
-        reg_tokens=e.registers,
-        no_embed_class=e.prefix_positions == 0,
-        pos_embed="learn" if e.positions == "learned" else "none",
-        pre_norm=e.pre_norm,
-        final_norm=e.final_norm or config.pool_norm,
-        fc_norm=config.pool_norm,
-        norm_layer=lambda width, **kw: norm(width, eps=e.eps, **kw),  # pyright: ignore
-        act_layer={"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}[e.activation],
-    )
-    return model, f"timm {timm.__version__}"
+def save_folder(found: Exported, out: Path, preprocess: Preprocess, classes: Sequence[str] = ()) -> None:
+    """Write a folder for Hugging Face's `from_pretrained`: weights, config.json, and how images are prepared. Raises
+    UserError where it cannot be written."""
+    if out.is_dir() and any(out.iterdir()):
+        raise UserError(
+            f"{out} is a folder that is not empty: choose a new name, so that nothing in it is overwritten."
+        )
+    try:
+        out.mkdir(exist_ok=True)
+        save_file(found.tensors, out / FILES[0], metadata={"format": "pt"})
+        images = preprocessor_json(preprocess)
+        for name, values in ((CONFIG, config_json(found.config, classes)), (IMAGES, images)):
+            if values is not None:
+                (out / name).write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+    except Exception as error:
+        raise UserError(f"{out} could not be written: {error}.") from None

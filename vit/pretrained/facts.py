@@ -15,8 +15,17 @@ from vit.pretrained.source import Source
 Shape = tuple[int, ...]
 
 
-def config_of_file(file: Recognised, config: ClassifierConfig) -> ClassifierConfig:
-    """The config of the model in a file, from the family's `config`. Raises UserError when the sizes differ."""
+def config_of_file(
+    file: Recognised,
+    config: ClassifierConfig,
+    known: tuple[int, int] | None = None,
+    wanted: tuple[int, int] | None = None,
+) -> ClassifierConfig:
+    """The config of the model in a file, from the family's `config`. Raises UserError when the sizes differ.
+
+    known, wanted: (H, W) in pixels that the positions are for, as is said beside the file, or may be for: their number
+    alone tells of squares only.
+    """
     layout, source, inside = file.layout, file.source, file.inside
     rows: dict[str, tuple[int, list[str]]] = {}
     for mine, theirs, _ in layout.pairs(1):
@@ -46,7 +55,7 @@ def config_of_file(file: Recognised, config: ClassifierConfig) -> ClassifierConf
         e,
         patch_size=patch,
         in_chans=chans,
-        image_size=tuple(side // e.patch_size * patch for side in e.image_size),
+        image_size=_pixels(known or tuple(side // e.patch_size * patch for side in e.image_size), patch),
         patch_bias=shape("encoder.patch_embed.proj.bias") is not None,
         patch_norm=shape("encoder.patch_norm.weight") is not None,
         class_token=shape("encoder.cls_token") is not None,
@@ -67,13 +76,13 @@ def config_of_file(file: Recognised, config: ClassifierConfig) -> ClassifierConf
     )
     pool_norm = shape("pool_norm.weight") is not None
     _same_family(encoder, e, pool_norm, config.pool_norm, source)
+    other = None if wanted is None else (wanted[0] // patch, wanted[1] // patch)
     if position:
-        size, placed = _grid(position[-2], encoder.grid, encoder.prefix, source)
-        image_size = (size[0] * patch, size[1] * patch)
-        encoder = replace(encoder, image_size=image_size, prefix_positions=placed)
+        size, placed = _grid(position[-2], encoder.grid, other, encoder.prefix, source)
+        encoder = replace(encoder, image_size=(size[0] * patch, size[1] * patch), prefix_positions=placed)
     elif table := shape("encoder.relative.0.table"):
-        side = (math.isqrt(table[0] - 3) + 1) // 2
-        encoder = replace(encoder, image_size=(side * patch, side * patch))
+        h, w = _relative_grid(table[0] - 3, encoder.grid, other, source)
+        encoder = replace(encoder, image_size=(h * patch, w * patch))
     head = shape("head.weight") or shape("head.cls.weight")
     pool = config.pool
     # Without its attention a tower pools the mean, and so does everybody who norms after pooling instead of before.
@@ -101,8 +110,6 @@ PARTS = {
     "feed_forward_norm": "norm inside its feed-forward layers",
     "layer_scale": "LayerScale",
 }
-ADDED = ("layer_scale", "distill_token")
-"""Parts that a file may have beyond its family's: nothing else is computed differently for them."""
 
 
 def _same_family(
@@ -113,7 +120,8 @@ def _same_family(
     has["norm"] = found.final_norm or pool_norm
     should["norm"] = family.final_norm or family_pool_norm
     lost = [PARTS.get(key, "last norm") for key in has if should[key] and not has[key]]
-    more = [PARTS[key] for key in PARTS if has[key] and not should[key] and key not in ADDED]
+    # A distillation token is seen by the others, and that is all that it changes where it has no head.
+    more = [PARTS[key] for key in PARTS if has[key] and not should[key] and key != "distill_token"]
     told = [f"{what} {', '.join(parts)}" for what, parts in (("has no", lost), ("has a", more)) if parts]
     if told:
         raise UserError(
@@ -150,6 +158,12 @@ def _depth(layout: Layout, inside: set[str]) -> int:
     return depth
 
 
+def _pixels(size: tuple[int, ...], patch: int) -> tuple[int, int]:
+    """The whole patches of (H, W) pixels: Hugging Face's SigLIP of 384 pixels has 27 patches of 14."""
+    height, width = size
+    return height // patch * patch, width // patch * patch
+
+
 def _patch(kernel: Shape, patch: int) -> tuple[int, int]:
     """(patch size, channels) from a kernel [D, C, p, p], or [D, C*p*p] where it is linear."""
     if len(kernel) == 4:
@@ -157,8 +171,10 @@ def _patch(kernel: Shape, patch: int) -> tuple[int, int]:
     return patch, kernel[1] // patch**2
 
 
-def _grid(n: int, native: tuple[int, int], prefix: int, source: Source) -> tuple[tuple[int, int], int]:
-    """(grid, positions of prefix tokens) of n positions: the family's own grid, or else a square one."""
+def _grid(
+    n: int, native: tuple[int, int], other: tuple[int, int] | None, prefix: int, source: Source
+) -> tuple[tuple[int, int], int]:
+    """(grid, positions of prefix tokens) of n positions: the family's own grid, else a square one, else `other`."""
     for placed in range(prefix + 1):
         if n - placed == native[0] * native[1]:
             return native, placed
@@ -166,7 +182,22 @@ def _grid(n: int, native: tuple[int, int], prefix: int, source: Source) -> tuple
         side = math.isqrt(n - placed)
         if side * side == n - placed:
             return (side, side), placed
+    for placed in range(prefix + 1):
+        if other is not None and n - placed == other[0] * other[1]:
+            return other, placed
     raise UserError(
         f"{source.name}: {n} positions are neither a square grid nor the native {native[0]}x{native[1]}, with or "
-        f"without {prefix} prefix tokens."
+        f"without {prefix} prefix tokens. Say the size in pixels that they are for: image_size=(H, W)."
+    )
+
+
+def _relative_grid(n: int, native: tuple[int, int], other: tuple[int, int] | None, source: Source) -> tuple[int, int]:
+    """(h, w) of a table of (2h - 1)(2w - 1) relative positions, as `_grid` finds it."""
+    side = (math.isqrt(n) + 1) // 2
+    for h, w in (native, (side, side), other or native):
+        if (2 * h - 1) * (2 * w - 1) == n:
+            return h, w
+    raise UserError(
+        f"{source.name}: {n} relative positions are those of no square grid. Say the size in pixels that they are for: "
+        "image_size=(H, W)."
     )

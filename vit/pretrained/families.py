@@ -11,13 +11,15 @@ from typing import Any
 
 from vit.pretrained import clip_layouts, dino_layouts, google_layouts, timm_layouts, torchvision_layouts
 from vit.pretrained import huggingface_layouts as hf
+from vit.pretrained import huggingface_towers as towers
 from vit.pretrained.rules import Layout
 
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 T, D, C = timm_layouts, dino_layouts, clip_layouts
-HF_VIT = (hf.VIT, hf.VIT_MEMORY)
+HF_VIT, HF_DINOV2 = (hf.VIT, hf.VIT_MEMORY), (hf.DINOV2, hf.DINOV2_MEMORY)
+TV = torchvision_layouts.TORCHVISION
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ ROPE_VIT = {"rope": True, "rope_places": "grid", "rope_axes": "xy", "positions":
 CLS = {"prefix_positions": 1}
 CLIP_TOWER = {"pre_norm": True, "patch_bias": False, "eps": 1e-5, **CLS}
 NO_CLS = {"class_token": False}
+NAFLEX = {**NO_CLS, "layer_scale": 1e-5}
 AIM = {"norm": "rmsnorm", "eps": 1e-5, "patch_norm": True, "qkv_bias": False, "bias": False, "feed_forward": "swiglu"}
 DINOV3 = {
     "rope": True, "positions": "none", "registers": 4, "qkv_bias": "qv", "layer_scale": 1e-5, "eps": 1e-5,
@@ -67,22 +70,24 @@ DINOV3 = {
 
 FAMILIES = {
     "vit": Family(
-        (T.TIMM, *HF_VIT, torchvision_layouts.TORCHVISION, google_layouts.VIT_JAX, google_layouts.BIG_VISION),
+        (T.TIMM, *HF_VIT, TV, google_layouts.VIT_JAX, google_layouts.VIT_JAX_PRETRAINED,
+         google_layouts.BIG_VISION),
         HALF, "Apache-2.0", CLS,
     ),
-    "tv": Family((torchvision_layouts.TORCHVISION, T.TIMM), IMAGENET, "BSD-3-Clause", CLS, crop=0.875),
-    "flexivit": Family((T.TIMM, google_layouts.FLEXIVIT), HALF, "Apache-2.0", crop=0.95),
-    "deit": Family((T.TIMM, *HF_VIT), IMAGENET, "Apache-2.0", CLS),
+    "vit_rope": Family((T.TIMM_EVA,), HALF, "Apache-2.0", {"rope": True, "positions": "none"}),
+    "tv": Family((TV, T.TIMM, *HF_VIT), IMAGENET, "BSD-3-Clause", CLS, crop=0.875),
+    "flexivit": Family((T.TIMM, google_layouts.FLEXIVIT, *HF_VIT), HALF, "Apache-2.0", crop=0.95),
+    "deit": Family((T.TIMM, *HF_VIT, TV), IMAGENET, "Apache-2.0", CLS),
     "deitd": Family(
         (T.TIMM, *HF_VIT), IMAGENET, "Apache-2.0", {"distill_token": True, "prefix_positions": 2},
         {"pool": "class_distill"},
     ),
-    "deit3": Family((T.TIMM, T.DEIT3), IMAGENET, "Apache-2.0", {"layer_scale": 1e-6}),
-    "dino": Family((T.TIMM, *HF_VIT), IMAGENET, "Apache-2.0", CLS),
-    "mae": Family((T.TIMM, T.MAE, *HF_VIT), IMAGENET, "CC-BY-NC-4.0", CLS),
-    "ijepa": Family(HF_VIT, IMAGENET, "CC-BY-NC-4.0", NO_CLS, {"pool": "mean"}, crop=1.0),
+    "deit3": Family((T.TIMM, T.DEIT3, *HF_DINOV2), IMAGENET, "Apache-2.0", {"layer_scale": 1e-6}),
+    "dino": Family((T.TIMM, *HF_VIT, TV), IMAGENET, "Apache-2.0", CLS),
+    "mae": Family((T.TIMM, T.MAE, *HF_VIT, TV), IMAGENET, "CC-BY-NC-4.0", CLS),
+    "ijepa": Family((T.TIMM, hf.IJEPA, hf.IJEPA_MEMORY), IMAGENET, "CC-BY-NC-4.0", NO_CLS, {"pool": "mean"}, crop=1.0),
     "dinov2": Family(
-        (T.TIMM, T.TIMM_PACKED, D.DINOV2, D.DINOV2_REGISTERS, hf.DINOV2, hf.DINOV2_MEMORY),
+        (T.TIMM, T.TIMM_PACKED, D.DINOV2, D.DINOV2_REGISTERS, *HF_DINOV2),
         IMAGENET, "Apache-2.0", {**CLS, "layer_scale": 1e-5}, crop=1.0,
     ),
     "dinov3": Family(
@@ -100,31 +105,32 @@ FAMILIES = {
         {"pool": "mean", "pool_norm": True},
     ),
     "clip": Family(
-        (T.TIMM, C.CLIP, hf.CLIP), OPENAI, "MIT", {**CLIP_TOWER, "activation": "quick_gelu"}, {"head_bias": False},
+        (T.TIMM, C.CLIP, towers.CLIP), OPENAI, "MIT", {**CLIP_TOWER, "activation": "quick_gelu"}, {"head_bias": False},
     ),
-    "openclip": Family((T.TIMM, C.CLIP, hf.CLIP), OPENAI, "MIT", CLIP_TOWER, {"head_bias": False}, crop=1.0),
+    "openclip": Family((T.TIMM, C.CLIP, towers.CLIP), OPENAI, "MIT", CLIP_TOWER, {"head_bias": False}, crop=1.0),
     "siglip": Family(
-        (T.TIMM, hf.SIGLIP, hf.SIGLIP_CLASSIFIER, google_layouts.BIG_VISION), HALF, "Apache-2.0",
+        (T.TIMM, towers.SIGLIP, towers.SIGLIP_CLASSIFIER, google_layouts.BIG_VISION), HALF, "Apache-2.0",
         {**NO_CLS, "activation": "gelu_tanh"}, {"pool": "attention"}, in_timm={"activation": "gelu"},
     ),
     "siglip2": Family(
-        (T.TIMM, hf.SIGLIP, hf.SIGLIP_CLASSIFIER, google_layouts.BIG_VISION), HALF, "Apache-2.0",
+        (T.TIMM, towers.SIGLIP, towers.SIGLIP_CLASSIFIER, google_layouts.BIG_VISION), HALF, "Apache-2.0",
         {**NO_CLS, "activation": "gelu_tanh"}, {"pool": "attention"}, in_timm={"activation": "gelu"},
     ),
     "siglip2_naflex": Family(
-        (T.TIMM_NAFLEX, hf.NAFLEX, google_layouts.NAFLEX), HALF, "Apache-2.0",
+        (T.TIMM_NAFLEX, towers.NAFLEX, google_layouts.NAFLEX), HALF, "Apache-2.0",
         {**NO_CLS, "activation": "gelu_tanh", "position_resize": "bilinear"},
         {"pool": "attention"}, crop=1.0,
     ),
     "naflexvit": Family(
-        (T.TIMM_NAFLEX,), HALF, "Apache-2.0", NO_CLS, {"pool": "mean", "pool_norm": True}, crop=1.0,
+        (T.TIMM_NAFLEX, T.TIMM), HALF, "Apache-2.0", {**NAFLEX, "final_norm": False},
+        {"pool": "mean", "pool_norm": True}, crop=1.0,
     ),
     "naflexvit_par": Family(
-        (T.TIMM_NAFLEX,), HALF, "Apache-2.0", {**NO_CLS, "position_resize": "aspect"},
+        (T.TIMM_NAFLEX, T.TIMM), HALF, "Apache-2.0", {**NAFLEX, "position_resize": "aspect", "final_norm": False},
         {"pool": "mean", "pool_norm": True}, crop=1.0,
     ),
     "naflexvit_map": Family(
-        (T.TIMM_NAFLEX,), HALF, "Apache-2.0", NO_CLS, {"pool": "attention", "pool_prefix": False}, crop=1.0,
+        (T.TIMM_NAFLEX, T.TIMM), HALF, "Apache-2.0", NAFLEX, {"pool": "attention", "pool_prefix": False}, crop=1.0,
     ),
     "eva02": Family(
         (T.TIMM_EVA_PACKED, T.TIMM_EVA_SPLIT, T.EVA02), OPENAI, "MIT", {**EVA_ROPE, "final_norm": False},
@@ -135,20 +141,24 @@ FAMILIES = {
         {**EVA_ROPE, "feed_forward_norm": True, "attention_norm": True},
     ),
     "pe_core": Family(
-        (T.TIMM, C.PE), HALF, "Apache-2.0", PE_ROPE, {"pool": "attention", "pool_heads": 8}, crop=1.0,
+        (T.TIMM_EVA, C.PE), HALF, "Apache-2.0", PE_ROPE, {"pool": "attention", "pool_heads": 8}, crop=1.0,
         own_reference=True,
     ),
     "pe_spatial": Family(
-        (T.TIMM, C.PE_SPATIAL), HALF, "Apache-2.0", {**PE_ROPE, "final_norm": False}, {"pool": "mean"}, crop=1.0,
+        (T.TIMM_EVA, C.PE_SPATIAL), HALF, "Apache-2.0", {**PE_ROPE, "final_norm": False}, {"pool": "mean"}, crop=1.0,
         own_reference=True,
     ),
     "aimv2": Family(
-        (T.TIMM, hf.AIMV2, hf.AIMV2_ORIGINAL), OPENAI, "Apple Sample Code License", {**AIM, **NO_CLS},
+        (T.TIMM, towers.AIMV2, towers.AIMV2_ORIGINAL), OPENAI, "Apple Sample Code License", {**AIM, **NO_CLS},
         {"pool": "mean"}, crop=1.0,
     ),
     "rope": Family((T.TIMM_EVA,), IMAGENET, "Apache-2.0", {**ROPE_VIT, "rope_base": 100.0}),
     "rope_mixed": Family((T.TIMM_EVA,), IMAGENET, "Apache-2.0", {**ROPE_VIT, "rope_base": 10.0, "rope_mixed": True}),
     "rope_ape": Family(
         (T.TIMM_EVA,), IMAGENET, "Apache-2.0", {**ROPE_VIT, "rope_base": 100.0, "positions": "learned"},
+    ),
+    "rope_mixed_ape": Family(
+        (T.TIMM_EVA,), IMAGENET, "Apache-2.0",
+        {**ROPE_VIT, "rope_base": 10.0, "rope_mixed": True, "positions": "learned"},
     ),
 }  # fmt: skip

@@ -96,10 +96,21 @@ VIT_JAX = Layout(
         "Transformer/posembed_input/pos_embedding",
     ),
     ("Transformer/encoderblock_0/LayerNorm_2/scale", "embedding/kernel"),
-    left_out={"pre_logits/*": "a tanh layer of pre-training; the public fine-tuned files have none"},
+    never=("pre_logits/kernel",),
     resize="zoom",
     theirs=_flax,
     adapt=_tanh,
+)
+VIT_JAX_PRETRAINED = replace(
+    VIT_JAX,
+    name="Google .npz (vit_jax, pre-trained)",
+    rows=tuple(row for row in VIT_JAX.rows if not row[0].startswith("head.")),
+    marks=(*VIT_JAX.marks, "pre_logits/kernel"),
+    never=(),
+    left_out={
+        "pre_logits/*": "a tanh layer between the class token and the head, of pre-training only",
+        "head/*": "the head behind that layer",
+    },
 )
 BIG_VISION = Layout(
     "Google .npz (big_vision)",

@@ -1,4 +1,5 @@
-"""Hugging Face transformers: files as 4.x and 5.x write them, and the names 5.x uses in memory.
+"""Hugging Face's plain ViTs (ViT, DeiT, BEiT, MAE, I-JEPA, DINOv2, DINOv3): files as 4.x and 5.x write them, and the
+names 5.x uses in memory.
 
 All but one resize positions with plain bicubic interpolation, whatever the original did.
 """
@@ -8,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 
 from vit.config import ClassifierConfig
-from vit.pretrained.orders import channels_last
 from vit.pretrained.rules import Layout, Row
 
 POOLER = "a tanh layer of the base model, which no head uses"
@@ -51,7 +51,7 @@ def _attention(old: str, new: str) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     return files, memory
 
 
-def _norms(before: str, norm1: str, norm2: str) -> tuple[Row, ...]:
+def norms(before: str, norm1: str, norm2: str) -> tuple[Row, ...]:
     return (
         ("encoder.blocks.#.norm1.*", f"{before}{norm1}.*"),
         ("encoder.blocks.#.norm2.*", f"{before}{norm2}.*"),
@@ -74,12 +74,14 @@ BEIT_OLD: tuple[Row, ...] = (
     ("encoder.blocks.#.ls1.gamma", OLD + "lambda_1"),
     ("encoder.blocks.#.ls2.gamma", OLD + "lambda_2"),
     ("encoder.relative.#.table", OLD + "attention.attention.relative_position_bias.relative_position_bias_table"),
+    ("encoder.relative.#.table", "encoder.relative_position_bias.relative_position_bias_table"),
     ("pool_norm.*", "pooler.layernorm.*"),
 )
 BEIT_NEW: tuple[Row, ...] = (
     ("encoder.blocks.#.ls1.gamma", NEW + "lambda_1"),
     ("encoder.blocks.#.ls2.gamma", NEW + "lambda_2"),
     ("encoder.relative.#.table", NEW + "relative_position_bias.relative_position_bias_table"),
+    ("encoder.relative.#.table", "shared_position_bias.relative_position_bias_table"),
     ("pool_norm.*", "pooler.layernorm.*"),
 )
 INDEX = {"*.relative_position_index": "computed from the grid"}
@@ -92,7 +94,7 @@ def _tiny_eps(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
 
 VIT = Layout(
     "Hugging Face ViT",
-    (*EMBEDDINGS, *_norms(OLD, "layernorm_before", "layernorm_after"), *OLD_ATTENTION, *OLD_MLP, *BEIT_OLD, *TOP),
+    (*EMBEDDINGS, *norms(OLD, "layernorm_before", "layernorm_after"), *OLD_ATTENTION, *OLD_MLP, *BEIT_OLD, *TOP),
     (OLD.replace("#", "0") + "layernorm_before.weight", "embeddings.patch_embeddings.projection.weight"),
     left_out={**LEFT_OUT, **DECODER, **INDEX},
     resize="plain",
@@ -100,11 +102,15 @@ VIT = Layout(
 )
 VIT_MEMORY = Layout(
     "Hugging Face ViT (names in memory of 5.x)",
-    (*EMBEDDINGS, *_norms(NEW, "layernorm_before", "layernorm_after"), *NEW_ATTENTION, *NEW_MLP, *BEIT_NEW, *TOP),
+    (*EMBEDDINGS, *norms(NEW, "layernorm_before", "layernorm_after"), *NEW_ATTENTION, *NEW_MLP, *BEIT_NEW, *TOP),
     (NEW.replace("#", "0") + "layernorm_before.weight", "embeddings.patch_embeddings.projection.weight"),
     left_out={**LEFT_OUT, **DECODER, **INDEX},
     resize="plain",
     adapt=_tiny_eps,
+)
+IJEPA, IJEPA_MEMORY = (  # the only public files of ViT's names with another eps
+    dataclasses.replace(layout, name=layout.name.replace("ViT", "IJepa"), adapt=lambda config, names: config)
+    for layout in (VIT, VIT_MEMORY)
 )
 DINOV2_BLOCK: tuple[Row, ...] = (
     ("encoder.blocks.#.ls1.gamma", OLD + "layer_scale1.lambda1"),
@@ -132,7 +138,7 @@ def _class_and_mean(config: ClassifierConfig, names: set[str]) -> ClassifierConf
 
 DINOV2 = Layout(
     "Hugging Face Dinov2",
-    (*EMBEDDINGS, *_norms(OLD, "norm1", "norm2"), *OLD_ATTENTION, *DINOV2_BLOCK, *TOP),
+    (*EMBEDDINGS, *norms(OLD, "norm1", "norm2"), *OLD_ATTENTION, *DINOV2_BLOCK, *TOP),
     (OLD.replace("#", "0") + "norm1.weight", "encoder.layer.0.attention.attention.query.weight"),
     left_out={**LEFT_OUT, "/decoder.*": "another task's head"},
     resize="plain",
@@ -140,7 +146,7 @@ DINOV2 = Layout(
 )
 DINOV2_MEMORY = Layout(
     "Hugging Face Dinov2 (names in memory of 5.x)",
-    (*EMBEDDINGS, *_norms(OLD, "norm1", "norm2"), *_attention(OLD, OLD)[1], *DINOV2_BLOCK, *SPLIT_GATE, *TOP),
+    (*EMBEDDINGS, *norms(OLD, "norm1", "norm2"), *_attention(OLD, OLD)[1], *DINOV2_BLOCK, *SPLIT_GATE, *TOP),
     (OLD.replace("#", "0") + "norm1.weight", "encoder.layer.0.attention.q_proj.weight"),
     left_out=LEFT_OUT,
     resize="plain",
@@ -154,7 +160,7 @@ def _dinov3(before: str) -> tuple[Row, ...]:
         *EMBEDDINGS[:3],
         ("encoder.patch_embed.proj.weight", "embeddings.patch_embeddings.weight", "conv"),
         ("encoder.patch_embed.proj.bias", "embeddings.patch_embeddings.bias"),
-        *_norms(block, "norm1", "norm2"),
+        *norms(block, "norm1", "norm2"),
         (ours + "attn.qkv.weight", block + "attention.{q_proj,k_proj,v_proj}.weight"),
         (ours + "attn.q_bias", block + "attention.q_proj.bias"),
         (ours + "attn.v_bias", block + "attention.v_proj.bias"),
@@ -181,114 +187,4 @@ DINOV3_MEMORY = Layout(
     _dinov3("model."),
     ("model.layer.0.norm1.weight", "embeddings.patch_embeddings.weight", "model.layer.0.attention.q_proj.weight"),
     left_out=LEFT_OUT,
-)
-
-BLOCK = "encoder.layers.#."
-TOWER: tuple[Row, ...] = (
-    ("encoder.cls_token", "embeddings.class_embedding", "flat"),
-    ("encoder.pos_embed", "embeddings.position_embedding.weight", "flat"),
-    ("encoder.patch_embed.proj.weight", "embeddings.patch_embedding.weight", "conv"),
-    ("encoder.patch_embed.proj.bias", "embeddings.patch_embedding.bias"),
-    ("encoder.norm_pre.*", "pre_layrnorm.*"),
-    *_norms(BLOCK, "layer_norm1", "layer_norm2"),
-    ("encoder.blocks.#.attn.qkv.*", BLOCK + "self_attn.{q_proj,k_proj,v_proj}.*"),
-    ("encoder.blocks.#.attn.proj.*", BLOCK + "self_attn.out_proj.*"),
-    ("encoder.blocks.#.mlp.fc1.*", BLOCK + "mlp.fc1.*"),
-    ("encoder.blocks.#.mlp.fc2.*", BLOCK + "mlp.fc2.*"),
-    ("encoder.norm.*", "post_layernorm.*"),
-    ("attn_pool.probe", "head.probe"),
-    ("attn_pool.attn.qkv.weight", "head.attention.in_proj_weight"),
-    ("attn_pool.attn.qkv.bias", "head.attention.in_proj_bias"),
-    ("attn_pool.attn.proj.*", "head.attention.out_proj.*"),
-    ("attn_pool.norm.*", "head.layernorm.*"),
-    ("attn_pool.mlp.fc1.*", "head.mlp.fc1.*"),
-    ("attn_pool.mlp.fc2.*", "head.mlp.fc2.*"),
-    ("head.weight", "/visual_projection.weight"),
-)
-TEXT = {
-    "/text_model.*": "the text tower",
-    "/text_projection.*": "the text tower",
-    "/logit_scale": "the temperature of the loss",
-    "/logit_bias": "the temperature of the loss",
-    "embeddings.position_ids": "0, 1, 2, ...",
-}
-ANCHOR = BLOCK.replace("#", "0") + "layer_norm1.weight"
-CLIP = Layout(
-    "Hugging Face CLIP vision",
-    TOWER,
-    (ANCHOR, "embeddings.class_embedding", "pre_layrnorm.weight"),
-    left_out=TEXT,
-    resize="plain",
-)
-
-
-def _mean_of_patches(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
-    """SiglipForImageClassification pools the mean of the patches and leaves the attention pooling unused."""
-    return dataclasses.replace(config, pool="mean") if "/classifier.weight" in names else config
-
-
-SIGLIP = Layout(
-    "Hugging Face Siglip vision",
-    TOWER,
-    (ANCHOR, "embeddings.patch_embedding.weight", "head.probe"),
-    never=("embeddings.class_embedding", "/classifier.weight"),
-    left_out=TEXT,
-    resize="plain",
-)
-SIGLIP_CLASSIFIER = Layout(
-    "Hugging Face SiglipForImageClassification",
-    (*TOWER, *HEADS),
-    (ANCHOR, "embeddings.patch_embedding.weight", "/classifier.weight"),
-    never=("embeddings.class_embedding",),
-    left_out={**TEXT, "head.*": "the classifier looks at the mean of the patches"},
-    resize="plain",
-    adapt=_mean_of_patches,
-)
-
-
-NAFLEX = Layout(
-    "Hugging Face Siglip2 vision (NaFlex)",
-    tuple(row if "patch_embed.proj.weight" not in row[0] else row[:2] for row in TOWER),
-    SIGLIP.marks,
-    never=SIGLIP.never,
-    left_out=TEXT,
-    resize="bilinear",
-    ours=channels_last,
-)
-AIMV2 = Layout(
-    "Hugging Face Aimv2 vision",
-    (
-        ("encoder.pos_embed", "embeddings.position_embedding.weight", "flat"),
-        ("encoder.patch_embed.proj.weight", "embeddings.patch_embed.weight", "conv"),
-        ("encoder.patch_embed.proj.bias", "embeddings.patch_embed.bias"),
-        ("encoder.patch_norm.weight", "embeddings.rms_norm.weight"),
-        ("encoder.blocks.#.norm1.weight", BLOCK + "rms_norm1.weight"),
-        ("encoder.blocks.#.attn.qkv.weight", BLOCK + "attention.{q_proj,k_proj,v_proj}.weight"),
-        ("encoder.blocks.#.attn.proj.weight", BLOCK + "attention.out_proj.weight"),
-        ("encoder.blocks.#.norm2.weight", BLOCK + "rms_norm2.weight"),
-        ("encoder.blocks.#.mlp.w12.weight", BLOCK + "ffn.{gate_proj,up_proj}.weight"),
-        ("encoder.blocks.#.mlp.w3.weight", BLOCK + "ffn.down_proj.weight"),
-        ("encoder.norm.weight", "rms_norm.weight"),
-    ),
-    (BLOCK.replace("#", "0") + "rms_norm1.weight", "embeddings.rms_norm.weight"),
-    left_out={**TEXT, "head.*": "a pooling head whose queries are an average; take the patches"},
-    resize="plain",
-)
-AIMV2_ORIGINAL = Layout(
-    "AIMv2 (original)",
-    (
-        ("encoder.pos_embed", "preprocessor.pos_embed"),
-        ("encoder.patch_embed.proj.weight", "preprocessor.patchifier.proj.weight", "conv"),
-        ("encoder.patch_embed.proj.bias", "preprocessor.patchifier.proj.bias"),
-        ("encoder.patch_norm.weight", "preprocessor.patchifier.norm.weight"),
-        ("encoder.blocks.#.norm1.weight", "trunk.blocks.#.norm_1.weight"),
-        ("encoder.blocks.#.attn.qkv.weight", "trunk.blocks.#.attn.qkv.weight"),
-        ("encoder.blocks.#.attn.proj.weight", "trunk.blocks.#.attn.proj.weight"),
-        ("encoder.blocks.#.norm2.weight", "trunk.blocks.#.norm_2.weight"),
-        ("encoder.blocks.#.mlp.w12.weight", "trunk.blocks.#.mlp.{fc1,fc3}.weight"),
-        ("encoder.blocks.#.mlp.w3.weight", "trunk.blocks.#.mlp.fc2.weight"),
-        ("encoder.norm.weight", "trunk.post_trunk_norm.weight"),
-    ),
-    ("trunk.blocks.0.norm_1.weight", "preprocessor.patchifier.proj.weight"),
-    resize="plain",
 )

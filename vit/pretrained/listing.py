@@ -9,7 +9,6 @@ import torch
 
 from vit.classifier import Classifier
 from vit.config import ClassifierConfig
-from vit.pretrained.families import FAMILIES
 from vit.pretrained.registry import MODELS
 
 
@@ -36,9 +35,7 @@ def models(pattern: str = "*") -> list[Listed]:
         config = row.config
         with torch.device("meta"):
             parameters = sum(p.numel() for p in Classifier(config).parameters())
-        sources = [f"timm:{row.timm}"] * bool(row.timm) + [f"hf:{row.hf}"] * bool(row.hf)
-        licence = FAMILIES[row.family].licence
-        found.append(Listed(row.name, row.family, parameters, flops(config), row.image_size, licence, tuple(sources)))
+        found.append(Listed(row.name, row.family, parameters, flops(config), row.image_size, row.licence, row.sources))
     return found + _detectors(pattern)
 
 

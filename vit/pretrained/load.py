@@ -12,11 +12,12 @@ from vit.classifier import Classifier
 from vit.config import ClassifierConfig, changed
 from vit.errors import UserError, shown
 from vit.image import Preprocess
+from vit.pretrained.card import Card
 from vit.pretrained.facts import config_of_file
 from vit.pretrained.families import FAMILIES
-from vit.pretrained.fetch import is_remote, open_weights
+from vit.pretrained.fetch import check_timm, is_remote, open_weights
 from vit.pretrained.google_layouts import unstack
-from vit.pretrained.registry import Model, by_source, find, in_layout
+from vit.pretrained.registry import Model, by_card, by_source, find, in_layout
 from vit.pretrained.rules import Recognised, read
 from vit.pretrained.source import SUFFIXES, Source, is_foreign_folder
 from vit.refit import refit
@@ -55,31 +56,70 @@ def load(
         patch = None
     else:
         row = find(name) if name else by_source(source)
+        if row is None and not may_tell(source):
+            if source.startswith("timm:"):
+                check_timm(source.removeprefix("timm:"))
+            raise UserError(SAY_WHICH.format(source))
+        opened = open_weights(source, trust_pickle=trust_pickle)
+        row = row or by_card(opened.card, opened.shapes)
         if row is None:
-            raise UserError(
-                f"{source}: say which model it is, for example --model dinov2_s14 (`vitral models` lists all)."
-            )
-        loaded = from_public(row, open_weights(source, trust_pickle=trust_pickle))
+            raise UserError(SAY_WHICH.format(source))
+        loaded = from_public(row, opened, image_size)
         patch = None
         if row.patch != loaded.model.config.encoder.patch_size:  # FlexiViT's files, whose kernel fits many sizes
             patch, image_size = row.patch, image_size or row.image_size
     return as_wanted(loaded, num_classes, image_size, in_chans, {"patch_size": patch, **encoder})
 
 
+RGB = 3
+"""Channels of the images that files are decoded to."""
+SAY_WHICH = "{}: say which model it is, for example --model dinov2_s14 (`vitral models` lists all)."
+
+
 def is_public(source: str) -> bool:
     """Whether this is a file, a folder of Hugging Face's, `timm:` or `hf:`, not a checkpoint folder of ours."""
-    return is_remote(source) or Path(source).expanduser().suffix in SUFFIXES or is_foreign_folder(source)
+    return is_remote(source) or source.endswith(SUFFIXES) or is_foreign_folder(source)
 
 
-def from_public(row: Model, source: Source) -> Loaded:
+def may_tell(source: str) -> bool:
+    """Whether a config.json of Hugging Face's may say what the model is."""
+    return source.startswith("hf:") or is_foreign_folder(source) or is_foreign_folder(Path(source).parent)
+
+
+def from_public(row: Model, source: Source, image_size: int | tuple[int, int] | None = None) -> Loaded:
+    """image_size: (H, W) in pixels or the side of a square that the positions may be for, where their number does not
+    tell."""
+    card = source.card
     file = recognise(row, unstack(source))
-    config = config_of_file(file, in_layout(row, file.layout))
+    family = as_written(in_layout(row, file.layout), card)
+    file = file if family.head_bias else _without_zeros(file)
+    if card.size is not None and card.size.heads != family.encoder.heads:
+        raise UserError(
+            f"{source.name}: {card.size.heads} heads, says its config.json; {row.name} has {family.encoder.heads}."
+        )
+    wanted = (image_size, image_size) if isinstance(image_size, int) else image_size
+    config = as_written(config_of_file(file, family, card.image_size, wanted), card)
     model = bare(lambda: Classifier(config))
     places = slots(model)
     fill(places, read(file, config, {slot.name: slot.shape for slot in places}))
-    preprocess = replace(row.preprocess, size=config.encoder.image_size)
+    preprocess = replace(row.preprocess, size=config.encoder.image_size, **card.images)
     reasons = file.left_out()
     return Loaded(model.eval(), preprocess, (f"left out: {'; '.join(reasons)}",) if reasons else (), {})
+
+
+def _without_zeros(file: Recognised) -> Recognised:
+    """CLIP's projection has no bias; where it was brought to timm, whose head has one, that is zero."""
+    name = "head.bias"
+    if name in file.inside and not (bias := file.get(name)).is_meta and not bias.any():
+        return replace(file, inside=file.inside - {name})
+    return file
+
+
+def as_written(config: ClassifierConfig, card: Card) -> ClassifierConfig:
+    """With what is known of the code base that wrote the weights: a file gives the numbers that it gives there."""
+    pool = card.pool if card.pool and config.pool in ("class", "mean") else config.pool
+    encoder = replace(config.encoder, **card.encoder)
+    return replace(config, pool=pool, encoder=encoder, **card.top)  # pyright: ignore
 
 
 def recognise(row: Model, source: Source) -> Recognised:

@@ -154,10 +154,11 @@ def read(file: Recognised, config: ClassifierConfig, expected: dict[str, tuple[i
     for ours, theirs, _ in layout.pairs(config.encoder.depth, only=expected):
         if ours[0] not in expected or ours[0] in tensors or not inside.issuperset(theirs):
             continue
+        shared = not used.isdisjoint(theirs)  # a table of BEiT's pre-training, which each block is to have for itself
         used.update(theirs)
         parts = []
         for name in theirs:
-            part = file.get(name)
+            part = file.get(name).clone() if shared else file.get(name)
             if not part.is_floating_point():
                 raise UserError(
                     f"{file.source.name}: {name} is of type {part.dtype}; quantised files are not read here."

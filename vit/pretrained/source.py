@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vit.checkpoint import load_tensors
-from vit.errors import UserError
+from vit.errors import UserError, shown
+from vit.pretrained.card import CONFIG, NOTHING, OURS, Card, folder_card, our_card
+from vit.pretrained.shards import INDEX, open_shards
+from vit.pretrained.torchscript import is_torchscript, torchscript
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".npz", ".onnx")
-FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz", ".onnx", INDEX)
+FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+)
 """Names under which a Hugging Face folder may keep its weights, in the order they are tried."""
 
 
@@ -27,38 +38,51 @@ class Source:
     name: str
     shapes: dict[str, tuple[int, ...]]
     get: Callable[[str], Tensor]
+    card: Card = NOTHING
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor], name: str) -> Source:
-        return cls(name, {key: tuple(value.shape) for key, value in tensors.items()}, tensors.__getitem__)
+    def of(cls, tensors: dict[str, Tensor], name: str, card: Card = NOTHING) -> Source:
+        return cls(name, {key: tuple(value.shape) for key, value in tensors.items()}, tensors.__getitem__, card)
 
 
 def open_source(file: str | Path, *, trust_pickle: bool = False) -> Source:
-    """A .safetensors, .pth/.pt/.bin (read without running its code), .npz or .onnx file, or the one in a folder of
-    Hugging Face's.
+    """A .safetensors, .pth/.pt/.bin (read without running its code), .npz or .onnx file, the index of several, or the
+    one in a folder of Hugging Face's; with what the config.json beside it says, where that is Hugging Face's.
 
     Raises UserError, naming the file, when it is missing, damaged, of another kind, or wants to run code.
     """
     file = Path(file).expanduser()
     if is_foreign_folder(file):
-        file = next((file / name for name in FILES if (file / name).is_file()), file / FILES[0])
+        inside = [file / name for name in FILES if (file / name).is_file()]
+        if not inside:
+            raise UserError(f"{file} has a {CONFIG}, but no weights: put {shown(FILES, 2)} or the like there.")
+        file = inside[0]
+    source = _open(file, trust_pickle)
+    beside = file.name in FILES and is_foreign_folder(file.parent)
+    return replace(source, card=folder_card(file.parent)) if beside else source
+
+
+def _open(file: Path, trust_pickle: bool) -> Source:
     if not file.is_file():
         raise UserError(f"{file} does not exist (current folder: {Path.cwd()}).")
-    if file.suffix not in SUFFIXES:
+    if not file.name.endswith(SUFFIXES):
         raise UserError(f"{file}: weights are read from {', '.join(SUFFIXES)} files.")
+    if file.name.endswith(INDEX):
+        return Source(str(file), *open_shards(file, partial(_open, trust_pickle=trust_pickle)))
     if file.suffix == ".safetensors":
         return _safetensors(file)
     if file.suffix == ".npz":
         return _npz(file)
     if file.suffix == ".onnx":
         return Source.of(_onnx(file), str(file))
-    return Source.of(load_tensors(file, trust_pickle=trust_pickle), str(file))
+    script = is_torchscript(file)
+    return Source.of(torchscript(file) if script else load_tensors(file, trust_pickle=trust_pickle), str(file))
 
 
 def is_foreign_folder(path: str | Path) -> bool:
     """Whether this is a folder as Hugging Face's `save_pretrained` writes it; ours have a config.json, too."""
     try:
-        config = json.loads((Path(path).expanduser() / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((Path(path).expanduser() / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and "model_type" in config
@@ -68,9 +92,10 @@ def _safetensors(file: Path) -> Source:
     try:
         opened = safe_open(file, framework="pt")
         shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+        ours = (opened.metadata() or {}).get(OURS)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is not a whole safetensors file: {error}. Fetch or save it again.") from None
-    return Source(str(file), shapes, opened.get_tensor)
+    return Source(str(file), shapes, opened.get_tensor, our_card(ours, str(file)) if ours else NOTHING)
 
 
 def _npz(file: Path) -> Source:

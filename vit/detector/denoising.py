@@ -1,0 +1,50 @@
+"""Queries that start from shaken boxes of the objects and are to find them again (DN-DETR, Li et al. 2022, sec. 4.3).
+
+So the decoder learns from its first step on what to read off the maps where an object is; without them it waits for a
+selection that finds some. There, a query is told the object's class, at times a wrong one; here it is told none, and
+has to name it.
+
+Letters: B batch, Q queries, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vit.detection_losses import Predictions
+
+SHIFT, STRETCH = 0.25, 0.4
+"""A center moves by at most this share of its box; a side changes by at most this factor's logarithm."""
+
+
+class Denoised(NamedTuple):
+    """What the decoder says of shaken boxes."""
+
+    layers: list[Predictions]
+    """Of each layer, [B, Q, ...]."""
+    owner: Tensor
+    """int64 [B, Q], on the CPU: the object of its image that a query starts from; -1 in images without any."""
+
+
+def shaken(targets: Sequence[dict[str, Any]], count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Q = `count` boxes an image, cxcywh [B, Q, 4] on the device, and their `Denoised.owner`.
+
+    targets: `boxes` [n, 4] of each image; its objects have the same number of queries each, or one more.
+    """
+    owner = torch.stack(
+        [torch.arange(count) % n if (n := len(t["boxes"])) else torch.full((count,), -1) for t in targets]
+    )
+    whole = torch.tensor([0.5, 0.5, 1.0, 1.0], device=device)
+    boxes = torch.stack(
+        [
+            t["boxes"].to(device, torch.float32)[rows.to(device)] if len(t["boxes"]) else whole.expand(count, 4)
+            for t, rows in zip(targets, owner, strict=True)
+        ]
+    )
+    by = torch.rand(boxes.shape, device=device) * 2 - 1
+    center = boxes[..., :2] + SHIFT * by[..., :2] * boxes[..., 2:]
+    return torch.cat([center, boxes[..., 2:] * (STRETCH * by[..., 2:]).exp()], dim=-1), owner

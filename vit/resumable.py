@@ -1,0 +1,60 @@
+"""Everything of a run that changes while it trains: what a checkpoint keeps so that it goes on as if never stopped.
+
+Neither the order of the data nor any random stream is among it: both are functions of the seed and the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from vit.optim import Ema
+
+
+@dataclass
+class Progress:
+    """Where a run stands; with the optimizers and the EMA all that resuming needs."""
+
+    step: int = 0
+    best: float | None = None
+    """The highest score so far."""
+    best_step: int = 0
+    """When the checkpoint "best" was taken."""
+    stale: int = 0
+    """Evaluations since the highest score."""
+
+
+@dataclass
+class Resumable:
+    """`state` gives it as plain containers of tensors, `load` puts such a state in place."""
+
+    model: nn.Module
+    optimizers: list[Optimizer]
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    progress: Progress
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "progress": asdict(self.progress),
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else {"updates": self.ema.updates, "state": self.ema.state},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        for key, value in state["progress"].items():
+            setattr(self.progress, key, value)
+        self.model.load_state_dict(state["model"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None and state["ema"] is not None:
+            self.ema.updates = state["ema"]["updates"]
+            for name, average in state["ema"]["state"].items():
+                self.ema.state[name].copy_(average)
