@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datasets.box_loader import BoxLoader
     from datasets.box_transforms import BoxPipeline
     from datasets.boxset import DetectionData
+    from datasets.pixel_cache import PixelCache
     from vit.detection_recipes import SettledDetection
     from vit.image import Preprocess
 
@@ -42,6 +43,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
 
     import torch
 
+    from train_parts import build_cache
     from vit import build, detection_build
     from vit.checkpoint import save_checkpoint
     from vit.cost import count_parameters
@@ -68,7 +70,9 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     optimizers = build.build_optimizers(recipe, model, by_muon=detection_build.hidden)
     pipeline = build_pipeline(recipe, preprocess)
     start = resume["progress"]["step"] if resume else 0
-    batches = feed(recipe, data, pipeline, preprocess, begun.config.divisor, start=start, device=device)
+    cache = build_cache(recipe) if not recipe.dry_run else None
+    divisor = begun.config.divisor
+    batches = feed(recipe, data, pipeline, preprocess, divisor, start=start, cache=cache, device=device)
     loop = build.build_loop(recipe, start + len(batches), device)
     if recipe.dry_run:
         return dry_run(task, batches, optimizers, loop)
@@ -78,7 +82,9 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         previews = Previews(folder / "previews", data.val, spread(data.val.objects()), data.classes)
 
     def validation() -> Iterable[Any]:
-        loaded = box_eval_loader(data.val, preprocess, batch_size=32, workers=recipe.workers, device=device)
+        loaded = box_eval_loader(
+            data.val, preprocess, batch_size=32, workers=recipe.workers, cache=cache, device=device
+        )  # fmt: skip
         return loaded if previews is None else previews.seen(loaded)
 
     some = data.train.thinned(IMAGES)
@@ -121,6 +127,7 @@ def feed(
     divisor: int,
     *,
     start: int = 0,
+    cache: PixelCache | None = None,
     device: torch.device | str = "cpu",
 ) -> BoxLoader:
     """The training batches from step `start` on. divisor: of the model's input, in pixels."""
@@ -143,6 +150,7 @@ def feed(
         repeats=repeated(data) if recipe.balanced else None,
         scales=scales,
         unmixed=recipe.close_mosaic,
+        cache=cache,
         tell=tell,
         device=device,
     )

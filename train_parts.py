@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datasets.loader import Loader
     from datasets.pixel_cache import PixelCache
     from vit.classifier import Classifier
+    from vit.detection_recipes import SettledDetection
     from vit.engine import Loop
     from vit.image import Preprocess
     from vit.recipes import Recipe
@@ -93,7 +94,7 @@ def feed(
     )
 
 
-def build_cache(recipe: Settled) -> PixelCache | None:
+def build_cache(recipe: Settled | SettledDetection) -> PixelCache | None:
     """What the recipe keeps images in; None for nothing."""
     from datasets.pixel_cache import PixelCache
     from vit.progress import progress

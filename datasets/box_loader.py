@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from datasets.box_transforms import Augmented, BoxPipeline, placed
+from datasets.box_transforms import Augmented, BoxAugment, BoxPipeline, placed
 from datasets.boxset import BoxSet
 from datasets.canvas import VISIBLE
 from datasets.loader import BAD_SHARE, Bad
@@ -18,6 +18,9 @@ from datasets.sampling import Draw, TrainBatches, derive_seed
 from datasets.workers import reading, require_room, run_reader
 from vit.errors import UserError, shown
 from vit.image import Preprocess
+
+if TYPE_CHECKING:
+    from datasets.pixel_cache import PixelCache
 
 
 class BoxBatch(NamedTuple):
@@ -126,9 +129,8 @@ class _Reader(Dataset[_Shipped]):
         }
 
     def _evaluated(self, draw: Draw) -> tuple[np.ndarray, dict[str, Any]]:
-        image = self.images.image(draw.index)
+        image, _, size = self.images.whole(draw.index)
         truth = self.images.annotation(draw.index)
-        size = (image.shape[0], image.shape[1])
         return self.preprocess.pixels(image), {
             "boxes": _shares(placed(truth.boxes, self.preprocess, size), self.preprocess.size),
             "labels": torch.from_numpy(truth.labels),
@@ -230,6 +232,7 @@ def box_train_loader(
     repeats: np.ndarray | None = None,
     scales: MultiScale | None = None,
     unmixed: float = 0.0,
+    cache: PixelCache | None = None,
     tell: Callable[[str], object] | None = None,
     device: str | torch.device = "cpu",
 ) -> BoxLoader:
@@ -237,10 +240,13 @@ def box_train_loader(
 
     repeats: how often each image comes in an epoch (`datasets.sampling.repeat_factors`); once if left out. scales: the
     size of each step's images; `preprocess.size` if left out. unmixed: share of the run, at its end, in which no images
-    are mixed into one. tell: is told once, after an epoch, how many boxes the augmentation dropped.
+    are mixed into one. cache: what decoded and resized images are kept in. tell: is told once, after an epoch, how many
+    boxes the augmentation dropped.
 
     Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be decoded.
     """
+    if cache is not None:
+        images = cache.of_boxes(images, preprocess, exact=pipeline.augment == BoxAugment() and scales is None)
     batches = TrainBatches(
         len(images), batch_size, epochs, seed=seed, start_step=start_step, rank=rank, world=world, repeats=repeats
     )
@@ -261,9 +267,12 @@ def box_eval_loader(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    cache: PixelCache | None = None,
     device: str | torch.device = "cpu",
 ) -> BoxLoader:
     """Every image once, in order; what cannot be decoded is left out, never replaced, and listed in `.bad`."""
+    if cache is not None:
+        images = cache.of_boxes(images, preprocess, exact=True)
     mine = range(rank, len(images), world)
     batches = [
         _Step([Draw(0, i) for i in mine[first : first + batch_size]], preprocess.size)

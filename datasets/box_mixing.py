@@ -106,7 +106,7 @@ def paste(canvas: Canvas, partners: Partners, numbers: np.ndarray) -> None:
         largest = (round(height * PASTE_SCALE[1]), round(width * PASTE_SCALE[1]))
         # Decoded once for all its objects.
         view = source.view(lambda size: window_for((0, 0, size[1], size[0]), largest))
-        by = round(view.box[2] / view.pixels.shape[1])
+        by = view.box[2] / view.pixels.shape[1], view.box[3] / view.pixels.shape[0]
         at_hand = source._replace(view=lambda choose: cut(view.pixels, choose(view.size), view.size, by))
         place = canvas.preprocess.placement(view.size)
         single = source.boxes[~source.crowd]

@@ -19,7 +19,7 @@ from datasets.canvas import Canvas, Fit, Source, inside, scaled, visible, whole
 from datasets.crop import TRIES
 from datasets.sampling import derive_seed
 from datasets.transforms import color_factors, pixel_operations
-from datasets.window import whole_cut
+from datasets.window import all_of, whole_cut
 from vit.errors import UserError, nearest
 from vit.image import Preprocess
 
@@ -171,7 +171,7 @@ class BoxPipeline:
 
     def _plain(self, source: Source) -> Augmented:
         """As evaluation shows it, to the last bit."""
-        view = source.view(lambda size: whole(size, self.preprocess).window._replace(by=1))
+        view = source.view(all_of)
         boxes = placed(source.boxes, self.preprocess, view.size)
         height, width = self.preprocess.size
         boxes, rows, dropped = visible(boxes, (0, 0, width, height), source.crowd)

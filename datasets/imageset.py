@@ -74,6 +74,13 @@ class ImageSet(ABC):
             return self._cache[i]
         return self.read(i)
 
+    def whole(self, i: int) -> View:
+        """All of image i, which `box` and `size` of the view tell the size of: what evaluation shows. UserError as for
+        `image`."""
+        image = self.image(i)
+        height, width = image.shape[:2]
+        return View(image, (0, 0, width, height), (height, width))
+
     def view(self, i: int, choose: Choose) -> View:
         """The part of image i that `choose` wants; only as much of a file is decoded as that needs, if the reader can.
         UserError as for `image`."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from datasets.crop import TRIES, random_crop, resized, window_for
-from datasets.window import Choose, View, Window, whole_cut
+from datasets.window import Choose, View, all_of, whole_cut
 from vit.errors import UserError, nearest
 from vit.image import Preprocess
 
@@ -124,7 +124,7 @@ class Pipeline:
         # All numbers are drawn whether used or not: switching one change off leaves the others as they were.
         places, (flip, three, which, strength, erase, *colors) = rng.random((TRIES, 4)), rng.random(9).tolist()
         if a.crop is None:
-            pixels = self.preprocess.pixels(view(_whole).pixels)
+            pixels = self.preprocess.pixels(view(all_of).pixels)
         else:
             area = a.crop
             crop = view(lambda full: window_for(random_crop(full, area, a.ratio, places), size))
@@ -160,10 +160,6 @@ def erased(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     pixels = pixels.copy()
     pixels[top:bottom, left:right] = rng.integers(0, 256, (bottom - top, right - left, 3), np.uint8)
     return pixels
-
-
-def _whole(size: tuple[int, int]) -> Window:
-    return Window(0, 0, size[1], size[0])
 
 
 def _seeded(generator: np.random.Generator, digest: Any) -> np.random.Generator:

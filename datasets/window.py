@@ -45,10 +45,17 @@ Choose = Callable[[tuple[int, int]], Window]
 """The window wanted of an image of (H, W) pixels. A function, because the size is known only once a file is open."""
 
 
-def cut(image: np.ndarray, window: Window, size: tuple[int, int], by: int = 1) -> View:
-    """The window out of an upright image uint8 [ceil(H / by), ceil(W / by), 3] of an original of (H, W) pixels."""
-    left, top, right, bottom = _corners(window, image.shape[1], image.shape[0], by)
-    return View(image[top:bottom, left:right], (left * by, top * by, right * by, bottom * by), size)
+def cut(image: np.ndarray, window: Window, size: tuple[int, int], by: tuple[float, float] = (1, 1)) -> View:
+    """The window out of an upright image uint8 [h, w, 3], whose pixels are as large as `by` (across, down) of an
+    original of (H, W) pixels."""
+    corners = _corners(window, image.shape[1], image.shape[0], by)
+    left, top, right, bottom = corners
+    return View(image[top:bottom, left:right], _times(corners, by), size)
+
+
+def all_of(size: tuple[int, int]) -> Window:
+    """All of an image of (H, W) pixels, not reduced."""
+    return Window(0, 0, size[1], size[0])
 
 
 def whole_cut(image: np.ndarray, choose: Choose) -> View:
@@ -72,7 +79,7 @@ def decode_window(source: Source, choose: Choose, *, max_pixels: int = MAX_PIXEL
         by = window.by if whole and image.format in ("JPEG", "MPO") else 1
         pixels = _by_simplejpeg(image, by)
         if pixels is not None:
-            return cut(_TURNS.get(turn, _TURNS[1])(pixels), window, size, by)
+            return cut(_TURNS.get(turn, _TURNS[1])(pixels), window, size, (by, by))
         if by > 1:
             width = image.width
             image.draft(None, (max(1, width // by), max(1, image.height // by)))
@@ -80,12 +87,10 @@ def decode_window(source: Source, choose: Choose, *, max_pixels: int = MAX_PIXEL
         image.load()
         image = upright(image)
         if image.mode not in ("RGB", "L"):  # their pixels may have to be seen together
-            return cut(to_rgb(image, name_of(source)), window, size, by)
+            return cut(to_rgb(image, name_of(source)), window, size, (by, by))
         # An array of the window alone: one of the whole image is a copy as large as the image.
-        corners = _corners(window, image.width, image.height, by)
-        part = to_rgb(image.crop(corners), name_of(source))
-        left, top, right, bottom = (side * by for side in corners)
-        return View(part, (left, top, right, bottom), size)
+        corners = _corners(window, image.width, image.height, (by, by))
+        return View(to_rgb(image.crop(corners), name_of(source)), _times(corners, (by, by)), size)
 
 
 # What EXIF's orientations ask for; views, not copies.
@@ -123,11 +128,16 @@ def _simplejpeg() -> Any:
     return importlib.import_module("simplejpeg") if importlib.util.find_spec("simplejpeg") else None
 
 
-def _corners(window: Window, width: int, height: int, by: int) -> tuple[int, int, int, int]:
+def _corners(window: Window, width: int, height: int, by: tuple[float, float]) -> tuple[int, int, int, int]:
     """left, top, right, bottom of a window in whole pixels of a reduced image of (width, height)."""
-    left, right = _bounds(window.left / by, window.right / by, width)
-    top, bottom = _bounds(window.top / by, window.bottom / by, height)
+    left, right = _bounds(window.left / by[0], window.right / by[0], width)
+    top, bottom = _bounds(window.top / by[1], window.bottom / by[1], height)
     return left, top, right, bottom
+
+
+def _times(corners: tuple[int, int, int, int], by: tuple[float, float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = corners
+    return left * by[0], top * by[1], right * by[0], bottom * by[1]
 
 
 def _bounds(low: float, high: float, limit: int) -> tuple[int, int]:

@@ -47,6 +47,11 @@ class DetectionRecipe:
     """auto, cpu, cuda, cuda:1, mps."""
     workers: int | None = None
     """Processes that decode and augment."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Keep images decoded and resized: in memory, or on disk for the next run, too. Where they are augmented they are
+    kept at 1.25 times the size that evaluation shows, so that what is zoomed in further comes from fewer pixels."""
+    cache_gb: float = 8.0
+    """The most that --cache keeps, in units of 1,000,000,000 bytes; images beyond are decoded every time."""
     resume: bool = False
     """Go on with the run in --out (or the newest run of this recipe)."""
     dry_run: bool = False

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from datasets.box_transforms import Augmented
 from datasets.boxset import Annotation
 from datasets.imageset import ImageSet
 from vit.errors import UserError
 
 CHANNELS = 3
 """Classes: red, green, blue."""
+EDGE = 2
+"""Pixels at the edges of a box that may show either side of it."""
 
 
 class Colored(ImageSet):
@@ -61,3 +64,30 @@ def drawn_at_random(seed: int, n: int = 5, most: int = 4, empty: float = 0.2) ->
         sizes.append((height, width))
         boxes.append(own)
     return Colored(sizes, boxes)
+
+
+def assert_shown(images: Colored, done: Augmented, least: float) -> None:
+    """Every box of an augmented sample shows its color in `least` of its pixels, and no color lies outside of a box."""
+    # What shines through another image in mixup has 40 % of its brightness at least.
+    shown = done.pixels >= 80
+    rows = zip(done.owners.tolist(), done.rows.tolist(), strict=True)
+    labels = np.array([images.annotation(owner).labels[row] for owner, row in rows], np.int64)
+    for box, label in zip(done.boxes, labels, strict=True):
+        pixels = shown[(*inner(box, EDGE), label)]
+        if pixels.size >= 16:
+            assert pixels.mean() >= least, f"{box} shows another color"
+    if done.dropped == 0:
+        for channel in range(CHANNELS):
+            outside = shown[:, :, channel].copy()
+            for box in done.boxes[labels == channel]:
+                outside[inner(box, -EDGE)] = False
+            assert not outside.any(), "an object without a box"
+
+
+def inner(box: np.ndarray, by: float) -> tuple[slice, slice]:
+    """The pixels of a box, without `by` at each edge (below 0: with as many more)."""
+    left, top, right, bottom = box.tolist()
+    return (
+        slice(max(0, int(np.ceil(top + by))), max(0, int(np.floor(bottom - by)))),
+        slice(max(0, int(np.ceil(left + by))), max(0, int(np.floor(right - by)))),
+    )

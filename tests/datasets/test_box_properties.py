@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from datasets import canvas
 from datasets.box_loader import box_train_loader
 from datasets.box_mixing import safe_crop
-from datasets.box_transforms import BOX_AUGMENTS, Augmented, BoxAugment, BoxPipeline
+from datasets.box_transforms import BOX_AUGMENTS, BoxAugment, BoxPipeline
 from datasets.crop import TRIES
 from datasets.sampling import derive_seed
-from tests.datasets.colored import Colored, drawn_at_random
+from tests.datasets.colored import Colored, assert_shown, drawn_at_random
 from vit.image import Preprocess
 
 SEEDS = st.integers(0, 2**63 - 1)
@@ -28,26 +28,11 @@ GEOMETRY = {name: replace(augment, brightness=0, contrast=0, saturation=0, hue=0
 """Without changes of color, so that a class is a channel; strong's parts also by themselves."""
 LEAST = {"paste": 0.6, "strong": 0.5}
 """Share of a box's pixels that must show its color: pasted objects may cover 30 % of one, and their edges fade."""
-EDGE = 2
 
 
 def pipeline(name: str, resize: str) -> BoxPipeline:
     # Black where there is no image.
     return BoxPipeline(GEOMETRY[name], Preprocess(SIZE, resize=resize, interpolation="bilinear", mean=(0, 0, 0)))
-
-
-def labels_of(images: Colored, done: Augmented) -> np.ndarray:
-    rows = zip(done.owners.tolist(), done.rows.tolist(), strict=True)
-    return np.array([images.annotation(owner).labels[row] for owner, row in rows], np.int64)
-
-
-def inner(box: np.ndarray, by: float) -> tuple[slice, slice]:
-    """The pixels of a box, without `by` at each edge (below 0: with as many more)."""
-    left, top, right, bottom = box.tolist()
-    return (
-        slice(max(0, int(np.ceil(top + by))), max(0, int(np.floor(bottom - by)))),
-        slice(max(0, int(np.ceil(left + by))), max(0, int(np.floor(right - by)))),
-    )
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
@@ -62,19 +47,7 @@ def test_boxes_lie_where_their_pixels_are(name: str, seed: int, data: int, resiz
     assert done.original_size == images.sizes[data % 5]
     assert (done.boxes >= 0).all() and (done.boxes <= [width, height, width, height]).all()
     assert (done.boxes[:, 2:] > done.boxes[:, :2]).all()
-    # What shines through another image in mixup has 40 % of its brightness at least.
-    shown = done.pixels >= 80
-    labels = labels_of(images, done)
-    for box, label in zip(done.boxes, labels, strict=True):
-        pixels = shown[(*inner(box, EDGE), label)]
-        if pixels.size >= 16:
-            assert pixels.mean() >= LEAST.get(name, 0.95), f"{box} shows another color"
-    if done.dropped == 0:
-        for channel in range(3):
-            outside = shown[:, :, channel].copy()
-            for box in done.boxes[labels == channel]:
-                outside[inner(box, -EDGE)] = False
-            assert not outside.any(), "an object without a box"
+    assert_shown(images, done, LEAST.get(name, 0.95))
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
