@@ -142,7 +142,7 @@ DETECTION_RECIPES = {
         DetectionRecipe(
             recipe="scenes",
             data="scenes",
-            epochs=4,
+            epochs=3,
             batch_size=8,
             augment="none",
             resize="squash",
