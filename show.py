@@ -139,7 +139,8 @@ def label(target: np.ndarray, classes: Sequence[str], multilabel: bool) -> str:
     """A target, a number or one a class, in words."""
     if target.ndim == 0:
         return classes[int(target)]
-    shares = [(float(target[k]), classes[k]) for k in np.argsort(-target) if target[k] >= SHARE]
+    order = [int(k) for k in np.argsort(-target)]
+    shares = [(float(target[k]), classes[k]) for k in order if target[k] >= SHARE]
     if multilabel or (len(shares) == 1 and shares[0][0] > 1 - SHARE):
         return ", ".join(name for _, name in shares) or "none"
     return ", ".join(f"{name} {share:.2f}" for share, name in shares)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vit.decode import MAX_PIXELS, Source, name_of, opened, orientation, to_rgb, upright, upright_size
+from vit.decode import MAX_PIXELS, Source, file_of, name_of, opened, orientation, to_rgb, upright, upright_size
 
 
 class Window(NamedTuple):
@@ -110,10 +110,11 @@ def _by_simplejpeg(image: Image.Image, by: int) -> np.ndarray | None:
     """The whole of a JPEG as it lies in the file, or None where Pillow must decide: it knows more kinds of JPEG, and
     its word on what is broken counts."""
     library = _simplejpeg()
-    if library is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or image.fp is None:
+    file = file_of(image)
+    if library is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or file is None:
         return None
-    image.fp.seek(0)
-    data = image.fp.read()
+    file.seek(0)
+    data = file.read()
     least = {} if by == 1 else {"min_height": -(-image.height // by), "min_width": -(-image.width // by)}
     try:
         pixels = library.decode_jpeg(data, "RGB", **least)

@@ -114,11 +114,17 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 def orientation(image: Image.Image) -> int:
     """EXIF's 1 to 8, 1 is upright, without decoding: Pillow would decode every PNG, to find EXIF that comes after the
     pixels."""
-    if image.format == "PNG" and "exif" not in image.info and image.fp is not None:
+    file = file_of(image)
+    if image.format == "PNG" and "exif" not in image.info and file is not None:
         bomb = image.width * image.height > MAX_PIXELS
-        if bomb or not _late_exif(cast(BinaryIO, image.fp)):
+        if bomb or not _late_exif(file):
             return 1
     return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def file_of(image: Image.Image) -> BinaryIO | None:
+    """What an image is read from; None once its pixels are loaded."""
+    return getattr(image, "fp", None)
 
 
 def _late_exif(file: BinaryIO) -> bool:
@@ -146,11 +152,12 @@ def _require_fewer(image: Image.Image, name: str, max_pixels: int) -> None:
 def _require_enough(image: Image.Image, name: str) -> None:
     """A JPEG takes one bit at least for each block of 64 values. Pillow makes up what a file does not hold, gray, and a
     damaged header of a small file could ask for all the memory that `max_pixels` allows."""
-    if image.format not in ("JPEG", "MPO") or image.fp is None:
+    file = file_of(image)
+    if image.format not in ("JPEG", "MPO") or file is None:
         return
-    here = image.fp.tell()
-    length = image.fp.seek(0, io.SEEK_END)
-    image.fp.seek(here)
+    here = file.tell()
+    length = file.seek(0, io.SEEK_END)
+    file.seek(here)
     if 8 * length < image.width * image.height // 64:
         raise UserError(
             f"{name}: cannot be decoded ({length:,} bytes do not hold {image.width} x {image.height} pixels). "

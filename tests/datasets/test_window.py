@@ -14,6 +14,7 @@ from datasets.imageset import FileSet
 from datasets.names import NameTable
 from datasets.rows import RowSet
 from datasets.window import View, Window, cut, decode_window
+from tests.test_image import with_exif
 from vit.decode import decode
 from vit.errors import UserError
 
@@ -109,6 +110,16 @@ def test_reduced_by_either_decoder_the_pixels_are_the_same(photo, monkeypatch):
 def test_a_turned_image_of_odd_size_is_not_reduced(photo, decoder):
     view = decode_window(encoded(photo, orientation=6), whole(8))
     assert view.pixels.shape == (640, 427, 3)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_turned_png_is_upright_wherever_its_exif_lies(photo, late):
+    stream = io.BytesIO()
+    Image.fromarray(photo).save(stream, "PNG")
+    data = with_exif(stream.getvalue(), 6, late=late)
+    view = decode_window(data, lambda size: Window(*BOX))
+    np.testing.assert_array_equal(view.pixels, decode(data)[BOX[1] : BOX[3], BOX[0] : BOX[2]])
+    assert view.size == (640, 427)
 
 
 def test_other_formats_are_not_reduced(photo, decoder):
