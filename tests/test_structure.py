@@ -298,4 +298,4 @@ def test_ruff_is_content():
 
 @pytest.mark.slow
 def test_pyright_is_content():
-    run_tool("pyright")
+    run_tool("pyright", "--pythonpath", sys.executable)
