@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 from collections.abc import Iterable
@@ -32,25 +33,25 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from datasets.multiscale import MultiScale
     from datasets.open_detection import open_detection
     from datasets.quick_check import advice
+    from vit.distributed import join, leave
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
         raise UserError("say what to train on: --data DIR (COCO, YOLO, Pascal VOC, CSV, ...), or scenes.")
-    data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
+    world = join(recipe.device)
+    with world.main_first():
+        data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
 
     import torch
 
     from vit import build, detection_build
-    from vit.checkpoint import save_checkpoint
     from vit.cost import count_parameters
-    from vit.engine import fit
-    from vit.optim import Ema
     from vit.predictor import pick_device
     from vit.previews import Previews, spread
-    from vit.runlog import RunLog
-    from vit.runs import bad_files_listed, open_run, write_recipe
+    from vit.runs import open_run, write_recipe
     from vit.statistics import IMAGES, batch_norms
+    from vit.training import run_training
 
     begun = detection_build.begin_detector(recipe)
     known = begun.preprocess if begun.knows_boxes else None
@@ -58,7 +59,8 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     torch.manual_seed(recipe.seed)
     model, notes = detection_build.build_detector(recipe, begun, data.classes)
     tell(*data.notes, *advice(data), *chosen, *notes, *crowded(data, model.config.queries))
-    folder, resume = open_run(recipe)
+    world.refuses(dry_run=recipe.dry_run)
+    folder, resume = open_run(recipe, world)
     device = pick_device(recipe.device)
     model.to(device)
     preprocess = detection_build.detection_preprocess(recipe, facts, begun)
@@ -80,6 +82,8 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         seed=recipe.seed,
         start_step=start,
         workers=recipe.workers,
+        rank=world.rank,
+        world=world.size,
         repeats=repeated(data) if recipe.balanced else None,
         scales=scales,
         device=device,
@@ -93,8 +97,23 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         previews = Previews(folder / "previews", data.val, spread(data.val.objects()), data.classes)
 
     def validation() -> Iterable[Any]:
-        loaded = box_eval_loader(data.val, preprocess, batch_size=32, workers=recipe.workers, device=device)
+        loaded = box_eval_loader(
+            data.val,
+            preprocess,
+            batch_size=32,
+            workers=recipe.workers,
+            rank=world.rank,
+            world=world.size,
+            device=device,
+        )
         return loaded if previews is None else previews.seen(loaded)
+
+    def watch(metrics: Any, epoch: int) -> None:
+        assert previews is not None
+        seen = world.gather(previews.order)
+        if world.main:
+            previews.order = seen[0] if world.size == 1 else sorted(itertools.chain(*seen))
+            previews.draw(metrics, epoch)
 
     some = data.train.thinned(IMAGES)
 
@@ -103,28 +122,27 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
 
     config = detection_build.detection_config(task, preprocess, data.record, pipeline.augment.flip)
 
-    def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
-        save_checkpoint(folder / "checkpoints" / name, weights, {**config, "metrics": numbers}, state or None)
-
-    write_recipe(folder, replace(recipe, resume=False))
+    world.on_main(lambda: write_recipe(folder, replace(recipe, resume=False)))
     if recipe.compile:
         model.compile()
-    ema = Ema(model, recipe.ema) if recipe.ema else None
-    with RunLog(folder, steps=loop.steps, start=start) as log, bad_files_listed(folder, batches):
-        log.say(f"{begun.name}: {count_parameters(model)} -> {folder}")
-        fit(
-            task,
-            batches,
-            validation if data.val else None,
-            optimizers,
-            loop,
-            log,
-            save,
-            ema=ema,
-            resume=resume,
-            watch=previews.draw if previews is not None else None,
-            plain=plain if batch_norms(model) else None,
-        )
+    run_training(
+        recipe,
+        folder,
+        resume,
+        task,
+        batches,
+        validation if data.val else None,
+        optimizers,
+        loop,
+        config,
+        f"{begun.name}: {count_parameters(model)}",
+        world=world,
+        watch=watch if previews is not None else None,
+        plain=plain if batch_norms(model) else None,
+    )
+    leave()
+    if not world.main:
+        return {}
     return report(folder, data, recipe)
 
 

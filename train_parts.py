@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vit.distributed import ALONE, World
 from vit.settle import settle
 
 if TYPE_CHECKING:
@@ -38,9 +39,17 @@ class Parts(NamedTuple):
 
 
 def assemble(
-    recipe: Settled, data: Data, facts: Facts, device: torch.device, start: int = 0, *, cached: bool = False
+    recipe: Settled,
+    data: Data,
+    facts: Facts,
+    device: torch.device,
+    start: int = 0,
+    *,
+    cached: bool = False,
+    world: World = ALONE,
 ) -> Parts:
-    """The parts of a run from step `start` on; cached: with what the recipe keeps images in."""
+    """The parts of a run from step `start` on, for one of its processes; cached: with what the recipe keeps images
+    in."""
     import torch
 
     from datasets import Mix, train_loader
@@ -68,6 +77,8 @@ def assemble(
         seed=recipe.seed,
         start_step=start,
         workers=recipe.workers,
+        rank=world.rank,
+        world=world.size,
         balanced=recipe.balanced,
         mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
         cache=cache,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from datasets.box_transforms import BoxPipeline, placed
 from datasets.boxset import BoxSet
 from datasets.loader import BAD_SHARE, Bad
 from datasets.multiscale import MultiScale
-from datasets.sampling import Draw, TrainBatches, derive_seed
+from datasets.sampling import Draw, EvalBatches, TrainBatches, derive_seed
 from datasets.workers import reading, require_room, run_reader
 from vit.errors import UserError, shown
 from vit.image import Preprocess
@@ -160,6 +161,14 @@ class BoxLoader:
     def __len__(self) -> int:
         return len(self._batches)
 
+    def starting_at(self, step: int) -> BoxLoader:
+        """The same batches from another step of the run on; `bad` is one list for both."""
+        steps = self._batches
+        assert isinstance(steps, _Steps)
+        other = copy.copy(self)
+        other._batches = _Steps(steps.batches.starting_at(step), steps.size, steps.scales)
+        return other
+
     def __iter__(self) -> Iterator[BoxBatch]:
         for shipped in run_reader(self._reader, self._batches, self._workers, self._device):
             self._collect(shipped.bad)
@@ -223,10 +232,6 @@ def box_eval_loader(
     device: str | torch.device = "cpu",
 ) -> BoxLoader:
     """Every image once, in order; what cannot be decoded is left out, never replaced, and listed in `.bad`."""
-    mine = range(rank, len(images), world)
-    batches = [
-        _Step([Draw(0, i) for i in mine[first : first + batch_size]], preprocess.size)
-        for first in range(0, len(mine), batch_size)
-    ]
+    batches = [_Step(draws, preprocess.size) for draws in EvalBatches(len(images), batch_size, rank=rank, world=world)]
     reader = _Reader(images, preprocess, None, seed=0)
     return BoxLoader(images, reader, batches, workers=workers, device=torch.device(device))

@@ -53,6 +53,10 @@ class Recipe:
     """The most that --cache keeps, in units of 1,000,000,000 bytes; images beyond are decoded every time."""
     resume: bool = False
     """Go on with the run in --out (or the newest run of this recipe)."""
+    save_every: int | None = None
+    """Steps between checkpoints; ten minutes if left out. Every evaluation is followed by one, too."""
+    keep: int = 2
+    """The newest so many checkpoints are kept, to go back to where the last is damaged, and the best one."""
     dry_run: bool = False
     """Check the data, run one batch each way, print parameters, FLOPs, memory and an estimate of the time."""
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from vit.meter import Meter
 from vit.optim import Ema
 
 
@@ -26,6 +27,16 @@ class Progress:
     """When the checkpoint "best" was taken."""
     stale: int = 0
     """Evaluations since the highest score."""
+    evaluated: int = 0
+    """The last step that an evaluation followed."""
+    bad: int = 0
+    """Steps in a row, up to this one, that were left out: loss or gradient was not finite."""
+    returns: int = 0
+    """How often the run went back to an earlier checkpoint because of that."""
+    rate: float = 1.0
+    """Factor of the learning rate, which every return lowers."""
+    parts: int = 1
+    """Parts that a batch goes through the model in: more than asked for once memory has run out."""
 
 
 @dataclass
@@ -37,6 +48,7 @@ class Resumable:
     scaler: torch.amp.GradScaler
     ema: Ema | None
     progress: Progress
+    meter: Meter
 
     def state(self) -> dict[str, Any]:
         return {
@@ -45,11 +57,13 @@ class Resumable:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else {"updates": self.ema.updates, "state": self.ema.state},
+            "meter": self.meter.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         for key, value in state["progress"].items():
             setattr(self.progress, key, value)
+        self.meter.load(state["meter"])
         self.model.load_state_dict(state["model"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
