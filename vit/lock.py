@@ -39,8 +39,10 @@ def hold(folder: Path) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
         file = _held.get(place)
-        if file is not None and _same(file, place / NAME):
-            return
+        if file is not None:
+            if _same(file, place / NAME):
+                return
+            file.close()  # of a folder that was removed
         file = (place / NAME).open("a+", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{folder} cannot be written to ({error.strerror}). Choose another --out.") from None
