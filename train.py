@@ -48,7 +48,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         raise UserError(
             "say what to train on: --data DIR (class folders), a manifest, shards, hf:OWNER/NAME or digits."
         )
-    world = join(recipe.device)
+    world = join(recipe.device, sharded=recipe.parallel == "fsdp")
     with world.main_first():
         data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
@@ -101,6 +101,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
             return features["val"].batches(at_once(device), device, rank=world.rank, world=world.size)
         return in_order(data.val, rank=world.rank, size=world.size)
 
+    def whole(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        # A head that is trained on features comes alone.
+        return merged({**model.state_dict(), **weights} if once else weights, recipe.lora_alpha)
+
     some = data.train.thinned(IMAGES)
 
     config = checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
@@ -131,8 +135,9 @@ def train(recipe: Recipe) -> dict[str, Any]:
         config,
         f"{recipe.model or recipe.weights}: {count_parameters(model)}",
         world=world,
-        # A head that is trained on features comes alone.
-        whole=lambda weights: merged({**model.state_dict(), **weights}, recipe.lora_alpha),
+        whole=lambda weights: merged(
+            weights if world.sharded else {**model.state_dict(), **weights}, recipe.lora_alpha
+        ),
         plain=(lambda: in_order(some)) if batch_norms(model) else None,
         listed=not once,
     )

@@ -38,13 +38,14 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
         raise UserError("say what to train on: --data DIR (COCO, YOLO, Pascal VOC, CSV, ...), or scenes.")
-    world = join(recipe.device)
+    world = join(recipe.device, sharded=recipe.parallel == "fsdp")
     with world.main_first():
         data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
 
     import torch
 
+    from train_parts import arranged
     from vit import build, detection_build
     from vit.cost import count_parameters
     from vit.predictor import pick_device
@@ -63,6 +64,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     folder, resume = open_run(recipe, world)
     device = pick_device(recipe.device)
     model.to(device)
+    arranged(model, recipe, device, world)
     preprocess = detection_build.detection_preprocess(recipe, facts, begun)
     counts = torch.from_numpy(data.train.counts())
     task = detection_build.build_detection_task(recipe, model, data.classes, counts, preprocess.size)

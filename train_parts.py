@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vit.distributed import ALONE, World
+from vit.errors import UserError
 from vit.settle import settle
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def assemble(
     torch.manual_seed(recipe.seed)
     model, preprocess, notes = build.build_model(recipe, data.classes, facts)
     model.to(device)
+    arranged(model, recipe, device, world)
     counts = torch.from_numpy(data.train.counts())
     task = build.build_task(recipe, model, data.classes, counts, data.multilabel)
     optimizers = build.build_optimizers(recipe, model, head_first=recipe.head_epochs is not None)
@@ -86,6 +88,30 @@ def assemble(
     )
     loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
     return Parts(model, preprocess, notes + told, task, optimizers, pipeline, batches, loop, once, cache)
+
+
+def arranged(model: torch.nn.Module, recipe: Any, device: torch.device, world: World) -> None:
+    """The model as the recipe wants it to use memory. Raises UserError for options that do not go together."""
+    from vit.build import mixed_precision
+    from vit.parallel import recompute, shard
+
+    if recipe.recompute:
+        recompute(model)
+    if not world.sharded:
+        return
+    refused = {
+        "--optimizer muon": recipe.optimizer == "muon",
+        "--l1": bool(getattr(recipe, "l1", 0)),
+        "--head-epochs": getattr(recipe, "head_epochs", None) is not None,
+        "--lora-rank": getattr(recipe, "lora_rank", None) is not None,
+        "--freeze": recipe.freeze,
+        "--compile": recipe.compile,
+        "--amp fp16": recipe.amp == "fp16",
+    }
+    for option, used in refused.items():
+        if used:
+            raise UserError(f"{option} needs whole parameters, which --parallel fsdp divides: leave out one of them.")
+    shard(model, world, mixed_precision(recipe.amp, device))
 
 
 def build_cache(recipe: Settled) -> PixelCache | None:

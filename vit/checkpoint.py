@@ -31,6 +31,8 @@ from vit.typed import check
 
 FORMAT = 1
 WEIGHTS, CONFIG, TRAINER, SUMS = "model.safetensors", "config.json", "trainer.pt", "SHA256SUMS"
+SHARDS = "sharded"
+"""A folder in place of the weights and of most of the trainer, where no process held all of them."""
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "module", "teacher", "target_encoder")
 """Under one of these names training scripts store the weights in a .pth file."""
 ENTRIES = {
@@ -52,30 +54,36 @@ RECORD = {"source": str, "seed": int, "splits": dict[str, dict[str, Any]]}
 
 def save_checkpoint(
     folder: Path,
-    weights: dict[str, Tensor],
+    weights: dict[str, Tensor] | None,
     config: dict[str, Any],
     trainer: dict[str, Any] | None = None,
     *,
     aside: Path | None = None,
+    shards: Path | None = None,
 ) -> None:
     """Write a checkpoint folder so that a crash at any moment leaves this one or the previous one whole.
 
-    aside: where the previous one is moved to; it is removed if left out. Raises UserError when the disk refuses; the
-    previous checkpoint and no temporary file are left.
+    aside: where the previous one is moved to; it is removed if left out. shards: a folder that is moved into the
+    checkpoint, in place of `weights`. Raises UserError when the disk refuses; the previous checkpoint and no temporary
+    file are left.
     """
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, new / WEIGHTS)
+        if shards is not None:
+            os.rename(shards, new / SHARDS)
+        if weights is not None:
+            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, new / WEIGHTS)
         text = json.dumps({"format": FORMAT, **config}, indent=1, ensure_ascii=False)
         (new / CONFIG).write_text(text, encoding="utf-8")
         if trainer is not None:
             torch.save(trainer, new / TRAINER)
-        sums = [f"{_sum(new / name)}  {name}\n" for name in (WEIGHTS, TRAINER) if (new / name).exists()]
+        names = [*(name for name in (WEIGHTS, TRAINER) if (new / name).exists()), *_shards(new)]
+        sums = [f"{_sum(new / name)}  {name}\n" for name in names]
         (new / SUMS).write_text("".join(sums), encoding="ascii")
-        for file in (*new.iterdir(), new):
+        for file in (*new.iterdir(), *(new / name for name in _shards(new)), new):
             _flush(file)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
@@ -95,7 +103,7 @@ def verify(folder: Path) -> None:
         return
     for line in file.read_text(encoding="ascii", errors="replace").splitlines():
         wanted, _, name = line.partition("  ")
-        if name not in (WEIGHTS, TRAINER):
+        if name not in (WEIGHTS, TRAINER) and Path(name).parts != (SHARDS, Path(name).name):
             raise UserError(f"{file} is damaged.")
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}.")
@@ -253,7 +261,8 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{folder} holds no {TRAINER}: it can be used as --weights, but not resumed.")
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return {**state, SHARDS: str(folder / SHARDS)} if (folder / SHARDS).is_dir() else state
     except pickle.UnpicklingError:  # whose text advises to trust the file
         raise UserError(
             f"{file} cannot be read: it does not hold tensors and plain values. Resume from another checkpoint."
@@ -264,6 +273,12 @@ def load_trainer(folder: Path) -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _shards(folder: Path) -> list[str]:
+    return [f"{SHARDS}/{file.name}" for file in sorted((folder / SHARDS).glob("*"))] + (
+        [f"{SHARDS}/.metadata"] if (folder / SHARDS / ".metadata").exists() else []
+    )
 
 
 def _sum(file: Path) -> str:

@@ -100,6 +100,10 @@ class DetectionRecipe:
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     """Mixed precision; auto: bf16 on CUDA."""
     compile: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How processes that torchrun has started share the work: each has all of the model, or a part of it (FSDP2)."""
+    recompute: bool = False
+    """Keep less of each block for the backward pass and compute it again: less memory, a third more time."""
     eval_every: int | None = None
     """Epochs between evaluations."""
     patience: int | None = None

@@ -154,17 +154,18 @@ class World:
 ALONE = World()
 
 
-def join(device: str = "auto") -> World:
+def join(device: str = "auto", *, sharded: bool = False) -> World:
     """The processes that torchrun has started, of which this is one; ALONE without torchrun.
 
-    device: as `pick_device` takes it. Output of all but the first goes nowhere; errors are told by all.
+    device: as `pick_device` takes it. sharded: each is to hold a part of the weights. Output of all but the first goes
+    nowhere; errors are told by all.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE
     if not torch.distributed.is_available():
         raise UserError("this build of torch has no torch.distributed, which torchrun's processes need.")
-    world = World(int(os.environ["RANK"]), size)
+    world = World(int(os.environ["RANK"]), size, sharded)
     gpus = device.startswith(("auto", "cuda")) and torch.cuda.is_available()
     if not torch.distributed.is_initialized():
         if gpus:

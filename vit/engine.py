@@ -60,7 +60,7 @@ def fit(
     stop, world, model, at = safety.stop, safety.world, task.model, Progress(parts=loop.accumulate)
     scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=loop.amp == torch.float16)
     meter = Meter(loop.steps_per_epoch)
-    run = Resumable(model, optimizers, scaler, ema, at, meter)
+    run = Resumable(model, optimizers, scaler, ema, at, meter, world.sharded)
     if resume is not None:
         run.load(resume)
     learner, running, staged = task, [], -1
@@ -124,7 +124,6 @@ def fit(
     return at
 
 
-@torch.inference_mode()
 def evaluate(
     task: Task,
     batches: Iterable[Any],
@@ -139,7 +138,8 @@ def evaluate(
     device, rows, stop = next(task.model.parameters()).device, [], stop or Stop()
     task.model.eval()
     try:
-        with autocast(device, amp):
+        # What FSDP2 brings together must not become tensors of inference, which no later pass could use.
+        with torch.no_grad() if world.sharded else torch.inference_mode(), autocast(device, amp):
             for batch in world.together(_feed(batches, stop), stop, device):
                 outputs = task.predict(batch.images)
                 if batch.targets is not None:

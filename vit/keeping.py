@@ -16,17 +16,22 @@ from vit.errors import UserError
 
 
 def save_last(
-    checkpoints: Path, weights: dict[str, Tensor], config: dict[str, Any], trainer: dict[str, Any], keep: int
+    checkpoints: Path,
+    weights: dict[str, Tensor] | None,
+    config: dict[str, Any],
+    trainer: dict[str, Any],
+    keep: int,
+    shards: Path | None = None,
 ) -> None:
-    """Write "last" and keep the newest `keep`, this one among them; config has an entry `step`. Raises UserError when
-    the disk refuses: no checkpoint is lost then."""
+    """Write "last" and keep the newest `keep`, this one among them; config has an entry `step`. shards: as in
+    `save_checkpoint`. Raises UserError when the disk refuses: no checkpoint is lost then."""
     last = checkpoints / "last"
     aside = _aside(last) if keep > 1 else None
     if aside is not None and aside.name == f"step-{config['step']}":
         aside = None  # the same once more
     if aside is not None and aside.exists():  # of a run that went back to before it
         _remove(aside)
-    save_checkpoint(last, weights, config, trainer, aside=aside)
+    save_checkpoint(last, weights, config, trainer, aside=aside, shards=shards)
     for folder in (*earlier(checkpoints)[keep - 1 :], *checkpoints.glob("step-*.old")):
         _remove(folder)
 

@@ -6,6 +6,7 @@ Neither the order of the data nor any random stream is among it: both are functi
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,25 +50,43 @@ class Resumable:
     ema: Ema | None
     progress: Progress
     meter: Meter
+    sharded: bool = False
+    """Each process holds a part of the tensors: they are apart from the rest of the state, under "tensors"."""
 
     def state(self) -> dict[str, Any]:
-        return {
+        ema = self.ema
+        state = {
             "progress": asdict(self.progress),
+            "scaler": self.scaler.state_dict(),
+            "meter": self.meter.state(),
+        }
+        if self.sharded:
+            from vit.sharded import tensors_of
+
+            updates = 0 if ema is None else ema.updates
+            return {**state, "updates": updates, "tensors": tensors_of(self.model, self.optimizers, ema)}
+        return {
+            **state,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "scaler": self.scaler.state_dict(),
-            "ema": None if self.ema is None else {"updates": self.ema.updates, "state": self.ema.state},
-            "meter": self.meter.state(),
+            "ema": None if ema is None else {"updates": ema.updates, "state": ema.state},
         }
 
     def load(self, state: dict[str, Any]) -> None:
         for key, value in state["progress"].items():
             setattr(self.progress, key, value)
         self.meter.load(state["meter"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.sharded:
+            from vit.sharded import read_tensors
+
+            read_tensors(Path(state["sharded"]), self.model, self.optimizers, self.ema)
+            if self.ema is not None:
+                self.ema.updates = state["updates"]
+            return
         self.model.load_state_dict(state["model"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None and state["ema"] is not None:
             self.ema.updates = state["ema"]["updates"]
             for name, average in state["ema"]["state"].items():

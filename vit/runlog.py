@@ -24,14 +24,17 @@ SPIKE_ROWS = 20
 
 
 class RunLog:
-    """Use as a context manager; `start` is the step that a resumed run goes on from (later rows are cut)."""
+    """Use as a context manager; `start` is the step that a resumed run goes on from, and `judged` the last one that an
+    evaluation followed, `start` if left out: rows of later ones are cut."""
 
-    def __init__(self, folder: Path, *, steps: int, start: int = 0, console: Console | None = None):
+    def __init__(
+        self, folder: Path, *, steps: int, start: int = 0, judged: int | None = None, console: Console | None = None
+    ):
         self.folder, self.steps = folder, steps
         self.console = console or Console(highlight=False, soft_wrap=True)
         folder.mkdir(parents=True, exist_ok=True)
         self._jsonl = folder / "metrics.jsonl"
-        self.rows = [row for row in read_rows(self._jsonl) if row["step"] <= start] if start else []
+        self.rows = _until(read_rows(self._jsonl), start, start if judged is None else judged) if start else []
         _replace(self._jsonl, "".join(_json_line(row) for row in self.rows))
         self._bar = Progress(
             TextColumn("{task.fields[epoch]}"),
@@ -85,9 +88,10 @@ class RunLog:
         self.say(f"{line}  {_clock(self._elapsed)}, {_clock(left)} left")
         self.write_csv()
 
-    def cut(self, step: int) -> None:
-        """The run goes on from an earlier step: what came after it has not happened."""
-        self.rows = [row for row in self.rows if row["step"] <= step]
+    def cut(self, step: int, judged: int) -> None:
+        """The run goes on from an earlier step: what came after it, and after the evaluation of `judged`, has not
+        happened."""
+        self.rows = _until(self.rows, step, judged)
         _replace(self._jsonl, "".join(_json_line(row) for row in self.rows))
         self._bar.update(self._line, completed=step)
 
@@ -143,7 +147,7 @@ class Silent(RunLog):
     def __exit__(self, *_: object) -> None: ...
     def train(self, row: dict[str, Any], *, steps_done: int) -> None: ...
     def val(self, row: dict[str, Any], line: str) -> None: ...
-    def cut(self, step: int) -> None: ...
+    def cut(self, step: int, judged: int) -> None: ...
     def say(self, line: str) -> None: ...
 
 
@@ -158,6 +162,10 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
+
+
+def _until(rows: list[dict[str, Any]], step: int, judged: int) -> list[dict[str, Any]]:
+    return [row for row in rows if row["step"] <= (judged if row["phase"] == "val" else step)]
 
 
 def _json_line(row: dict[str, Any]) -> str:

@@ -121,7 +121,18 @@ def read_recipe(folder: Path, kind: type = Recipe) -> Any:
 
 def differences(old: Any, new: Any) -> list[str]:
     """ "name: old -> new" for every option that changes what a run computes."""
-    ignored = {"out", "resume", "dry_run", "device", "workers", "previews", "cache_gb", "save_every", "keep"}
+    ignored = {
+        "out",
+        "resume",
+        "dry_run",
+        "device",
+        "workers",
+        "previews",
+        "cache_gb",
+        "save_every",
+        "keep",
+        "recompute",
+    }
     return [
         f"{f.name}: {getattr(old, f.name)} -> {getattr(new, f.name)}"
         for f in fields(new)

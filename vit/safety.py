@@ -77,8 +77,9 @@ class Safety:
             "command": command,
         }
         (folder / "batch.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-        torch.manual_seed(loop.step_seed(at.step))
-        torch.save({**snapshot(run.state()), "rng": torch.get_rng_state()}, folder / "trainer.pt")
+        if not self.world.sharded:  # every process would have to write
+            torch.manual_seed(loop.step_seed(at.step))
+            torch.save({**snapshot(run.state()), "rng": torch.get_rng_state()}, folder / "trainer.pt")
         log.say(f"{told}; to repeat it: {command}")
 
     def gives_up(self, at: Progress) -> bool:
@@ -100,5 +101,5 @@ class Safety:
         returns, rate, parts = at.returns + 1, at.rate * LOWER, at.parts
         run.load(state)
         at.returns, at.rate, at.parts, at.bad = returns, rate, max(parts, at.parts), 0
-        log.cut(at.step)
+        log.cut(at.step, at.evaluated)
         log.say(f"{failed}: back to the checkpoint of step {at.step}, at {rate:g} times the rate ({returns}. return)")

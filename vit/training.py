@@ -23,6 +23,8 @@ from vit.resumable import Progress
 from vit.runlog import RunLog, Silent
 from vit.runs import bad_files_listed
 from vit.safety import Safety
+from vit.sharded import save_sharded
+from vit.sharded import whole as gathered
 from vit.signals import listening
 from vit.tasks import Task
 from vit.writer import Writer, snapshot
@@ -56,18 +58,31 @@ def run_training(
 
     Raises Stopped when a signal ended the run, with everything saved, and UserError for what the user can change.
     """
-    start = resume["progress"]["step"] if resume is not None else 0
+    begun = resume["progress"] if resume is not None else {"step": 0, "evaluated": 0}
     checkpoints, saved = folder / "checkpoints", time.monotonic()
     ema = Ema(task.model, recipe.ema) if recipe.ema else None
-    log = RunLog(folder, steps=loop.steps, start=start) if world.main else Silent(loop.steps)
+    log: RunLog = Silent(loop.steps)
+    if world.main:
+        log = RunLog(folder, steps=loop.steps, start=begun["step"], judged=begun["evaluated"])
     files = bad_files_listed(folder, batches) if listed and world.main else nullcontext()
 
     def save(name: str, weights: dict[str, Tensor], numbers: dict[str, Any], state: dict[str, Any]) -> None:
         nonlocal saved
         saved = time.monotonic()
+        entries = {**config, "metrics": numbers}
+        if world.sharded:
+            if name == "last":
+                tensors, step = state.pop("tensors"), state["progress"]["step"]
+                save_sharded(
+                    checkpoints / "sharded.new",
+                    tensors,
+                    world,
+                    lambda shards: save_last(checkpoints, None, {**entries, "step": step}, state, recipe.keep, shards),
+                )
+                return
+            weights = gathered(weights)
         if not world.main:
             return
-        entries = {**config, "metrics": numbers}
         kept, state = snapshot((whole(weights), state))
 
         def write() -> None:
