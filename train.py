@@ -52,6 +52,10 @@ def train(recipe: Recipe) -> dict[str, Any]:
     with world.main_first():
         data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
+    if recipe.batch_size == "auto":
+        from train_parts import measured
+
+        recipe = replace(recipe, batch_size=measured(recipe, data, facts, world))
     asked = recipe
     recipe, chosen = settle(asked, facts)
     tell(*data.notes, *advice(data), *chosen)

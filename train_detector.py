@@ -13,7 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from train_parts import arranged
 from vit.detection_recipes import DetectionRecipe, settle_detection
+from vit.distributed import ALONE, World
 from vit.errors import UserError
 from vit.settle import Facts
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from datasets.box_transforms import BoxPipeline
     from datasets.boxset import DetectionData
     from vit.detection_recipes import SettledDetection
+    from vit.detector.start import Start
     from vit.image import Preprocess
 
 
@@ -45,7 +48,6 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
 
     import torch
 
-    from train_parts import arranged
     from vit import build, detection_build
     from vit.cost import count_parameters
     from vit.predictor import pick_device
@@ -56,6 +58,8 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
 
     begun = detection_build.begin_detector(recipe)
     known = begun.preprocess if begun.knows_boxes else None
+    if recipe.batch_size == "auto":
+        recipe = replace(recipe, batch_size=measured(recipe, data, facts, begun, known, world))
     recipe, chosen = settle_detection(recipe, facts, begun.config.divisor, known)
     torch.manual_seed(recipe.seed)
     model, notes = detection_build.build_detector(recipe, begun, data.classes)
@@ -146,6 +150,46 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     if not world.main:
         return {}
     return report(folder, data, recipe)
+
+
+def measured(
+    recipe: DetectionRecipe, data: DetectionData, facts: Facts, begun: Start, known: Preprocess | None, world: World
+) -> int:
+    """The batch size of --batch-size auto. A run that is resumed keeps the one it began with."""
+    import torch
+
+    from datasets.box_loader import box_train_loader
+    from vit import build, detection_build
+    from vit.fitting import largest_batch
+    from vit.predictor import pick_device
+    from vit.runs import read_recipe, resumed
+
+    if recipe.resume:
+        return read_recipe(resumed(recipe), DetectionRecipe).batch_size
+    device = pick_device(recipe.device)
+    settled, _ = settle_detection(replace(recipe, batch_size=4), facts, begun.config.divisor, known)
+    model, _ = detection_build.build_detector(settled, begun, data.classes)
+    arranged(model.to(device), settled, device, ALONE)
+    preprocess = detection_build.detection_preprocess(settled, facts, begun)
+    if settled.multi_scale:  # the largest of its sizes
+        side = round(settled.image_size * (1 + settled.multi_scale) / begun.config.divisor) * begun.config.divisor
+        preprocess = replace(preprocess, size=(side, side))
+    counts = torch.from_numpy(data.train.counts())
+    batches = box_train_loader(
+        data.train, build_pipeline(settled, preprocess), preprocess, batch_size=4, epochs=1, device=device
+    )
+    found = largest_batch(
+        detection_build.build_detection_task(settled, model, data.classes, counts, preprocess.size),
+        next(iter(batches)),
+        build.build_optimizers(settled, model, by_muon=detection_build.hidden),
+        build.build_loop(settled, settled.epochs, device),
+        ema=settled.ema,
+        evaluated=32,
+        images=len(data.train),
+        world=world,
+        tell=tell,
+    )
+    return found or 16
 
 
 def build_pipeline(recipe: SettledDetection, preprocess: Preprocess) -> BoxPipeline:

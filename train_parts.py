@@ -124,6 +124,34 @@ def build_cache(recipe: Settled) -> PixelCache | None:
     return PixelCache(recipe.cache, recipe.cache_gb, workers=recipe.workers, tell=print, ticker=progress)
 
 
+def measured(recipe: Recipe, data: Data, facts: Facts, world: World) -> int | None:
+    """The batch size of --batch-size auto; None for the recipe's own. A run that is resumed keeps the one it began
+    with."""
+    from vit.fitting import largest_batch
+    from vit.predict import pick_device
+    from vit.runs import read_recipe, resumed
+
+    if recipe.resume:
+        return read_recipe(resumed(recipe)).batch_size
+    device = pick_device(recipe.device)
+    settled = settle(replace(recipe, batch_size=min(32, len(data.train))), facts)[0]
+    parts = assemble(settled, data, facts, device)
+    if parts.once:
+        print("--batch-size auto is for what goes through the whole model: the recipe's own size is taken", flush=True)
+        return None
+    return largest_batch(
+        parts.task,
+        next(iter(parts.batches)),
+        parts.optimizers,
+        parts.loop,
+        ema=settled.ema,
+        evaluated=256,
+        images=len(data.train),
+        world=world,
+        tell=lambda told: print(told, flush=True),
+    )
+
+
 def shortened(asked: Recipe, recipe: Settled, data: Data, facts: Facts, device: torch.device) -> Settled:
     """`asked`, which is `recipe` when settled, with no more epochs than end within its minutes: by some steps on this
     machine, or, when a run is resumed, as many as it was begun with."""

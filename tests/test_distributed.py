@@ -1,12 +1,23 @@
 """Several processes are one: gradients, metrics, order, checkpoints (rows 41, 52, 53), over gloo."""
 
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import load_file
 
-from tests.ranks import run_ranks
+from tests.ranks import ROOT, run_ranks
+from tests.small_data import write_digits
 
 SIZES = {"width": 16, "heads": 2, "mlp": 32, "depth": 2}
 
@@ -150,3 +161,205 @@ def test_row_52_the_figures_of_several_processes_are_exactly_those_of_one(proces
     assert whole[figures]["n"] == (70 if figures == "top1" else 7)
     for found in processes[size]:
         assert found[figures] == whole[figures]
+
+
+def sharded_and_copied(place):
+    """The loss curve of the same steps with a copy of the model in every process, and with a part in each."""
+    from vit.checkpoint import load_trainer
+    from vit.distributed import join, leave
+    from vit.engine import evaluate, fit
+    from vit.keeping import save_last
+    from vit.loop import Loop
+    from vit.optim import Ema, make_optimizers
+    from vit.parallel import recompute, shard, spread
+    from vit.runlog import RunLog, Silent
+    from vit.safety import Safety
+    from vit.sharded import save_sharded, whole
+
+    join("cpu")
+    found = {}
+    for kind in ("ddp", "fsdp", "fsdp, recomputed", "fsdp, resumed"):
+        world = join("cpu", sharded=kind != "ddp")
+        task = classifier()
+        task.loss.l1 = 0.0
+        if "recomputed" in kind:
+            recompute(task.model)
+        if world.sharded:
+            shard(task.model, world, None)
+        optimizers = make_optimizers(task.model, name="adamw", lr=3e-3, muon_lr=0.02, weight_decay=0.05)
+        loop = Loop(steps=12, steps_per_epoch=6, accumulate=2, clip=1.0, log_every=1)
+        ema = Ema(task.model, 0.9)
+        checkpoints = Path(place) / f"{world.size} {kind.removesuffix(', resumed')}"
+        resume = load_trainer(checkpoints / "step-4") if "resumed" in kind else None
+        start = resume["progress"]["step"] if resume else 0
+        batches = [mine(pictures(8 + step % 2), world) for step in range(start, 12)]
+
+        def save(name, weights, numbers, state, checkpoints=checkpoints, world=world):
+            if name == "last" and world.sharded:
+                entries = {"model": {}, "step": state["progress"]["step"]}
+                tensors = state.pop("tensors")
+                save_sharded(
+                    checkpoints / "sharded.new", tensors, world,
+                    lambda shards: save_last(checkpoints, None, entries, state, 9, shards),
+                )  # fmt: skip
+
+        logs = Path(place) / f"log {world.size} {kind}"
+        log = RunLog(logs, steps=12, start=start, console=Console(file=io.StringIO())) if world.main else Silent(12)
+        safety = Safety(world=world, due=lambda step: step == 4, spread=lambda task, world=world: spread(task, world))
+        safety.stop.alone = False
+
+        def validation(world=world):
+            return digits_of(world)
+
+        with log:
+            fit(task, batches, validation, optimizers, loop, log, save, ema=ema, resume=resume, safety=safety)
+        metrics = evaluate(task, digits_of(world), world=world).scalars()
+        state = whole(task.model.state_dict())
+        found[kind] = {"weights": state, "average": whole(ema.state), "metrics": metrics}
+        if world.main:
+            found[kind]["losses"] = [row["loss"] for row in log.rows if row["phase"] == "train"]
+    if world.main:
+        torch.save(found, f"{place}/{world.size}.pt")
+    leave()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    place = tmp_path_factory.mktemp("shards")
+    run_ranks(sharded_and_copied, place, [2, 3])
+    return place
+
+
+@pytest.mark.slow
+def test_shards_learn_as_copies_do_and_are_resumed(shards):
+    curves = {size: torch.load(shards / f"{size}.pt") for size in (2, 3)}
+    for found in curves.values():
+        for kind in ("fsdp", "fsdp, recomputed"):
+            assert len(found["ddp"]["losses"]) == 12
+            np.testing.assert_allclose(found[kind]["losses"], found["ddp"]["losses"], rtol=1e-5)
+            for name, value in found["ddp"]["weights"].items():
+                torch.testing.assert_close(found[kind]["weights"][name], value, rtol=1e-4, atol=1e-5)
+            assert found[kind]["metrics"]["n"] == 70
+        assert found["fsdp, resumed"]["losses"] == found["fsdp"]["losses"][4:]
+        for part in ("weights", "average"):
+            for name, value in found["fsdp"][part].items():
+                assert torch.equal(found["fsdp, resumed"][part][name], value), name
+
+
+@pytest.mark.slow
+def test_one_file_is_made_of_shards_and_a_strange_index_is_refused(shards, tmp_path):
+    import pickle
+
+    import vit
+    from vit.checkpoint import verify
+    from vit.errors import UserError
+    from vit.image import Preprocess
+    from vit.sharding import Gather
+
+    found = torch.load(shards / "3.pt")["fsdp"]
+    last = shutil.copytree(shards / "3 fsdp" / "last", tmp_path / "checkpoints" / "last")
+    verify(last)
+    task = classifier()
+    config = {
+        "format": 1, "task": "classification", "model": task.model.config.to_dict(), "classes": list(task.classes),
+        "preprocess": Preprocess((28, 28)).to_dict(),
+    }  # fmt: skip
+    (last / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"last is sharded: vitral gather .* OUT makes one file of it"):
+        vit.load(tmp_path)
+    Gather(str(tmp_path), str(tmp_path / "one")).run()
+    weights = load_file(tmp_path / "one" / "model.safetensors")
+    assert all(torch.equal(weights[k], v) for k, v in found["average"].items())
+    vit.load(tmp_path / "one")
+    with pytest.raises(UserError, match="exists already"):
+        Gather(str(tmp_path), str(tmp_path / "one")).run()
+    (last / "SHA256SUMS").unlink()
+    mark = tmp_path / "mark"
+    (last / "sharded/.metadata").write_bytes(pickle.dumps(Malicious(str(mark))))
+    with pytest.raises(UserError, match=r"is not the index of a sharded checkpoint: it wants .*open.* Nothing ran"):
+        Gather(str(tmp_path), str(tmp_path / "two")).run()
+    assert not mark.exists()
+
+
+class Malicious:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (self.mark, "w")
+
+
+DYING = """
+import os, signal, sys
+import vit.engine
+rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+how, inner, calls = sys.argv[1], vit.engine.train_step, 0
+def step(*args):
+    global calls
+    calls += 1
+    if attempt == 0 and rank == 1 and calls == 9:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "raises":
+            raise RuntimeError("a bug in one of them")
+    if how == "ended" and calls == 9 and rank == 0 and attempt == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+    return inner(*args)
+vit.engine.train_step = step
+import train
+from vit.command import run
+run(lambda: train.main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def torchrun(tmp_path_factory):
+    """torchrun(how, *words): train.py in two processes; what became of it, and the seconds it took."""
+    place = tmp_path_factory.mktemp("torchrun")
+    (place / "dying.py").write_text(DYING)
+    data = write_digits(place / "digits", 12)
+    options = [
+        "--data", data, "--model", "vit_nano4", "--image-size", 8, "--epochs", 4, "--batch-size", 18, "--device", "cpu",
+        "--drop-path", 0.2, "--mixup", 0.5, "--save-every", 3, "--workers", 1, "--optimizer", "adamw",
+    ]  # fmt: skip
+
+    def call(how, out, *more, restarts=0):
+        words = ["--standalone", "--nproc-per-node", 2, "--max-restarts", restarts, place / "dying.py", how, "folder"]
+        words += [*options, "--out", out, *more]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        begun = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", *map(str, words)],
+            cwd=place, env=environment, capture_output=True, text=True, timeout=400,
+        )  # fmt: skip
+        return done, time.monotonic() - begun
+
+    return call
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_killed_rank_is_started_again_and_the_run_ends_as_the_whole_one(torchrun, tmp_path, parallel):
+    """96 training images, 5 steps an epoch, 20 steps: killed in the 9th, resumed from the 6th."""
+    weights = {}
+    for how in ("never", "killed"):
+        done, _ = torchrun(how, tmp_path / how, "--parallel", parallel, restarts=1)
+        assert done.returncode == 0, done.stdout + done.stderr
+        weights[how] = load_file(tmp_path / how / "checkpoints/best/model.safetensors")
+        rows = (tmp_path / how / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["step"] for row in rows if '"train"' in row] == [5, 10, 15, 20]
+        assert json.loads((tmp_path / how / "report.json").read_text())["n"] == 24
+    assert all(torch.equal(weights["never"][k], v) for k, v in weights["killed"].items())
+
+
+@pytest.mark.slow
+def test_row_53_a_rank_that_raises_ends_all_and_sigterm_saves(torchrun, tmp_path):
+    done, seconds = torchrun("raises", tmp_path / "raises")
+    assert done.returncode != 0 and "a bug in one of them" in done.stderr
+    assert seconds < 120  # with the start of three Pythons; after the error less than 60
+    done, _ = torchrun("ended", tmp_path / "ended")
+    assert done.returncode != 0
+    state = torch.load(tmp_path / "ended/checkpoints/last/trainer.pt", weights_only=True)
+    assert state["progress"]["step"] >= 9
+    done, _ = torchrun("never", tmp_path / "ended", "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr

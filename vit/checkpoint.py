@@ -126,6 +126,8 @@ def find_checkpoint(path: str | Path) -> Path:
             missing = [name for name in (WEIGHTS, CONFIG) if not (candidate / name).is_file()]
             if not missing:
                 return candidate
+            if (candidate / SHARDS).is_dir():
+                raise UserError(f"{candidate} is sharded: vitral gather {candidate} OUT makes one file of it.")
             halves += [f"{candidate} has no {missing[0]}"] if len(missing) == 1 else []
     if not path.exists():
         near = nearest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""

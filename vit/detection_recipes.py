@@ -39,7 +39,8 @@ class DetectionRecipe:
     out: str | None = None
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None
-    batch_size: int = 16
+    batch_size: int | Literal["auto"] = 16
+    """Images in a step, of all processes together; auto: the largest that fits into the memory of the GPU."""
     lr: float | None = None
     """Peak learning rate of AdamW."""
     seed: int = 0
@@ -128,6 +129,7 @@ if TYPE_CHECKING:
         augment: Literal["none", "light", "lsj"]
         optimizer: Literal["adamw", "muon"]
         epochs: int
+        batch_size: int
         lr: float
         layer_decay: float
         workers: int
@@ -163,7 +165,7 @@ BOXES_SEEN = 400_000
 def settle_detection(
     recipe: DetectionRecipe, facts: Facts, divisor: int, known: Preprocess | None = None
 ) -> tuple[SettledDetection, list[str]]:
-    """Fill in every open field; also the lines that say what was chosen.
+    """Fill in every open field, but a batch size of "auto"; also the lines that say what was chosen.
 
     divisor: of the model's input, in pixels. known: how the images were prepared that a detector's weights have seen.
     """
@@ -187,7 +189,7 @@ def settle_detection(
     epochs = r.epochs or chosen["epochs"]
     assert isinstance(epochs, int)
     choose("warmup", min(3.0, epochs / 15))
-    steps = max(1, n // r.batch_size) * epochs
+    steps = max(1, n // (16 if r.batch_size == "auto" else r.batch_size)) * epochs
     choose("ema", round(1 - 1 / min(2000.0, max(10.0, 0.08 * steps)), 5))
     choose("eval_every", max(1, epochs // 20))
     choose("workers", 0 if longest <= 128 else min(MOST_WORKERS, cores()))

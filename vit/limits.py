@@ -33,5 +33,5 @@ def check_limits(recipe: Any) -> None:
     for told, holds, names in LIMITS:
         for name in names:
             value = getattr(recipe, name, None)
-            if value is not None and not holds(value):
+            if value is not None and value != "auto" and not holds(value):
                 raise UserError(f"--{name.replace('_', '-')} must be {told}, got {value}.")

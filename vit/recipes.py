@@ -38,7 +38,8 @@ class Recipe:
     epochs: int | None = None
     minutes: float | None = None
     """Take fewer epochs, as many as end within this time by the speed of this machine."""
-    batch_size: int | None = None
+    batch_size: int | Literal["auto"] | None = None
+    """Images in a step, of all processes together; auto: the largest that fits into the memory of the GPU."""
     lr: float | None = None
     """Peak learning rate of AdamW."""
     seed: int = 0
