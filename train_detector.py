@@ -6,34 +6,26 @@
 from __future__ import annotations
 
 import itertools
-import math
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from train_parts import arranged
+from train_detector_parts import EVALUATED, assemble, measured
 from vit.detection_recipes import DetectionRecipe, settle_detection
-from vit.distributed import ALONE, World
 from vit.errors import UserError
 from vit.settle import Facts
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from datasets.box_transforms import BoxPipeline
     from datasets.boxset import DetectionData
     from vit.detection_recipes import SettledDetection
-    from vit.detector.start import Start
-    from vit.image import Preprocess
 
 
 def train(recipe: DetectionRecipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
     from datasets import survey
-    from datasets.box_loader import box_eval_loader, box_train_loader
-    from datasets.multiscale import MultiScale
+    from datasets.box_loader import box_eval_loader
     from datasets.open_detection import open_detection
     from datasets.quick_check import advice
     from vit.distributed import join, leave
@@ -46,9 +38,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
 
-    import torch
-
-    from vit import build, detection_build
+    from vit import detection_build
     from vit.cost import count_parameters
     from vit.predictor import pick_device
     from vit.previews import Previews, spread
@@ -61,40 +51,13 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     if recipe.batch_size == "auto":
         recipe = replace(recipe, batch_size=measured(recipe, data, facts, begun, known, world))
     recipe, chosen = settle_detection(recipe, facts, begun.config.divisor, known)
-    torch.manual_seed(recipe.seed)
-    model, notes = detection_build.build_detector(recipe, begun, data.classes)
-    tell(*data.notes, *advice(data), *chosen, *notes, *crowded(data, model.config.queries))
+    device = pick_device(recipe.device)
     world.refuses(dry_run=recipe.dry_run)
     folder, resume = open_run(recipe, world)
-    device = pick_device(recipe.device)
-    model.to(device)
-    arranged(model, recipe, device, world)
-    preprocess = detection_build.detection_preprocess(recipe, facts, begun)
-    counts = torch.from_numpy(data.train.counts())
-    task = detection_build.build_detection_task(recipe, model, data.classes, counts, preprocess.size)
-    optimizers = build.build_optimizers(recipe, model, by_muon=detection_build.hidden)
-    pipeline = build_pipeline(recipe, preprocess)
     start = resume["progress"]["step"] if resume else 0
-    side = preprocess.size
-    scales = MultiScale(side, begun.config.divisor, recipe.multi_scale, recipe.seed) if recipe.multi_scale else None
-    if scales is not None:
-        tell("a step's images are of " + ", ".join(f"{w}x{h}" for h, w in scales.sizes) + " pixels")
-    batches = box_train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        start_step=start,
-        workers=recipe.workers,
-        rank=world.rank,
-        world=world.size,
-        repeats=repeated(data) if recipe.balanced else None,
-        scales=scales,
-        device=device,
-    )
-    loop = build.build_loop(recipe, start + len(batches), device)
+    parts = assemble(recipe, data, facts, begun, device, start, cached=not recipe.dry_run, world=world)
+    model, preprocess, notes, task, optimizers, pipeline, batches, loop, cache = parts
+    tell(*data.notes, *advice(data), *chosen, *notes, *crowded(data, model.config.queries))
     if recipe.dry_run:
         return dry_run(task, batches, optimizers, loop)
 
@@ -106,10 +69,11 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         loaded = box_eval_loader(
             data.val,
             preprocess,
-            batch_size=32,
+            batch_size=EVALUATED,
             workers=recipe.workers,
             rank=world.rank,
             world=world.size,
+            cache=cache,
             device=device,
         )
         return loaded if previews is None else previews.seen(loaded)
@@ -124,7 +88,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     some = data.train.thinned(IMAGES)
 
     def plain() -> Iterable[Any]:
-        return box_eval_loader(some, preprocess, batch_size=32, workers=recipe.workers, device=device)
+        return box_eval_loader(some, preprocess, batch_size=EVALUATED, workers=recipe.workers, device=device)
 
     config = detection_build.detection_config(task, preprocess, data.record, pipeline.augment.flip)
 
@@ -150,70 +114,6 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     if not world.main:
         return {}
     return report(folder, data, recipe)
-
-
-def measured(
-    recipe: DetectionRecipe, data: DetectionData, facts: Facts, begun: Start, known: Preprocess | None, world: World
-) -> int:
-    """The batch size of --batch-size auto. A run that is resumed keeps the one it began with."""
-    import torch
-
-    from datasets.box_loader import box_train_loader
-    from vit import build, detection_build
-    from vit.fitting import largest_batch
-    from vit.predictor import pick_device
-    from vit.runs import read_recipe, resumed
-
-    if recipe.resume:
-        return read_recipe(resumed(recipe), DetectionRecipe).batch_size
-    device = pick_device(recipe.device)
-    settled, _ = settle_detection(replace(recipe, batch_size=4), facts, begun.config.divisor, known)
-    model, _ = detection_build.build_detector(settled, begun, data.classes)
-    arranged(model.to(device), settled, device, ALONE)
-    preprocess = detection_build.detection_preprocess(settled, facts, begun)
-    if settled.multi_scale:  # the largest of its sizes
-        side = round(settled.image_size * (1 + settled.multi_scale) / begun.config.divisor) * begun.config.divisor
-        preprocess = replace(preprocess, size=(side, side))
-    counts = torch.from_numpy(data.train.counts())
-    batches = box_train_loader(
-        data.train, build_pipeline(settled, preprocess), preprocess, batch_size=4, epochs=1, device=device
-    )
-    found = largest_batch(
-        detection_build.build_detection_task(settled, model, data.classes, counts, preprocess.size),
-        next(iter(batches)),
-        build.build_optimizers(settled, model, by_muon=detection_build.hidden),
-        build.build_loop(settled, settled.epochs, device),
-        ema=settled.ema,
-        evaluated=32,
-        images=len(data.train),
-        world=world,
-        tell=tell,
-    )
-    return found or 16
-
-
-def build_pipeline(recipe: SettledDetection, preprocess: Preprocess) -> BoxPipeline:
-    """The augmentation of the recipe, for this model's input size."""
-    from datasets.box_transforms import BoxPipeline, named_box_augment
-
-    augment = named_box_augment(recipe.augment)
-    if recipe.flip == "no" or (recipe.flip == "auto" and recipe.data == "scenes"):
-        augment = replace(augment, flip=0.0)
-    elif recipe.flip == "yes":
-        augment = replace(augment, flip=0.5)
-    return BoxPipeline(augment, preprocess)
-
-
-def repeated(data: DetectionData) -> np.ndarray:
-    """How often each training image comes in an epoch so that rare classes are seen."""
-    from datasets.sampling import repeat_factors
-
-    n = len(data.train)
-    images, labels = data.train.labelled()
-    repeats = repeat_factors(images, labels, n, len(data.classes))
-    length = math.ceil(repeats.sum())
-    tell(f"images with rare classes come up to {repeats.max():.1f} times: an epoch is {length:,} images, not {n:,}")
-    return repeats
 
 
 def crowded(data: DetectionData, queries: int) -> list[str]:

@@ -68,9 +68,15 @@ def parts_of(folder: Path, step: int) -> tuple[Any, Any, Any]:
         if parts.once:
             raise UserError("this run trains a head on features: look at its learning rate.")
         return parts.task, parts.batches, parts.loop
-    from train_detector import parts_of_detector
+    import train_detector_parts
+    from datasets.open_detection import open_detection
+    from vit.detection_build import begin_detector
 
-    return parts_of_detector(recipe, device)
+    data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
+    facts = Facts(len(data.train), len(data.classes), *survey(data.train))
+    parts = train_detector_parts.assemble(recipe, data, facts, begin_detector(recipe), device)
+    parts.model.train()
+    return parts.task, parts.batches, parts.loop
 
 
 if __name__ == "__main__":

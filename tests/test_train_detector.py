@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 import train
 from datasets.open_detection import open_detection
 from tests.small_data import write_squares
-from train_detector import crowded, repeated
+from train_detector import crowded
+from train_detector_parts import repeated
 from vit.command import run as run_command
 from vit.detection_build import begin_detector, build_detector, detection_preprocess
 from vit.detection_recipes import DetectionRecipe, settle_detection
@@ -158,6 +159,7 @@ def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):
         (["--image-size", "100"], "the detector takes multiples of 16, for example 96"),
         (["--multi-scale", "0.1"], "--multi-scale 0.1 leaves one size of 32x32 pixels in steps of 16"),
         (["--multi-scale", "-1"], "--multi-scale must be at least 0 and below 1"),
+        (["--close-mosaic", "1.5"], "--close-mosaic must be in 0..1, got 1.5"),
         (["--freeze"], "--freeze keeps weights that were learned before: add --weights SRC"),
         (["--freeze", "--freeze-blocks", "1"], "--freeze keeps the whole encoder: leave out"),
     ):

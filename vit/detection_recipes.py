@@ -12,6 +12,8 @@ from vit.errors import UserError
 from vit.limits import check_limits
 from vit.settle import MOST_WORKERS, Facts, cores
 
+USUAL_BATCH = 16
+
 
 @dataclass(frozen=True)
 class DetectionRecipe:
@@ -39,7 +41,7 @@ class DetectionRecipe:
     out: str | None = None
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None
-    batch_size: int | Literal["auto"] = 16
+    batch_size: int | Literal["auto"] = USUAL_BATCH
     """Images in a step, of all processes together; auto: the largest that fits into the memory of the GPU."""
     lr: float | None = None
     """Peak learning rate of AdamW."""
@@ -48,6 +50,11 @@ class DetectionRecipe:
     """auto, cpu, cuda, cuda:1, mps."""
     workers: int | None = None
     """Processes that decode and augment."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Keep images decoded and resized: in memory, or on disk for the next run, too. Where they are augmented they are
+    kept at 1.25 times the size that evaluation shows, so that what is zoomed in further comes from fewer pixels."""
+    cache_gb: float = 8.0
+    """The most that --cache keeps, in units of 1,000,000,000 bytes; images beyond are decoded every time."""
     resume: bool = False
     """Go on with the run in --out (or the newest run of this recipe)."""
     save_every: int | None = None
@@ -63,7 +70,10 @@ class DetectionRecipe:
     """Ignore the aspect, or pad to a square; as a detector's weights know it, and else letterbox."""
     multi_scale: float = 0.0
     """Change the input size from step to step, by up to this share up and down: 0.25 for 75 to 125 %."""
-    augment: Literal["none", "light", "lsj"] | None = None
+    augment: Literal["none", "light", "lsj", "strong"] | None = None
+    """strong mixes several images into one: mosaic, mixup and pasted objects."""
+    close_mosaic: float = 0.1
+    """Share of the run, at its end, in which strong mixes no images: what is learned last looks like what comes."""
     flip: Literal["auto", "yes", "no"] = "auto"
     """Mirror images; auto: as the augmentation says, and never the digits of scenes."""
     loss: Literal["iou", "mal"] = "iou"
@@ -126,7 +136,7 @@ if TYPE_CHECKING:
 
         image_size: int
         resize: Literal["squash", "letterbox"]
-        augment: Literal["none", "light", "lsj"]
+        augment: Literal["none", "light", "lsj", "strong"]
         optimizer: Literal["adamw", "muon"]
         epochs: int
         batch_size: int
@@ -144,7 +154,7 @@ DETECTION_RECIPES = {
         DetectionRecipe(
             recipe="scenes",
             data="scenes",
-            epochs=4,
+            epochs=3,
             batch_size=8,
             augment="none",
             resize="squash",
@@ -189,7 +199,7 @@ def settle_detection(
     epochs = r.epochs or chosen["epochs"]
     assert isinstance(epochs, int)
     choose("warmup", min(3.0, epochs / 15))
-    steps = max(1, n // (16 if r.batch_size == "auto" else r.batch_size)) * epochs
+    steps = max(1, n // (USUAL_BATCH if r.batch_size == "auto" else r.batch_size)) * epochs
     choose("ema", round(1 - 1 / min(2000.0, max(10.0, 0.08 * steps)), 5))
     choose("eval_every", max(1, epochs // 20))
     choose("workers", 0 if longest <= 128 else min(MOST_WORKERS, cores()))

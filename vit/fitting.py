@@ -35,8 +35,8 @@ def largest_batch(
     """Images in the largest batch that trains, of all processes together; None where there is no GPU to measure.
 
     sample: a batch of the run, whose images are repeated. ema: decay of the moving average, 0 for none. evaluated:
-    images in a batch of the evaluation, which has to fit beside all of that. images: in the training set. The weights of
-    the task are of no use afterwards. Raises UserError through `train_step` for whatever else is wrong.
+    images in a batch of the evaluation, which has to fit beside all of that. images: in the training set. The weights
+    of the task are of no use afterwards. Raises UserError through `train_step` for whatever else is wrong.
     """
     device = sample.images.device
     if device.type != "cuda":
@@ -88,9 +88,7 @@ def repeated(sample: Any, size: int) -> Any:
     return sample._replace(images=sample.images[rows], targets=targets, index=torch.arange(size))
 
 
-def _step(
-    task: Task, batch: Any, optimizers: list[Optimizer], loop: Loop, average: Ema | None, evaluated: int
-) -> None:
+def _step(task: Task, batch: Any, optimizers: list[Optimizer], loop: Loop, average: Ema | None, evaluated: int) -> None:
     task.model.train()
     for _ in range(2):  # the optimizers have their state from the first on
         train_step(task, batch, optimizers, loop)

@@ -24,7 +24,9 @@ def examine(task: Task, batch: Any, amp: torch.dtype | None) -> list[str]:
         told.append(f"weights that are not finite: {shown(weights)}")
     layers: list[str] = []
     hooks = [
-        module.register_forward_hook(partial(_look, name, layers)) for name, module in task.model.named_modules() if name
+        module.register_forward_hook(partial(_look, name, layers))
+        for name, module in task.model.named_modules()
+        if name
     ]
     try:
         with autocast(batch.images.device, amp):
