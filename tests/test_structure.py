@@ -139,7 +139,8 @@ LAYERS = {
         "vit.tasks",
         "vit.writer",
     },
-    "vit.resumable": {"vit.meter", "vit.optim"},
+    "vit.resumable": {"vit.meter", "vit.optim", "vit.sharded"},
+    "vit.sharded": {"vit.distributed", "vit.errors", "vit.optim"},
     "vit.statistics": set(),
 }
 
