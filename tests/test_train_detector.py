@@ -216,9 +216,9 @@ def test_more_objects_than_queries_is_told(squares: Path):
     assert crowded(data, 2) == []
     assert "66.7% of the training images have more than 1 objects, up to 2" in crowded(data, 1)[0]
     scenes = open_detection("scenes")
-    assert crowded(scenes, 8) == []
+    assert crowded(scenes, 6) == []
     (told,) = crowded(scenes, 5)
-    assert "have more than 5 objects, up to 8; the detector finds 5 at most. Add --queries 8." in told
+    assert "have more than 5 objects, up to 6; the detector finds 5 at most. Add --queries 6." in told
 
 
 def test_rare_classes_are_repeated(squares: Path, capsys: pytest.CaptureFixture[str]):

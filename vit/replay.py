@@ -36,7 +36,7 @@ def examine(task: Task, batch: Any, amp: torch.dtype | None) -> list[str]:
             hook.remove()
     if layers:
         told.append(f"the first layer whose output is not finite: {layers[0]}")
-    told.append("loss: " + ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items()))
+    told.append("loss: " + ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.items()))
     torch.stack(list(terms.values())).sum().backward()
     gradients = [n for n, p in task.model.named_parameters() if p.grad is not None and not _finite(p.grad)]
     if gradients:
