@@ -172,7 +172,7 @@ def detection(recipe: DetectionRecipe, epoch: int) -> tuple[Any, Iterator[Seen],
                 boxes = to_xyxy(target["boxes"]).numpy() * [width, height, width, height]
                 rows = zip(boxes.tolist(), target["labels"].tolist(), target["crowd"].tolist(), strict=True)
                 marks = [Mark(box, data.classes[k] + " (crowd)" * crowd, color_of(k), crowd) for box, k, crowd in rows]
-                yield Seen(pixels, f"{len(marks)} boxes", marks)
+                yield Seen(pixels, f"{len(marks)} box{'es' * (len(marks) != 1)}", marks)
 
     return settled, seen(), settled.epochs
 

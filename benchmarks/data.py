@@ -38,7 +38,7 @@ QUALITY = {(375, 500): 95, (1500, 2000): 90}
 class Data:
     rounds: int = 7
     images: int = 96
-    """Of 500 x 375 pixels; a third as many of 2000 x 1500. Whole batches of both."""
+    """Of 500 x 375 pixels; a third as many of 2000 x 1500. Rounded to whole batches."""
     batch_size: int = 32
     quality: int | None = None
     """Of the JPEGs; see QUALITY."""
@@ -178,7 +178,9 @@ def main(arguments: list[str]) -> None:
     random.seed(0)
     results: dict[str, Any] = {}
     for (height, width), quality in QUALITY.items():
-        count = options.images if height < 1000 else options.images // 3
+        # timm leaves out what does not fill a batch.
+        batches = (options.images if height < 1000 else options.images // 3) // options.batch_size
+        count = max(1, batches) * options.batch_size
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             size = write_jpegs(place / "train", count, (height, width), options.quality or quality)

@@ -157,9 +157,12 @@ class BoxPipeline:
             self._mixup(canvas, partners, rng.random(4).tolist())
         if flip < a.flip:
             canvas.mirror(self._operations.mirrored)
-        pixels = self._operations.recolored(canvas.pixels, *color_factors(a, colors))
+        factors, recolored = color_factors(a, colors), self._operations.recolored
+        canvas.recolor(lambda pixels: recolored(pixels, *factors))
         bad = tuple(partners.bad) if partners is not None else ()
-        return Augmented(pixels, canvas.boxes, canvas.rows, canvas.owners, canvas.first_size, canvas.dropped, bad)
+        return Augmented(
+            canvas.pixels, canvas.boxes, canvas.rows, canvas.owners, canvas.first_size, canvas.dropped, bad
+        )
 
     def _mixup(self, canvas: Canvas, partners: box_mixing.Partners, numbers: list[float]) -> None:
         assert self._operations is not None

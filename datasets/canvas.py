@@ -45,8 +45,11 @@ class Canvas:
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.preprocess = preprocess
+        self.fill = np.rint(np.array(preprocess.mean) * 255).astype(np.uint8)
         self.pixels = np.empty((*preprocess.size, 3), np.uint8)
-        self.pixels[:] = np.rint(np.array(preprocess.mean) * 255)
+        self.pixels[:] = self.fill
+        self.painted = np.zeros(preprocess.size, bool)
+        """bool [H, W]: what shows an image."""
         self.boxes = np.empty((0, 4), np.float32)
         """float32 [m, 4]: xyxy in pixels of the canvas, within it."""
         self.owners = np.empty(0, np.int64)
@@ -73,6 +76,7 @@ class Canvas:
         part = resized(view.pixels, (bottom - top, right - left), self.preprocess.interpolation)
         below = self.pixels[top:bottom, left:right]
         below[:] = part if feather == 0 else _faded(part, below, feather)
+        self.painted[top:bottom, left:right] = True
         if self.first_size == (0, 0):
             self.first_size = view.size
         self._add(source, moved(source.boxes, view.box, fits[-1].target), fits[-1].target)
@@ -86,7 +90,7 @@ class Canvas:
     def mirror(self, flip: Callable[[np.ndarray], np.ndarray]) -> None:
         """Left to right; `flip` does it to the pixels."""
         width = self.pixels.shape[1]
-        self.pixels = flip(self.pixels)
+        self.pixels, self.painted = flip(self.pixels), self.painted[:, ::-1]
         left, right = width - self.boxes[:, 2], width - self.boxes[:, 0]
         self.boxes = np.stack([left, self.boxes[:, 1], right, self.boxes[:, 3]], axis=1)
 
@@ -96,7 +100,14 @@ class Canvas:
         self.owners = np.concatenate([self.owners, other.owners])
         self.rows = np.concatenate([self.rows, other.rows])
         self.hidden = np.concatenate([self.hidden, other.hidden])
+        self.painted |= other.painted
         self.dropped += other.dropped
+
+    def recolor(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
+        """`change` of the pixels; what shows no image keeps the color that it has in evaluation."""
+        self.pixels = change(self.pixels)
+        if not self.painted.all():
+            self.pixels[~self.painted] = self.fill
 
     def _add(self, source: Source, boxes: np.ndarray, target: Rectangle) -> None:
         cut, rows, dropped = visible(boxes, target, source.crowd)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import train
+import vit.engine
 from datasets.open_detection import open_detection
 from tests.small_data import write_squares
 from train_detector import crowded
@@ -149,6 +151,26 @@ def test_row_47_a_set_without_any_object(tmp_path: Path, command: Command):
     code, told, err = command("detect", "--data", data, "--out", tmp_path / "run", "--epochs", 1, *BRIEF)
     assert code == 0, err
     assert "val map undefined" in told and json.loads((tmp_path / "run/report.json").read_text())["map"] is None
+
+
+def test_images_are_kept_between_epochs(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    fed: list[Any] = []
+
+    def fit(task: Any, batches: Any, validation: Any, *_: Any, **__: Any) -> None:
+        list(validation())
+        monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a file was opened again"))
+        fed.extend([next(iter(batches)), next(iter(validation()))])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vit.engine, "fit", fit)
+    options = ["--cache", "ram", "--augment", "strong", "--no-previews", "--out", str(tmp_path / "run")]
+    with pytest.raises(KeyboardInterrupt):
+        train.main(["detect", "--data", str(squares), *BRIEF, *options])
+    told = capsys.readouterr().out
+    assert "cache: 24 images at 1.25 times the model's input in memory" in told
+    assert len(fed[0].index) == 4 and len(fed) == 2
 
 
 def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):

@@ -72,6 +72,18 @@ def test_images_without_boxes(name: str, seed: int):
     assert not done.pixels.any()
 
 
+@pytest.mark.parametrize("name", BOX_AUGMENTS)
+def test_what_shows_no_image_has_the_color_it_has_in_evaluation(name: str):
+    mean = (0.2, 0.5, 0.7)
+    images = Colored([(20, 60)] * 4, [[]] * 4)
+    for seed in range(12):
+        done = BoxPipeline(BOX_AUGMENTS[name], Preprocess(SIZE, resize="letterbox", mean=mean)).read(images, 0, seed)
+        colors = np.unique(done.pixels.reshape(-1, 3), axis=0)
+        # The images are black, in any light; through mixup one may shine on what is empty in the other.
+        assert (colors == np.rint(np.array(mean) * 255)).all(axis=1).any()
+        assert len(colors) <= (4 if name == "strong" else 2)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])
 @pytest.mark.parametrize("name", BOX_AUGMENTS)
 def test_row_31_extreme_shapes(name: str, shape: tuple[int, int]):
