@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import train
@@ -114,8 +115,6 @@ def test_a_run_and_another_that_starts_from_it(trained: Path, squares: Path, tmp
 def test_resume_after_an_interruption_is_the_uninterrupted_run(
     squares: Path, trained: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    import vit.engine
-
     options = ["--data", squares, "--epochs", 2, *BRIEF, "--multi-scale", 0.5, "--balanced", "--class-weights",
                "--ema", 0.9, "--layer-decay", 0.8]  # fmt: skip
     calls, step = iter(range(100)), vit.engine.train_step
@@ -164,7 +163,7 @@ def test_images_are_kept_between_epochs(
         fed.extend([next(iter(batches)), next(iter(validation()))])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vit.engine, "fit", fit)
+    monkeypatch.setattr("vit.training.fit", fit)
     options = ["--cache", "ram", "--augment", "strong", "--no-previews", "--out", str(tmp_path / "run")]
     with pytest.raises(KeyboardInterrupt):
         train.main(["detect", "--data", str(squares), *BRIEF, *options])

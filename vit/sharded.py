@@ -86,7 +86,7 @@ def weights_in(folder: Path) -> dict[str, Tensor]:
         for name, entry in stored.items()
         if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
-    load(found, storage_reader=reader)
+    load(found, storage_reader=reader, no_dist=True)
     return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
 
