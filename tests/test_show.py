@@ -10,7 +10,6 @@ from PIL import Image
 
 import show
 import train
-import vit.engine
 from datasets import open_data, survey
 from vit.errors import UserError
 
@@ -29,7 +28,7 @@ def first_batch(monkeypatch, tmp_path):
         def fit(task, batches, *args, **options):
             raise Stop(next(iter(batches)))
 
-        monkeypatch.setattr(vit.engine, "fit", fit)
+        monkeypatch.setattr("vit.training.fit", fit)
         with pytest.raises(Stop) as stopped:
             train.main([*arguments, "--out", str(tmp_path / "run"), "--device", "cpu"])
         return stopped.value.args[0]
