@@ -88,7 +88,7 @@ def test_digits_and_the_epochs_there_are(tmp_path):
     command = ["digits", "--images", "4", "--out", str(tmp_path / "a.png")]
     show.main(command)
     assert (tmp_path / "a.png").is_file()
-    with pytest.raises(UserError, match="--epoch 99: the run has 34. More by --epochs."):
+    with pytest.raises(UserError, match=r"--epoch 99: the run has 34\. More by --epochs\."):
         show.main([*command, "--epoch", "99"])
 
 
