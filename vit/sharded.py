@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ def weights_in(folder: Path) -> dict[str, Tensor]:
         for name, entry in stored.items()
         if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
-    load(found, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is meant to be
+        load(found, storage_reader=reader, no_dist=True)
     return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
 
 
