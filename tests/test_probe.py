@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import vit
 import vit.probe
 from vit.command import run as run_command
 from vit.encoder import Encoder
+from vit.errors import Stopped
 from vit.runlog import read_rows
 
 IMAGES = 36 + 18 + 15
@@ -158,7 +160,7 @@ def test_resume_goes_on_with_the_encoder_it_began_with(command, trained, data, t
 
     def interrupted(*args):
         if next(calls) == 14:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         return step(*args)
 
     with monkeypatch.context() as patch:

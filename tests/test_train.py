@@ -6,6 +6,7 @@ import re
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 import train
 from tests.small_data import write_digits
 from vit.command import run as run_command
+from vit.errors import Stopped
 from vit.runlog import read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -169,7 +171,7 @@ def interrupted_at(patch, stop):
 
     def train_step(*args):
         if next(calls) == stop:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         return step(*args)
 
     patch.setattr(vit.engine, "train_step", train_step)

@@ -1,6 +1,7 @@
 """`train.py scenes`, `train.py detect` and `eval.py` from end to end, on a few small images."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from vit.command import run as run_command
 from vit.detection_build import begin_detector, build_detector, detection_preprocess
 from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.detector import Detector
-from vit.errors import UserError
+from vit.errors import Stopped, UserError
 from vit.image import Preprocess
 from vit.runlog import read_rows
 from vit.settle import Facts
@@ -121,7 +122,7 @@ def test_resume_after_an_interruption_is_the_uninterrupted_run(
 
     def interrupted(*args):
         if next(calls) == 9:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         return step(*args)
 
     with monkeypatch.context() as patch:
