@@ -331,7 +331,7 @@ def torchrun(tmp_path_factory):
         begun = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", *map(str, words)],
-            cwd=place, env=environment, capture_output=True, text=True, timeout=400,
+            cwd=place, env=environment, capture_output=True, text=True, timeout=900,
         )  # fmt: skip
         return done, time.monotonic() - begun
 
