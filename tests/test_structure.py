@@ -258,6 +258,7 @@ socket.getaddrinfo = socket.create_connection = socket.gethostbyname = refuse
 """
 
 
+@pytest.mark.slow
 def test_row_62_no_network_on_import_and_in_training(tmp_path):
     code = f"""{NO_NETWORK}
 import os, sys, vit, train, eval, datasets

@@ -92,6 +92,7 @@ def test_what_a_run_leaves_behind(trained):
     assert report["n"] > 0 and report["top1"] > 0.5
 
 
+@pytest.mark.slow
 def test_evaluation_and_prediction_by_the_checkpoint_alone(trained, place, folder):
     run, _ = trained
     done = typed(ROOT / "eval.py", run, "--json", place / "figures.json", cwd=place)
@@ -332,6 +333,7 @@ def test_dry_run_writes_nothing(command, folder, tmp_path, monkeypatch):
         assert word in told
 
 
+@pytest.mark.slow
 def test_resume_after_an_interruption_is_the_uninterrupted_run(command, folder, tmp_path, monkeypatch):
     options = ["--data", folder, "--epochs", 3, "--mixup", 0.5, "--drop-path", 0.2, "--dropout", 0.1, *BRIEF]
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -288,6 +288,7 @@ def cached(cache, repository, commit, revision="main"):
     return base / "snapshots" / commit
 
 
+@pytest.mark.slow
 def test_the_hub_without_a_network(tmp_path, folder):
     snapshot = cached(tmp_path / "cache", "someone/animals", "0" * 40)
     for name in ("train", "validation"):
