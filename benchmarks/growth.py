@@ -23,6 +23,7 @@ from benchmarks.contest import write
 from benchmarks.model import batch_of, forward, training
 from benchmarks.turns import Clock, exponent, peak_memory, table, take_turns
 from benchmarks.vits import Shape, ours
+from vit.boxes import to_xyxy
 from vit.detection_losses import DetectionLoss, Predictions
 from vit.detection_metrics import DetectionMetrics
 
@@ -105,8 +106,11 @@ def by_boxes(o: Options) -> dict[str, dict[float, Run]]:
 
 def _objects(n: int, image: int, generator: torch.Generator) -> dict[str, Any]:
     center, size = torch.rand(2, n, 2, generator=generator)
+    boxes = torch.cat([0.2 + 0.6 * center, 0.02 + 0.2 * size], dim=1)
     return {
-        "boxes": torch.cat([0.2 + 0.6 * center, 0.02 + 0.2 * size], dim=1),
+        "boxes": boxes,
+        "original_boxes": to_xyxy(boxes) * 384,
+        "area": boxes[:, 2:].prod(dim=1) * 384**2,
         "labels": torch.randint(0, CLASSES, (n,), generator=generator),
         "crowd": torch.zeros(n, dtype=torch.bool),
         "image_id": image,

@@ -87,9 +87,9 @@ def take_turns(
             times[name] = max(1, math.ceil(least / max(1e-9, now() - begun)))
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(rounds):
+        gc.collect()  # between rounds: in the middle of a turn it would hit one of them
         for name in list(runs)[:: -1 if i % 2 else 1]:
             run, n = runs[name], times[name]
-            gc.collect()
             begun = now()
             for _ in range(n):
                 run()

@@ -96,11 +96,12 @@ def test_exponents_of_boxes_are_told(capsys: pytest.CaptureFixture[str]):
     assert "| opening a folder, ms |" in said
 
 
-def test_growth_is_fitted():
-    """A run that works for a time that grows with the square of its size."""
-    runs = {float(n): lambda n=n: torch.zeros(200 * n, 200 * n).add_(1) for n in (4, 8, 16)}
-    found = growth.grown(runs, growth.Options(rounds=3))
-    assert 1.2 < found["time"][0] < 3 and 1.5 < found["memory"][1] < 2.5
+def test_growth_is_fitted(monkeypatch: pytest.MonkeyPatch):
+    """Runs whose time and memory grow with the square and with the size itself."""
+    monkeypatch.setattr(growth, "take_turns", lambda runs, *_, **__: Turns({k: [float(k) ** 2] for k in runs}))
+    monkeypatch.setattr(growth, "peak_memory", lambda run: run())
+    found = growth.grown({float(n): lambda n=n: 3 * n for n in (4, 8, 16)}, growth.Options())
+    assert found["time"] == pytest.approx((2, 2)) and found["memory"] == pytest.approx((1, 1))
 
 
 def test_scripts_of_the_peers_are_python():

@@ -3,7 +3,6 @@
 import statistics
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -24,13 +23,11 @@ def test_what_is_fast_is_repeated_and_told_of_one_run():
     def run() -> None:
         nonlocal count
         count += 1
-        np.linalg.norm(np.zeros(20_000))
+        sum(range(10_000))  # some 100 us
 
-    before = 1
-    turns = take_turns({"a": run}, 2, warmup=1, least=0.005)
-    assert count > before + 2  # more often than once a round
-    each = (count - before) / 2
-    assert 0.0005 < turns["a"].median * each < 0.5
+    turns = take_turns({"a": run}, 2, warmup=1, least=0.01)
+    assert count > 1 + 2 * 3  # in each of the two rounds, after a warm-up, more than three times
+    assert turns["a"].median < 0.005
 
 
 def test_a_ratio_is_taken_within_its_round():
@@ -59,7 +56,7 @@ def test_exponents(p: float):
 def test_peak_memory_is_what_a_run_takes_for_a_moment():
     for mebibytes in (64, 128):
         peak = peak_memory(lambda n=mebibytes: torch.ones(n << 18).sum())
-        assert peak is not None and mebibytes <= peak / 2**20 < mebibytes + 16
+        assert peak is not None and mebibytes - 2 < peak / 2**20 < mebibytes + 16
     small = peak_memory(lambda: None)
     assert small is not None and small < 8 << 20
 

@@ -60,7 +60,7 @@ def test_training_trains():
     before = {name: p.clone() for name, p in model.named_parameters()}
     losses = []
     for _ in range(3):
-        losses.append(float(torch.nn.functional.cross_entropy(model(batch[0]), batch[1])))
+        losses.append(torch.nn.functional.cross_entropy(model(batch[0]), batch[1]).item())
         training(model, *batch, "fp32")()
     assert losses[2] < losses[0]
     assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters())
