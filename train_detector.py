@@ -18,9 +18,12 @@ from vit.settle import Facts
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
+    from datasets.box_loader import BoxLoader
     from datasets.box_transforms import BoxPipeline
     from datasets.boxset import DetectionData
+    from datasets.pixel_cache import PixelCache
     from vit.detection_recipes import SettledDetection
     from vit.image import Preprocess
 
@@ -28,8 +31,7 @@ if TYPE_CHECKING:
 def train(recipe: DetectionRecipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
     from datasets import survey
-    from datasets.box_loader import box_eval_loader, box_train_loader
-    from datasets.multiscale import MultiScale
+    from datasets.box_loader import box_eval_loader
     from datasets.open_detection import open_detection
     from datasets.quick_check import advice
 
@@ -41,6 +43,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
 
     import torch
 
+    from train_parts import build_cache
     from vit import build, detection_build
     from vit.checkpoint import save_checkpoint
     from vit.cost import count_parameters
@@ -67,23 +70,9 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     optimizers = build.build_optimizers(recipe, model, by_muon=detection_build.hidden)
     pipeline = build_pipeline(recipe, preprocess)
     start = resume["progress"]["step"] if resume else 0
-    side = preprocess.size
-    scales = MultiScale(side, begun.config.divisor, recipe.multi_scale, recipe.seed) if recipe.multi_scale else None
-    if scales is not None:
-        tell("a step's images are of " + ", ".join(f"{w}x{h}" for h, w in scales.sizes) + " pixels")
-    batches = box_train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        start_step=start,
-        workers=recipe.workers,
-        repeats=repeated(data) if recipe.balanced else None,
-        scales=scales,
-        device=device,
-    )
+    cache = build_cache(recipe) if not recipe.dry_run else None
+    divisor = begun.config.divisor
+    batches = feed(recipe, data, pipeline, preprocess, divisor, start=start, cache=cache, device=device)
     loop = build.build_loop(recipe, start + len(batches), device)
     if recipe.dry_run:
         return dry_run(task, batches, optimizers, loop)
@@ -93,7 +82,9 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         previews = Previews(folder / "previews", data.val, spread(data.val.objects()), data.classes)
 
     def validation() -> Iterable[Any]:
-        loaded = box_eval_loader(data.val, preprocess, batch_size=32, workers=recipe.workers, device=device)
+        loaded = box_eval_loader(
+            data.val, preprocess, batch_size=32, workers=recipe.workers, cache=cache, device=device
+        )  # fmt: skip
         return loaded if previews is None else previews.seen(loaded)
 
     some = data.train.thinned(IMAGES)
@@ -126,6 +117,43 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
             plain=plain if batch_norms(model) else None,
         )
     return report(folder, data, recipe)
+
+
+def feed(
+    recipe: SettledDetection,
+    data: DetectionData,
+    pipeline: BoxPipeline,
+    preprocess: Preprocess,
+    divisor: int,
+    *,
+    start: int = 0,
+    cache: PixelCache | None = None,
+    device: torch.device | str = "cpu",
+) -> BoxLoader:
+    """The training batches from step `start` on. divisor: of the model's input, in pixels."""
+    from datasets.box_loader import box_train_loader
+    from datasets.multiscale import MultiScale
+
+    size = preprocess.size
+    scales = MultiScale(size, divisor, recipe.multi_scale, recipe.seed) if recipe.multi_scale else None
+    if scales is not None:
+        tell("a step's images are of " + ", ".join(f"{w}x{h}" for h, w in scales.sizes) + " pixels")
+    return box_train_loader(
+        data.train,
+        pipeline,
+        preprocess,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        start_step=start,
+        workers=recipe.workers,
+        repeats=repeated(data) if recipe.balanced else None,
+        scales=scales,
+        unmixed=recipe.close_mosaic,
+        cache=cache,
+        tell=tell,
+        device=device,
+    )
 
 
 def build_pipeline(recipe: SettledDetection, preprocess: Preprocess) -> BoxPipeline:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     import torch
 
     from datasets import Data, Pipeline
+    from datasets.loader import Loader
     from datasets.pixel_cache import PixelCache
     from vit.classifier import Classifier
+    from vit.detection_recipes import SettledDetection
     from vit.engine import Loop
     from vit.image import Preprocess
     from vit.recipes import Recipe
@@ -43,7 +45,6 @@ def assemble(
     """The parts of a run from step `start` on; cached: with what the recipe keeps images in."""
     import torch
 
-    from datasets import Mix, train_loader
     from vit import build
     from vit.probe import trains_head_only
 
@@ -59,7 +60,25 @@ def assemble(
         told.append("training images change at random, so that they go through the frozen encoder in every epoch")
     once = frozen and not random
     cache = build_cache(recipe) if cached and not once else None
-    batches = train_loader(
+    batches = feed(recipe, data, pipeline, preprocess, start=start, cache=cache, device=device)
+    loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
+    return Parts(model, preprocess, notes + told, task, optimizers, pipeline, batches, loop, once, cache)
+
+
+def feed(
+    recipe: Settled,
+    data: Data,
+    pipeline: Pipeline,
+    preprocess: Preprocess,
+    *,
+    start: int = 0,
+    cache: PixelCache | None = None,
+    device: torch.device | str = "cpu",
+) -> Loader:
+    """The training batches from step `start` on."""
+    from datasets import Mix, train_loader
+
+    return train_loader(
         data.train,
         pipeline,
         preprocess,
@@ -73,11 +92,9 @@ def assemble(
         cache=cache,
         device=device,
     )
-    loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
-    return Parts(model, preprocess, notes + told, task, optimizers, pipeline, batches, loop, once, cache)
 
 
-def build_cache(recipe: Settled) -> PixelCache | None:
+def build_cache(recipe: Settled | SettledDetection) -> PixelCache | None:
     """What the recipe keeps images in; None for nothing."""
     from datasets.pixel_cache import PixelCache
     from vit.progress import progress

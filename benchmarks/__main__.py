@@ -17,6 +17,7 @@ NAMES = {
     "growth": "time and memory against tokens, batch, boxes and images, with their exponents",
     "digits": "time to 98 % on the bundled digits: ours against timm's VisionTransformer, epoch by epoch in turn",
     "small_data": "from scratch on 350, 1,000 and 3,500 images: ours, timm's VisionTransformer and a small CNN",
+    "data": "decoding and augmenting JPEGs: ours against timm's create_loader and torchvision's v2 transforms",
     "index": "a folder of a million images: time and memory of its index, memory over three epochs with four workers",
     "cache": "--cache ram and disk against decoding every time: images per second, and what it does to the pixels",
     "shards": "tar shards against single files: a first, cold epoch and a second",

@@ -41,7 +41,8 @@ class Options:
 
 def difference(a: Contestant, b: Contestant, images: Tensor) -> tuple[float, float]:
     """The largest between the logits, and between the boxes (shares of the image)."""
-    a.model.eval(), b.model.eval()
+    for c in (a, b):
+        c.model.eval()
     with torch.no_grad():
         pairs = zip(a.answer(images), b.answer(images), strict=True)
         logits, boxes = (float((x - y).abs().max()) for x, y in pairs)

@@ -3,11 +3,11 @@
 First at equal images: everyone trains on the same images in the same order, a few steps each in turn in one process, so
 that a slow moment of the machine hits all. Then at equal time: everyone trains anew, the rivals for as many steps as
 fit into the time that ours needs for its images, by the pace of the first race, with schedules of that length. Ours is
-the recipe `scenes`; the rivals have AdamW, the better of two rates each, warm-up, cosine and, where their own training
+the recipe `scenes`; the rivals have AdamW, at rates chosen by `--tune`, warm-up, cosine and, where their own training
 has them, clipped gradients and a moving average of the weights (`benchmarks/race.py`).
 
     python -m benchmarks detection                  both races
-    python -m benchmarks detection --tune 6400      each rival at both rates, on so many images
+    python -m benchmarks detection --tune 3200      each rival at both rates, on so many images
 """
 
 from __future__ import annotations

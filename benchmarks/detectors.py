@@ -116,4 +116,5 @@ def faster_rcnn(classes: int, side: int) -> Rival:
 RIVALS: dict[str, Callable[[int, int], Rival]] = {"lwdetr": lwdetr, "deimv2": deimv2, "fasterrcnn": faster_rcnn}
 """Made for so many classes and images of so many pixels a side."""
 RATES = {"lwdetr": 5e-4, "deimv2": 5e-4, "fasterrcnn": 5e-4}
-"""Peak rates of AdamW, the better of two each (`python -m benchmarks detection --tune 6400`)."""
+"""Peak rates of AdamW. Of the two DETRs the better of 5e-4 and 1e-3 (`python -m benchmarks detection --tune 3200`:
+LW-DETR .003 and .004 mAP, DEIMv2 .036 and .003); Faster R-CNN's was not tuned."""

@@ -96,7 +96,7 @@ def ours(folder: Path, setting: str, o: Options) -> tuple[Iterator[Any], Callabl
     if setting.startswith("compiled"):
         model.compile()
     task = Classification(model, data.classes, ClassificationLoss(len(data.classes)))
-    optimizers = make_optimizers(model, name="adamw", lr=RATE, weight_decay=DECAY)
+    optimizers = make_optimizers(model, name="adamw", lr=RATE, muon_lr=RATE, weight_decay=DECAY)
     loop = Loop(FOREVER, FOREVER, amp=DTYPES["bf16"] if setting.endswith("bf16") else None)
     model.train()
     return iter(batches), lambda batch: train_step(task, batch, optimizers, loop)
@@ -109,7 +109,7 @@ def timm(folder: Path, setting: str, o: Options) -> tuple[Iterator[Any], Callabl
     from timm.optim._optim_factory import create_optimizer_v2
 
     torch.manual_seed(0)
-    data = create_dataset("", root=str(folder), split="train", is_training=True)
+    data: Any = create_dataset("", root=str(folder), split="train", is_training=True)
     loader = create_loader(
         data, (3, SIDE, SIDE), o.batch_size, is_training=True, use_prefetcher=False, no_aug=False, scale=CROP,
         hflip=0.5, color_jitter=0.0, interpolation="bilinear", num_workers=o.workers,
@@ -162,7 +162,8 @@ def run(folder: Path, o: Options) -> dict[str, Runner]:
     steps = o.steps or -(-o.images // o.batch_size)
     for runner in runners.values():  # workers start, code is compiled
         runner.run(1)
-        runner.waited.clear(), runner.worked.clear()
+        runner.waited.clear()
+        runner.worked.clear()
     for i in range(max(1, steps // o.turn)):
         for runner in list(runners.values())[:: -1 if i % 2 else 1]:
             runner.run(o.turn)

@@ -45,7 +45,7 @@ def randomized(model: nn.Module) -> nn.Module:
 def rfdetr() -> Contestant:
     """Raises ImportError where the package is missing (`pip install -e ".[peers]"`)."""
     transformers()  # before the package asks for it, and for Hugging Face's datasets
-    from rfdetr.config import RFDETRNanoConfig, TrainConfig
+    from rfdetr.config import RFDETRNanoConfig, TrainConfig  # pyright: ignore[reportMissingImports]
     from rfdetr.models.lwdetr import build_criterion_from_config, build_model_from_config
 
     config = RFDETRNanoConfig(pretrain_weights=None, device="cpu", num_classes=90)

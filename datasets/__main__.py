@@ -12,6 +12,7 @@ COMMANDS = {
     "check": "what is wrong with a data set, before a GPU hour is spent on it",
     "convert": "write the same images, labels and boxes in another format",
     "pack": "write tar shards from any data",
+    "show": "a picture of the training images as the model will see them",
     "split": "divide a data set into train, val and test",
 }
 """NAME -> what it does. `datasets.command_NAME` has `main(arguments)`, which returns the exit code (None is 0)."""

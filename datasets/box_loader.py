@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from datasets.box_transforms import BoxPipeline, placed
+from datasets.box_transforms import Augmented, BoxAugment, BoxPipeline, placed
 from datasets.boxset import BoxSet
+from datasets.canvas import VISIBLE
 from datasets.loader import BAD_SHARE, Bad
 from datasets.multiscale import MultiScale
 from datasets.sampling import Draw, TrainBatches, derive_seed
 from datasets.workers import reading, require_room, run_reader
 from vit.errors import UserError, shown
 from vit.image import Preprocess
+
+if TYPE_CHECKING:
+    from datasets.pixel_cache import PixelCache
 
 
 class BoxBatch(NamedTuple):
@@ -33,12 +37,14 @@ class BoxBatch(NamedTuple):
 
 
 class _Shipped(NamedTuple):
-    """What a worker ships: pixels uint8 [b, h, w, 3], a target for each, and the indices that failed."""
+    """What a worker ships: pixels uint8 [b, h, w, 3], a target for each, the indices that failed, and how many boxes
+    were dropped."""
 
     pixels: torch.Tensor
     targets: list[dict[str, Any]]
     index: torch.Tensor
     bad: list[tuple[int, str]]
+    dropped: int
 
 
 class _Step(NamedTuple):
@@ -47,44 +53,53 @@ class _Step(NamedTuple):
     draws: list[Draw]
     size: tuple[int, int]
     """(H, W) of its images."""
+    mixes: bool = True
+    """Whether several images may be mixed into one."""
 
 
 class _Steps(Sampler[_Step]):
-    """The batches of a run with the size of each, which `scales` changes from step to step."""
+    """The batches of a run with the size of each, which `scales` changes from step to step. From step `unmixed` on,
+    images come alone. All of it is a function of the step."""
 
-    def __init__(self, batches: TrainBatches, size: tuple[int, int], scales: MultiScale | None) -> None:
-        self.batches, self.size, self.scales = batches, size, scales
+    def __init__(self, batches: TrainBatches, size: tuple[int, int], scales: MultiScale | None, unmixed: int) -> None:
+        self.batches, self.size, self.scales, self.unmixed = batches, size, scales, unmixed
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[_Step]:
         for step, draws in enumerate(self.batches, self.batches.start_step):
-            yield _Step(draws, self.size if self.scales is None else self.scales.at(step))
+            yield _Step(draws, self.size if self.scales is None else self.scales.at(step), step < self.unmixed)
 
 
 class _Reader(Dataset[_Shipped]):
     def __init__(self, images: BoxSet, preprocess: Preprocess, pipeline: BoxPipeline | None, seed: int) -> None:
+        preprocess.placement(preprocess.size)  # "crop" is refused here, and not taken for the fault of an image
         self.images, self.preprocess, self.pipeline, self.seed = images, preprocess, pipeline, seed
 
     def __getitem__(self, step: _Step) -> _Shipped:
-        draws, (height, width) = step
-        pipeline = None if self.pipeline is None else self.pipeline.at(step.size)
+        draws, (height, width), mixes = step
+        pipeline = None if self.pipeline is None else self.pipeline.at(step.size, mixes)
         pixels: list[np.ndarray] = []
         targets: list[dict[str, Any]] = []
         index: list[int] = []
         bad: list[tuple[int, str]] = []
+        dropped = 0
 
         def read(draw: Draw) -> None:
+            nonlocal dropped
             reading(draw.index)
             try:
-                image = self.images.image(draw.index)
+                if pipeline is None:
+                    values, target = self._evaluated(draw)
+                else:
+                    done = pipeline.read(self.images, draw.index, derive_seed(self.seed, *draw))
+                    values, target = done.pixels, self._target(done, draw, pipeline.preprocess.size)
+                    dropped += done.dropped
+                    bad.extend(done.bad)
             except UserError as error:
                 bad.append((draw.index, str(error)))
                 return
-            values, target = (
-                self._evaluated(image, draw) if pipeline is None else self._augmented(image, draw, pipeline)
-            )
             pixels.append(values)
             targets.append(target)
             index.append(draw.index)
@@ -98,22 +113,24 @@ class _Reader(Dataset[_Shipped]):
                 if pixels:
                     break
         stacked = np.stack(pixels) if pixels else np.empty((0, height, width, 3), np.uint8)
-        return _Shipped(torch.from_numpy(stacked), targets, torch.tensor(index, dtype=torch.int64), bad)
+        return _Shipped(torch.from_numpy(stacked), targets, torch.tensor(index, dtype=torch.int64), bad, dropped)
 
-    def _augmented(self, image: np.ndarray, draw: Draw, pipeline: BoxPipeline) -> tuple[np.ndarray, dict[str, Any]]:
-        truth = self.images.annotation(draw.index)
-        done = pipeline(image, truth.boxes, derive_seed(self.seed, *draw))
-        return done.pixels, {
-            "boxes": _shares(done.boxes, pipeline.preprocess.size),
-            "labels": torch.from_numpy(truth.labels[done.rows]),
-            "crowd": torch.from_numpy(truth.crowd[done.rows]),
+    def _target(self, done: Augmented, draw: Draw, size: tuple[int, int]) -> dict[str, Any]:
+        labels, crowd = np.empty(len(done.rows), np.int64), np.empty(len(done.rows), bool)
+        for owner in np.unique(done.owners).tolist():
+            truth, mine = self.images.annotation(owner), done.owners == owner
+            labels[mine], crowd[mine] = truth.labels[done.rows[mine]], truth.crowd[done.rows[mine]]
+        return {
+            "boxes": _shares(done.boxes, size),
+            "labels": torch.from_numpy(labels),
+            "crowd": torch.from_numpy(crowd),
             "image_id": self.images.image_id(draw.index),
-            "original_size": (image.shape[0], image.shape[1]),
+            "original_size": done.original_size,
         }
 
-    def _evaluated(self, image: np.ndarray, draw: Draw) -> tuple[np.ndarray, dict[str, Any]]:
+    def _evaluated(self, draw: Draw) -> tuple[np.ndarray, dict[str, Any]]:
+        image, _, size = self.images.whole(draw.index)
         truth = self.images.annotation(draw.index)
-        size = (image.shape[0], image.shape[1])
         return self.preprocess.pixels(image), {
             "boxes": _shares(placed(truth.boxes, self.preprocess, size), self.preprocess.size),
             "labels": torch.from_numpy(truth.labels),
@@ -135,7 +152,10 @@ def _shares(boxes: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
 
 
 class BoxLoader:
-    """Iterates over `BoxBatch`. `bad` lists the files met so far that could not be decoded."""
+    """Iterates over `BoxBatch`. `bad` lists the files met so far that could not be decoded.
+
+    tell: is told once, after `epoch_steps` batches, how many boxes the augmentation dropped.
+    """
 
     def __init__(
         self,
@@ -146,11 +166,14 @@ class BoxLoader:
         workers: int,
         device: torch.device,
         bad_limit: float = float("inf"),
+        epoch_steps: int = 0,
+        tell: Callable[[str], object] | None = None,
     ) -> None:
         self.bad: list[Bad] = []
         self._images, self._reader, self._batches = images, reader, batches
         self._workers, self._device, self._bad_limit = workers, device, bad_limit
         self._bad_indices: set[int] = set()
+        self._epoch_steps, self._tell = epoch_steps, tell
         if isinstance(batches, _Steps):
             at_once = batches.batches.batch_size
         else:
@@ -161,8 +184,14 @@ class BoxLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[BoxBatch]:
-        for shipped in run_reader(self._reader, self._batches, self._workers, self._device):
+        kept = dropped = 0
+        for step, shipped in enumerate(run_reader(self._reader, self._batches, self._workers, self._device), 1):
             self._collect(shipped.bad)
+            if self._tell is not None and step <= self._epoch_steps:
+                kept += sum(len(target["labels"]) for target in shipped.targets)
+                dropped += shipped.dropped
+                if step == self._epoch_steps and dropped:
+                    self._tell(_dropped(kept, dropped))
             if len(shipped.index) == 0:
                 continue
             pixels = shipped.pixels.to(self._device, non_blocking=True)
@@ -180,6 +209,14 @@ class BoxLoader:
             )
 
 
+def _dropped(kept: int, dropped: int) -> str:
+    share = dropped / (kept + dropped)
+    return (
+        f"augmentation: of {kept + dropped:,} boxes in an epoch {dropped:,} ({share:.1%}) were cut to less than "
+        f"{VISIBLE:.0%} of their area and left out"
+    )
+
+
 def box_train_loader(
     images: BoxSet,
     pipeline: BoxPipeline,
@@ -194,22 +231,32 @@ def box_train_loader(
     world: int = 1,
     repeats: np.ndarray | None = None,
     scales: MultiScale | None = None,
+    unmixed: float = 0.0,
+    cache: PixelCache | None = None,
+    tell: Callable[[str], object] | None = None,
     device: str | torch.device = "cpu",
 ) -> BoxLoader:
     """All batches of a run from `start_step` on, as `datasets.loader.train_loader` gives them.
 
     repeats: how often each image comes in an epoch (`datasets.sampling.repeat_factors`); once if left out. scales: the
-    size of each step's images; `preprocess.size` if left out.
+    size of each step's images; `preprocess.size` if left out. unmixed: share of the run, at its end, in which no images
+    are mixed into one. cache: what decoded and resized images are kept in. tell: is told once, after an epoch, how many
+    boxes the augmentation dropped.
 
     Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be decoded.
     """
+    if cache is not None:
+        images = cache.of_boxes(images, preprocess, exact=pipeline.augment == BoxAugment() and scales is None)
     batches = TrainBatches(
         len(images), batch_size, epochs, seed=seed, start_step=start_step, rank=rank, world=world, repeats=repeats
     )
     reader = _Reader(images, preprocess, pipeline, seed)
     limit = max(1, BAD_SHARE * len(images))
-    steps = _Steps(batches, preprocess.size, scales)
-    return BoxLoader(images, reader, steps, workers=workers, device=torch.device(device), bad_limit=limit)
+    steps = _Steps(batches, preprocess.size, scales, round(batches.steps * (1 - unmixed)))
+    return BoxLoader(
+        images, reader, steps, workers=workers, device=torch.device(device), bad_limit=limit,
+        epoch_steps=batches.steps_per_epoch, tell=tell,
+    )  # fmt: skip
 
 
 def box_eval_loader(
@@ -220,9 +267,12 @@ def box_eval_loader(
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
+    cache: PixelCache | None = None,
     device: str | torch.device = "cpu",
 ) -> BoxLoader:
     """Every image once, in order; what cannot be decoded is left out, never replaced, and listed in `.bad`."""
+    if cache is not None:
+        images = cache.of_boxes(images, preprocess, exact=True)
     mine = range(rank, len(images), world)
     batches = [
         _Step([Draw(0, i) for i in mine[first : first + batch_size]], preprocess.size)

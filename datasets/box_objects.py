@@ -60,5 +60,5 @@ def _thing(row: dict[str, Any]) -> Thing | str:
         return f"category {str(label)[:60]}"
     area = row.get("area")
     crowd = bool(row.get(key_of(row, CROWD) or ""))
-    known = isinstance(area, int | float) and abs(area) < 1e18
-    return Thing((a, b, c, d), label, crowd, float(area) if known else math.nan)
+    area = float(area) if isinstance(area, int | float) and abs(area) < 1e18 else math.nan
+    return Thing((a, b, c, d), label, crowd, area)

@@ -70,7 +70,9 @@ def _draft(root: str, files: list[str], source: str, split: str, findings: Findi
     store = ParquetStore(root, files, image_column(path, schema, features_of(schema)))
     draft = Draft(f"{source} ({split})", root, mark="object {}", guess=True, store=store)
     for row, values in enumerate(_rows(root, files)):
-        height, width, number = (values.get(name) for name in ("height", "width", "image_id"))
+        height: Any = values.get("height")
+        width: Any = values.get("width")
+        number = values.get("image_id")
         told = isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
         size = (height, width) if told else UNTOLD
         owner = draft.image(store.name(row), size, number if isinstance(number, int) else None)

@@ -91,9 +91,10 @@ def _faces(source: str, folder: str, _: str | None, findings: Findings) -> Draft
             for k, line in enumerate(lines[place + 2 : place + 2 + count], 1):
                 # After the box, as the data's readme says: blur, expression, illumination, invalid, occlusion, pose.
                 # torchvision calls them by other names.
-                x, y, width, height, _, _, _, invalid, *_ = map(int, line.split())
-                if any((width, height, x, y)):
-                    draft.box(owner, k, (x, y, x + width, y + height), "face", crowd=invalid != 0)
+                said = [int(word) for word in line.split()]
+                x, y, width, height = said[:4]
+                if any(said[:4]):
+                    draft.box(owner, k, (x, y, x + width, y + height), "face", crowd=said[7] != 0)
             place += 2 + count
     return Drafts(parts, named_classes(parts, folder, findings), RULE)
 

@@ -1,21 +1,27 @@
-"""Augmentation of an image and its boxes, a pure function of (image, boxes, seed).
+"""Augmentation of an image with boxes, a pure function of (image, boxes, seed), or of (data set, index, seed) where
+other images are mixed in (`datasets.box_mixing`).
 
-The geometry is ours: flips, scales and crops are four numbers, so boxes move by the same numbers as the pixels and
-keep their row numbers. The colors are those of `datasets.transforms`.
+The geometry is that of `datasets.canvas`: flips, scales and crops are four numbers, so boxes move by the same numbers
+as the pixels and keep their row numbers. The colors are those of `datasets.transforms`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from datasets import box_mixing
+from datasets.boxset import BoxSet
+from datasets.canvas import Canvas, Fit, Source, inside, scaled, visible, whole
+from datasets.crop import TRIES
 from datasets.sampling import derive_seed
-from datasets.transforms import Augment, Pipeline
+from datasets.transforms import color_factors, pixel_operations
+from datasets.window import all_of, whole_cut
 from vit.errors import UserError, nearest
-from vit.image import INTERPOLATIONS, Preprocess
+from vit.image import Preprocess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +33,10 @@ class BoxAugment:
     jitter: range of the scale, relative to fitting the whole image in; None keeps the evaluation's fit. Above 1 a
         random part is cut out, below 1 the image lies at a random place on the mean color (large-scale jitter, Ghiasi
         et al. 2021, section 3).
+    crop: probability of a random part that cuts no object, instead of jitter.
+    mosaic: probability of four images around a random point (YOLOv4, arXiv:2004.10934; YOLOX, arXiv:2107.08430).
+    mixup: probability that another image shines through (YOLOX).
+    paste: probability that objects of another image are pasted in, as boxes with soft edges.
     """
 
     flip: float = 0.0
@@ -35,25 +45,38 @@ class BoxAugment:
     saturation: float = 0.0
     hue: float = 0.0
     jitter: tuple[float, float] | None = None
+    crop: float = 0.0
+    mosaic: float = 0.0
+    mixup: float = 0.0
+    paste: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1:
-            raise UserError(f"augment.flip is a probability in 0..1, not {self.flip}.")
+        for name in ("flip", "crop", "mosaic", "mixup", "paste"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"augment.{name} is a probability in 0..1, not {getattr(self, name)}.")
         if self.jitter is not None and not 0 < self.jitter[0] <= self.jitter[1]:
             raise UserError(f"augment.jitter is a range of scales above 0, not {self.jitter}.")
 
     @property
-    def colors(self) -> Augment:
-        return Augment(brightness=self.brightness, contrast=self.contrast, saturation=self.saturation, hue=self.hue)
+    def mixes(self) -> bool:
+        """Whether a sample may show more than one image."""
+        return bool(self.mosaic or self.mixup or self.paste)
+
+    def unmixed(self) -> BoxAugment:
+        return dataclasses.replace(self, mosaic=0.0, mixup=0.0, paste=0.0)
 
 
+_LIGHT = BoxAugment(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02)
 BOX_AUGMENTS = {
     "none": BoxAugment(),
-    "light": BoxAugment(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02),
-    "lsj": BoxAugment(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.02, jitter=(0.3, 2.0)),
-}
-VISIBLE = 0.2
-"""A box of which less than this share is left by a crop is dropped: what is left shows no object."""
+    "light": _LIGHT,
+    "lsj": dataclasses.replace(_LIGHT, jitter=(0.3, 2.0)),
+    # Reach of the colors: SSD's (arXiv:1512.02325), which RT-DETR's descendants use.
+    "strong": BoxAugment(
+        flip=0.5, brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05, jitter=(0.5, 1.5), crop=0.5, mosaic=0.5,
+        mixup=0.15, paste=0.3,
+    ),
+}  # fmt: skip
 
 
 def named_box_augment(name: str) -> BoxAugment:
@@ -72,76 +95,114 @@ class Augmented(NamedTuple):
     """float32 [m, 4]: xyxy in pixels of the input, within it."""
     rows: np.ndarray
     """int64 [m]: which of the boxes handed in each one is."""
+    owners: np.ndarray
+    """int64 [m]: the number of the image that each one comes from."""
+    original_size: tuple[int, int]
+    """(H, W) of the image that was asked for."""
+    dropped: int = 0
+    """Boxes that were seen in part, but of which less than `canvas.VISIBLE` was left."""
+    bad: tuple[tuple[int, str], ...] = ()
+    """Other images that were to be mixed in and could not be decoded, and why."""
 
 
 class BoxPipeline:
-    """(image uint8 [H, W, 3], boxes xyxy float32 [n, 4] in its pixels, seed) -> Augmented."""
+    """(image uint8 [H, W, 3], boxes xyxy float32 [n, 4] in its pixels, seed) -> Augmented. `crowd` bool [n]: boxes that
+    stand for many objects. Nothing is mixed in here: that takes a data set, see `read`."""
 
     def __init__(self, augment: BoxAugment, preprocess: Preprocess) -> None:
         self.augment, self.preprocess = augment, preprocess
-        self._colors = Pipeline(augment.colors, preprocess)
-        self._others: dict[tuple[int, int], BoxPipeline] = {}
+        self._operations = None if augment == BoxAugment() else pixel_operations()
+        self._others: dict[tuple[tuple[int, int], bool], BoxPipeline] = {}
 
-    def at(self, size: tuple[int, int]) -> BoxPipeline:
-        """The same for another input size (H, W)."""
-        if size == self.preprocess.size:
+    def __reduce__(self) -> tuple[type[BoxPipeline], tuple[BoxAugment, Preprocess]]:
+        return BoxPipeline, (self.augment, self.preprocess)
+
+    def at(self, size: tuple[int, int], mixes: bool = True) -> BoxPipeline:
+        """The same for another input size (H, W), or without other images mixed in."""
+        mixes = mixes or not self.augment.mixes
+        if size == self.preprocess.size and mixes:
             return self
-        if size not in self._others:
-            self._others[size] = BoxPipeline(self.augment, dataclasses.replace(self.preprocess, size=size))
-        return self._others[size]
+        if (size, mixes) not in self._others:
+            augment = self.augment if mixes else self.augment.unmixed()
+            self._others[size, mixes] = BoxPipeline(augment, dataclasses.replace(self.preprocess, size=size))
+        return self._others[size, mixes]
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray, seed: int) -> Augmented:
-        rng = np.random.Generator(np.random.PCG64(seed))
+    def __call__(self, image: np.ndarray, boxes: np.ndarray, seed: int, crowd: np.ndarray | None = None) -> Augmented:
+        crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
+        source = Source(0, boxes, crowd, partial(whole_cut, image))
+        return self.at(self.preprocess.size, mixes=False)._made(source, None, seed)
+
+    def read(self, images: BoxSet, i: int, seed: int) -> Augmented:
+        """Image i of a set, decoded for this, with others of the set mixed in: which ones is a function of the seed.
+
+        Raises UserError where image i cannot be decoded; of others that cannot, the next in the set takes the place.
+        """
+        truth = images.annotation(i)
+        source = Source(i, truth.boxes, truth.crowd, partial(images.view, i))
+        return self._made(source, box_mixing.Partners(images, seed) if self.augment.mixes else None, seed)
+
+    def _made(self, source: Source, partners: box_mixing.Partners | None, seed: int) -> Augmented:
+        if self._operations is None:
+            return self._plain(source)
+        a, rng = self.augment, np.random.Generator(np.random.PCG64(seed))
         # All numbers are drawn whether used or not: switching one change off leaves the others as they were.
-        flip, zoom, across, down = rng.random(4).tolist()
-        pixels, moved = self._fitted(image, boxes) if self.augment.jitter is None else self._jittered(
-            image, boxes, zoom, across, down
-        )  # fmt: skip
-        if flip < self.augment.flip:
-            width = self.preprocess.size[1]
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
-            moved = np.stack([width - moved[:, 2], moved[:, 1], width - moved[:, 0], moved[:, 3]], axis=1)
-        pixels = self._colors(pixels, derive_seed(seed & (2**63 - 1), 1))
-        return Augmented(pixels, *self._within(moved))
+        flip, mosaic, mixup, paste, *colors = rng.random(8).tolist()
+        if partners is not None and mosaic < a.mosaic:
+            canvas = box_mixing.mosaic(source, partners, self.preprocess, rng.random((5, 4)))
+        else:
+            canvas = self._alone(source, rng.random((2, 4)), derive_seed(seed & (2**63 - 1), 1))
+        if partners is not None and paste < a.paste:
+            box_mixing.paste(canvas, partners, rng.random((box_mixing.PASTED, box_mixing.PLACES, 4)))
+        if partners is not None and mixup < a.mixup:
+            self._mixup(canvas, partners, rng.random(4).tolist())
+        if flip < a.flip:
+            canvas.mirror(self._operations.mirrored)
+        factors, recolored = color_factors(a, colors), self._operations.recolored
+        canvas.recolor(lambda pixels: recolored(pixels, *factors))
+        bad = tuple(partners.bad) if partners is not None else ()
+        return Augmented(
+            canvas.pixels, canvas.boxes, canvas.rows, canvas.owners, canvas.first_size, canvas.dropped, bad
+        )
 
-    def _fitted(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.preprocess.pixels(image), placed(boxes, self.preprocess, image.shape[:2])
+    def _mixup(self, canvas: Canvas, partners: box_mixing.Partners, numbers: list[float]) -> None:
+        assert self._operations is not None
+        other = Canvas(self.preprocess)
+        if partners.use(lambda source: other.put(source, partial(self._jittered, numbers=numbers[1:]))):
+            low, high = box_mixing.SHARE
+            canvas.pixels = self._operations.blended(canvas.pixels, other.pixels, low + (high - low) * numbers[0])
+            canvas.join(other)
 
-    def _jittered(
-        self, image: np.ndarray, boxes: np.ndarray, zoom: float, across: float, down: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        assert self.augment.jitter is not None
+    def _plain(self, source: Source) -> Augmented:
+        """As evaluation shows it, to the last bit."""
+        view = source.view(all_of)
+        boxes = placed(source.boxes, self.preprocess, view.size)
+        height, width = self.preprocess.size
+        boxes, rows, dropped = visible(boxes, (0, 0, width, height), source.crowd)
+        pixels = self.preprocess.pixels(view.pixels)
+        return Augmented(pixels, boxes[rows], rows, np.full(len(rows), source.index), view.size, dropped)
+
+    def _alone(self, source: Source, numbers: np.ndarray, seed: int) -> Canvas:
+        """One image, whole, jittered or cropped."""
+        canvas, (choice, *place) = Canvas(self.preprocess), numbers.ravel().tolist()
+        if choice < self.augment.crop:
+            tries = np.random.Generator(np.random.PCG64(seed)).random((TRIES, 4))
+
+            def plan(size: tuple[int, int]) -> Fit:
+                part = box_mixing.safe_crop(size, source.boxes[~source.crowd], tries, place[0])
+                return inside(part, self.preprocess)
+
+            canvas.put(source, plan)
+        else:
+            canvas.put(source, partial(self._jittered, numbers=place))
+        return canvas
+
+    def _jittered(self, size: tuple[int, int], numbers: list[float]) -> Fit:
+        if self.augment.jitter is None:
+            return whole(size, self.preprocess)
         low, high = self.augment.jitter
         height, width = self.preprocess.size
-        h, w = image.shape[:2]
-        place = self.preprocess.placement((h, w))
-        scale = low * (high / low) ** zoom  # as many halvings as doublings
-        scale_x, scale_y = place.scale_x * scale, place.scale_y * scale
-        # The free space (negative: what sticks out) is shared at random between both sides.
-        left, top = round((width - w * scale_x) * across), round((height - h * scale_y) * down)
-        canvas = np.empty((height, width, 3), np.uint8)
-        canvas[:] = np.rint(np.array(self.preprocess.mean) * 255)
-        x0, y0 = max(0, left), max(0, top)
-        x1, y1 = min(width, round(left + w * scale_x)), min(height, round(top + h * scale_y))
-        if x1 > x0 and y1 > y0:
-            # Only the part that stays is scaled: `box` is it, in pixels of the image.
-            part = ((x0 - left) / scale_x, (y0 - top) / scale_y, (x1 - left) / scale_x, (y1 - top) / scale_y)
-            part = (max(0.0, part[0]), max(0.0, part[1]), min(float(w), part[2]), min(float(h), part[3]))
-            resample = INTERPOLATIONS[self.preprocess.interpolation]
-            scaled = Image.fromarray(image).resize((x1 - x0, y1 - y0), resample, box=part)
-            canvas[y0:y1, x0:x1] = np.asarray(scaled)
-        factor = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
-        return canvas, boxes * factor + np.array([left, top, left, top], np.float32)
-
-    def _within(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes cut at the border of the input, without those that lost too much, and the rows that stay."""
-        height, width = self.preprocess.size
-        limit = np.array([width, height, width, height], np.float32)
-        cut = np.clip(boxes, 0, limit).astype(np.float32)
-        before = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6).prod(axis=1)
-        after = (cut[:, 2:] - cut[:, :2]).prod(axis=1)
-        rows = np.flatnonzero(after > VISIBLE * before)
-        return cut[rows], rows
+        scale = low * (high / low) ** numbers[0]  # as many halvings as doublings
+        return scaled(size, (0, 0, width, height), self.preprocess, scale, numbers[1], numbers[2])
 
 
 def placed(boxes: np.ndarray, preprocess: Preprocess, size: tuple[int, ...]) -> np.ndarray:

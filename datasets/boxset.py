@@ -11,6 +11,7 @@ import numpy as np
 from datasets.imageset import FileSet, ImageSet
 from datasets.names import NameTable
 from datasets.rows import RowSet, Store
+from datasets.window import Choose, View, Window
 from vit.errors import UserError, nearest, shown
 
 
@@ -36,6 +37,8 @@ class BoxSet(Protocol):
     def __len__(self) -> int: ...
     def name(self, i: int) -> str: ...
     def image(self, i: int) -> np.ndarray: ...
+    def whole(self, i: int) -> View: ...
+    def view(self, i: int, choose: Choose) -> View: ...
     def counts(self) -> np.ndarray: ...
     def labelled(self) -> tuple[np.ndarray, np.ndarray]: ...
     def objects(self) -> np.ndarray: ...
@@ -65,10 +68,21 @@ class Boxed(ImageSet):
 
     def read(self, i: int) -> np.ndarray:
         image = super().read(i)  # pyright: ignore[reportAbstractUsage]  # of the set that has the files
-        height, width = self.sizes[i].tolist()
-        if image.shape[:2] != (height, width):
-            raise UserError(wrong_size(self.name(i), image.shape[:2], (height, width)))
+        self.check_size(i, (image.shape[0], image.shape[1]))
         return image
+
+    def read_part(self, i: int, choose: Choose) -> View:
+        def checked(size: tuple[int, int]) -> Window:
+            self.check_size(i, size)
+            return choose(size)
+
+        return super().read_part(i, checked)
+
+    def check_size(self, i: int, size: tuple[int, int]) -> None:
+        """Raises UserError where image i, of (H, W) pixels, is of another size than its annotations say."""
+        height, width = self.sizes[i].tolist()
+        if size != (height, width):
+            raise UserError(wrong_size(self.name(i), size, (height, width)))
 
     def counts(self) -> np.ndarray:
         """Boxes per class, without crowds: int64 [K]."""

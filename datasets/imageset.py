@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.names import NameTable
+from datasets.window import Choose, View, decode_window, whole_cut
 from vit.errors import UserError, nearest, shown
 from vit.image import MAX_PIXELS, decode
 
@@ -72,6 +73,24 @@ class ImageSet(ABC):
         if self._cache is not None and i in self._cache:
             return self._cache[i]
         return self.read(i)
+
+    def whole(self, i: int) -> View:
+        """All of image i, which `box` and `size` of the view tell the size of: what evaluation shows. UserError as for
+        `image`."""
+        image = self.image(i)
+        height, width = image.shape[:2]
+        return View(image, (0, 0, width, height), (height, width))
+
+    def view(self, i: int, choose: Choose) -> View:
+        """The part of image i that `choose` wants; only as much of a file is decoded as that needs, if the reader can.
+        UserError as for `image`."""
+        if self._cache is not None and i in self._cache:
+            return whole_cut(self._cache[i], choose)
+        return self.read_part(i, choose)
+
+    def read_part(self, i: int, choose: Choose) -> View:
+        """What `view` is to `image`, to `read`."""
+        return whole_cut(self.read(i), choose)
 
     def cache(self, limit: int = CACHE_BYTES) -> bool:
         """Keep all decoded images in memory if they take at most `limit` bytes; say whether they do."""
@@ -188,6 +207,9 @@ class FileSet(ImageSet):
 
     def read(self, i: int) -> np.ndarray:
         return decode(self.name(i), max_pixels=self.max_pixels)
+
+    def read_part(self, i: int, choose: Choose) -> View:
+        return decode_window(self.name(i), choose, max_pixels=self.max_pixels)
 
     def file(self, i: int) -> tuple[str, bytes]:
         name = self.name(i)

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from datasets.imageset import ImageSet
 from datasets.lookalikes import Look, look_of
+from vit.decode import name_of
 from vit.errors import UserError
 from vit.image import FORMATS, MAX_PIXELS, decode
 
@@ -73,7 +74,7 @@ def _inspected(images: ImageSet, i: int) -> Seen:
     try:
         suffix, content = images.file(i)
     except UserError as error:
-        return Seen("file-unreadable", _reason(error))
+        return Seen("file-unreadable", _reason(error, images.name(i)))
     digest = hashlib.blake2b(content, digest_size=16).digest()
     if not content:
         return Seen("file-empty", digest=digest)
@@ -90,7 +91,7 @@ def _inspected(images: ImageSet, i: int) -> Seen:
     except UserError as error:
         # Values that no brightness is set for are refused by `decode` itself; anything else comes from Pillow.
         refused = error.__cause__ is None and (header.mode in ("I", "F") or header.mode.startswith("I;"))
-        return Seen("file-values" if refused else _broken(content, error), _reason(error), digest)
+        return Seen("file-values" if refused else _broken(content, error), _reason(error, name_of(content)), digest)
     return Seen("", "", digest, pixels.shape[:2], tuple(_notes(header, suffix, pixels)), look_of(pixels))
 
 
@@ -143,14 +144,17 @@ def _broken(content: bytes, error: Exception) -> str:
     # Pillow does not say so of a WebP, whose first bytes tell how long it is.
     short = content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 > len(content)
     text = str(error.__cause__ or error).lower()
-    ends = short or any(word in text for word in ("truncated", "premature", "end of file"))
+    ends = short or any(word in text for word in ("truncated", "premature", "end of file", "do not hold"))
     return "file-truncated" if ends else "file-corrupt"
 
 
-def _reason(error: Any) -> str:
-    """The first line of an exception, short."""
+def _reason(error: Any, name: str = "") -> str:
+    """The first line of an exception, short; of ours the first sentence, without the name it begins with."""
     cause = error.__cause__ or error
-    lines = str(cause).splitlines()
+    text = str(cause)
+    if isinstance(cause, UserError):
+        text = text.removeprefix(f"{name}: ").split(". ")[0].removesuffix(".")
+    lines = text.splitlines()
     return (lines[0] if lines else type(cause).__name__)[:120]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -70,13 +71,6 @@ class _Reader(Dataset[_Pixels]):
         if first and again and len(self.images) * height * width * 3 <= CACHE_BYTES:
             self._resized = {}
 
-    def _image(self, i: int) -> np.ndarray:
-        if self._resized is None:
-            return self.images.image(i)
-        if i not in self._resized:
-            self._resized[i] = self.preprocess.pixels(self.images.image(i))
-        return self._resized[i]
-
     def __getitem__(self, draws: Sequence[Draw]) -> _Pixels:
         pixels: list[np.ndarray] = []
         index: list[int] = []
@@ -97,15 +91,21 @@ class _Reader(Dataset[_Pixels]):
     def _read(self, draw: Draw, pixels: list[np.ndarray], index: list[int], bad: list[tuple[int, str]]) -> None:
         reading(draw.index)
         try:
-            image = self._image(draw.index)
+            pixels.append(self._sample(draw))
         except UserError as error:
             bad.append((draw.index, str(error)))
             return
-        if self.pipeline is None:
-            pixels.append(self.preprocess.pixels(image))
-        else:
-            pixels.append(self.pipeline(image, derive_seed(self.seed, *draw)))
         index.append(draw.index)
+
+    def _sample(self, draw: Draw) -> np.ndarray:
+        if self._resized is not None:
+            if draw.index not in self._resized:
+                self._resized[draw.index] = self.preprocess.pixels(self.images.image(draw.index))
+            image = self._resized[draw.index]
+            return image if self.pipeline is None else self.pipeline(image, derive_seed(self.seed, *draw))
+        if self.pipeline is None:
+            return self.preprocess.pixels(self.images.image(draw.index))
+        return self.pipeline.read(partial(self.images.view, draw.index), derive_seed(self.seed, *draw))
 
 
 class Loader:

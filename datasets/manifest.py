@@ -129,12 +129,12 @@ def _array(values: array[int]) -> np.ndarray:
 def _require_files(where: str, root: str, table: _Table) -> None:
     # A missing image is told with its line, and with its file where there are several.
     missing: list[str] = []
-    count = 0
+    count, only = 0, next(iter(table.files))
     for i, name in enumerate(table.names.encoded()):
         if not os.path.isfile(os.path.join(os.fsencode(root), name)):
             count += 1
             if len(missing) < 10:
-                there = table.place(i) if len(table.files) > 1 else table.place(i).removeprefix(f"{table.files[0]}, ")
+                there = table.place(i) if len(table.files) > 1 else table.place(i).removeprefix(f"{only}, ")
                 missing.append(f"{os.fsdecode(name)} ({there})")
     if missing:
         more = f" and {count - len(missing)} more" if count > len(missing) else ""

@@ -3,6 +3,8 @@
 What is kept of an image, and what that changes:
 - where its pixels are resized first and augmented then, and in evaluation: exactly what the model's preprocessing makes
   of it. Nothing changes, to the last bit.
+- of an image with boxes that is augmented: the image scaled down to ROOM times what evaluation shows of it, or as it is
+  if it is smaller. Where it is shown still larger, that is from fewer pixels than the file has.
 - where a random crop comes first: the image scaled down until it just covers ROOM times the model's input, or as it is
   if it is smaller. A crop of less than 1 / ROOM^2 of the area is enlarged from fewer pixels than the file has.
 Every image is given in this form, whether it found room or not: samples depend on --cache, not on its size.
@@ -15,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import PIL
@@ -23,9 +25,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from datasets.boxset import Annotation, Boxed, BoxSet
 from datasets.imageset import ImageSet
 from datasets.pixel_file import PixelFolder, Pixels, Places, RamPixels
 from datasets.transforms import Pipeline
+from datasets.window import Choose, View, cut
 from datasets.workers import reading, run_reader
 from vit.errors import UserError
 from vit.image import INTERPOLATIONS, Preprocess
@@ -35,7 +39,7 @@ ROOM = 1.25
 """How much larger than the model's input an image is kept where a random crop follows."""
 AT_ONCE = 16
 """Images that a worker prepares at a time."""
-FORM = 1
+FORM = 2
 """Of what is kept; other pixels need another number."""
 
 
@@ -46,20 +50,27 @@ class Prepare:
     preprocess: Preprocess
     exact: bool
     """The model's input itself, and not the image with some room."""
+    boxes: bool = False
+    """With room around the whole image, each side as evaluation scales it, and not around a part that fills the
+    input."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         if self.exact:
             return self.preprocess.pixels(image)
         h, w = image.shape[:2]
-        scale = max(ROOM * self.preprocess.size[0] / h, ROOM * self.preprocess.size[1] / w)
-        if scale >= 1:
+        if self.boxes:
+            place = self.preprocess.placement((h, w))
+            scale_x, scale_y = min(1.0, ROOM * place.scale_x), min(1.0, ROOM * place.scale_y)
+        else:
+            scale_x = scale_y = max(ROOM * self.preprocess.size[0] / h, ROOM * self.preprocess.size[1] / w)
+        if min(scale_x, scale_y) >= 1:
             return image
-        size = (max(1, round(w * scale)), max(1, round(h * scale)))
+        size = (max(1, round(w * scale_x)), max(1, round(h * scale_y)))
         return np.asarray(Image.fromarray(image).resize(size, INTERPOLATIONS[self.preprocess.interpolation]))
 
     def key(self) -> str:
         """What the pixels depend on but the images themselves."""
-        used = {**dataclasses.asdict(self.preprocess), "exact": self.exact, "room": ROOM}
+        used = {**dataclasses.asdict(self.preprocess), "exact": self.exact, "boxes": self.boxes, "room": ROOM}
         # Normalisation comes later, but the mean fills the borders of a letterbox.
         del used["std"]
         return json.dumps([FORM, PIL.__version__, used], sort_keys=True)
@@ -93,7 +104,46 @@ class CachedSet(ImageSet):
         return False
 
     def select(self, indices: np.ndarray) -> CachedSet:
-        return CachedSet(self.source.select(indices), self.prepare, self.pixels, self.places.select(indices))
+        return type(self)(self.source.select(indices), self.prepare, self.pixels, self.places.select(indices))
+
+
+class CachedBoxes(CachedSet):
+    """The same for images with boxes, which stay in pixels of the whole image: so are the windows of `view`."""
+
+    source: Any
+
+    def annotation(self, i: int) -> Annotation:
+        return self.source.annotation(i)
+
+    def image_id(self, i: int) -> int:
+        return self.source.image_id(i)
+
+    def counts(self) -> np.ndarray:
+        return self.source.counts()
+
+    def labelled(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.source.labelled()
+
+    def objects(self) -> np.ndarray:
+        return self.source.objects()
+
+    def whole(self, i: int) -> View:
+        if self.places.start[i] < 0:
+            image = self.source.image(i)
+            pixels, size = self.prepare(image), (image.shape[0], image.shape[1])
+        else:
+            pixels, size = self.read(i), (int(self.places.size[i, 0]), int(self.places.size[i, 1]))
+            if isinstance(self.source, Boxed):  # the annotations may have changed since
+                self.source.check_size(i, size)
+        return View(pixels, (0, 0, size[1], size[0]), size)
+
+    def view(self, i: int, choose: Choose) -> View:
+        pixels, _, (height, width) = self.whole(i)
+        by = (width / pixels.shape[1], height / pixels.shape[0])
+        return cut(pixels, choose((height, width)), (height, width), by)
+
+
+Kept = TypeVar("Kept", bound=CachedSet)
 
 
 class PixelCache:
@@ -118,23 +168,31 @@ class PixelCache:
             tell(f"cache: {free / 1e9:.1f} GB of memory are free, of which 80 % are used at most")
             self._left = int(0.8 * free)
         self._folder = PixelFolder(self._left) if kind == "disk" else None
-        self._made: dict[tuple[int, str], CachedSet] = {}
+        self._made: dict[tuple[int, str], Any] = {}
 
     def of(
         self, images: ImageSet, preprocess: Preprocess, pipeline: Pipeline | None
     ) -> tuple[ImageSet, Preprocess, Pipeline | None]:
         """The same images from the cache, with the preprocessing and pipeline that go with it."""
         prepare = Prepare(preprocess, exact=pipeline is None or pipeline.augment.crop is None)
-        made = (id(images), prepare.key())
-        if made not in self._made:
-            self._made[made] = self._keep(images, prepare)
+        kept = self._once(images, prepare, CachedSet)
         if prepare.exact:
             # Of the right size already: there is nothing left to cut off.
             preprocess = dataclasses.replace(preprocess, crop=1.0)
             pipeline = Pipeline(pipeline.augment, preprocess) if pipeline is not None else None
-        return self._made[made], preprocess, pipeline
+        return kept, preprocess, pipeline
 
-    def _keep(self, images: ImageSet, prepare: Prepare) -> CachedSet:
+    def of_boxes(self, images: BoxSet, preprocess: Preprocess, *, exact: bool) -> CachedBoxes:
+        """The same images with boxes from the cache. exact: they are only asked for as evaluation shows them."""
+        return self._once(images, Prepare(preprocess, exact, boxes=True), CachedBoxes)
+
+    def _once(self, images: Any, prepare: Prepare, kind: type[Kept]) -> Kept:
+        made = (id(images), prepare.key())
+        if made not in self._made:
+            self._made[made] = self._keep(images, prepare, kind)
+        return self._made[made]
+
+    def _keep(self, images: Any, prepare: Prepare, kind: type[Kept]) -> Kept:
         name = hashlib.blake2b(f"{images.stamp()}\0{prepare.key()}".encode(), digest_size=16).hexdigest()
         found = self._folder.find(name) if self._folder is not None else None
         if found is None:
@@ -146,7 +204,7 @@ class PixelCache:
         what = "as the model takes them" if prepare.exact else f"at {ROOM} times the model's input"
         share = "" if kept == n else f", {kept / n:.0%} of all: the rest is decoded every time (--cache-gb)"
         self.tell(f"cache: {kept:,} images {what} in {where}, {pixels.bytes / 1e9:.2f} GB{share}")
-        return CachedSet(images, prepare, pixels, places)
+        return kind(images, prepare, pixels, places)
 
     def _filled(self, images: ImageSet, prepare: Prepare, name: str) -> tuple[Pixels, Places]:
         """Decode all images in order, until there is no more room."""
@@ -155,11 +213,11 @@ class PixelCache:
         places = Places.of(len(images))
         tick = self.ticker(len(images))
         with into:
-            for done, (i, pixels) in enumerate(_prepared(images, prepare, self.workers), 1):
+            for done, (i, pixels, size) in enumerate(_prepared(images, prepare, self.workers), 1):
                 if into.bytes + pixels.nbytes > limit:
                     places.complete = False
                     break
-                places.start[i], places.shape[i] = into.add(pixels), pixels.shape[:2]
+                places.start[i], places.shape[i], places.size[i] = into.add(pixels), pixels.shape[:2], size
                 if tick is not None:
                     tick(done)
             return into.finish(places), places
@@ -174,13 +232,13 @@ def _memory() -> int | None:
         return None
 
 
-def _prepared(images: ImageSet, prepare: Prepare, workers: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Every image that can be read, in order."""
+def _prepared(images: ImageSet, prepare: Prepare, workers: int) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
+    """Every image that can be read, in order: its pixels as they are kept, and its own (H, W)."""
     batches = [range(first, min(first + AT_ONCE, len(images))) for first in range(0, len(images), AT_ONCE)]
-    for index, shapes, flat in run_reader(_Preparer(images, prepare), batches, workers, torch.device("cpu")):
+    for index, shapes, sizes, flat in run_reader(_Preparer(images, prepare), batches, workers, torch.device("cpu")):
         start = 0
-        for i, (h, w) in zip(index, shapes, strict=True):
-            yield i, flat[start : start + h * w * 3].numpy().reshape(h, w, 3)
+        for i, (h, w), size in zip(index, shapes, sizes, strict=True):
+            yield i, flat[start : start + h * w * 3].numpy().reshape(h, w, 3), size
             start += h * w * 3
 
 
@@ -188,14 +246,16 @@ class _Preparer(Dataset[Any]):
     def __init__(self, images: ImageSet, prepare: Prepare) -> None:
         self.images, self.prepare = images, prepare
 
-    def __getitem__(self, batch: range) -> tuple[list[int], list[tuple[int, int]], torch.Tensor]:
-        found: list[tuple[int, np.ndarray]] = []
+    def __getitem__(self, batch: range) -> tuple[list[int], list[tuple[int, int]], list[tuple[int, int]], torch.Tensor]:
+        found: list[tuple[int, np.ndarray, tuple[int, int]]] = []
         for i in batch:
             reading(i)
             try:
-                found.append((i, self.prepare(self.images.image(i))))
+                image = self.images.image(i)
             except UserError:
                 continue  # read again, and reported, when a batch asks for it
-        flat = [pixels.reshape(-1) for _, pixels in found]
-        shapes = [(pixels.shape[0], pixels.shape[1]) for _, pixels in found]
-        return [i for i, _ in found], shapes, torch.from_numpy(np.concatenate([np.empty(0, np.uint8), *flat]))
+            found.append((i, self.prepare(image), (image.shape[0], image.shape[1])))
+        flat = [pixels.reshape(-1) for _, pixels, _ in found]
+        shapes = [(pixels.shape[0], pixels.shape[1]) for _, pixels, _ in found]
+        sizes = [size for _, _, size in found]
+        return [i for i, _, _ in found], shapes, sizes, torch.from_numpy(np.concatenate([np.empty(0, np.uint8), *flat]))

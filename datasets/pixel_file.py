@@ -26,20 +26,22 @@ SUFFIX = ".pixels"
 
 @dataclass
 class Places:
-    """Where the pixels of each image are: start int64 [n], -1 for nowhere; shape int32 [n, 2], (H, W).
+    """Where the pixels of each image are: start int64 [n], -1 for nowhere; shape int32 [n, 2], (h, w), of the pixels;
+    size int32 [n, 2], (H, W), of the image itself.
 
     complete: whether all that could be read found room."""
 
     start: np.ndarray
     shape: np.ndarray
+    size: np.ndarray
     complete: bool = True
 
     @classmethod
     def of(cls, n: int) -> Places:
-        return cls(np.full(n, -1, np.int64), np.zeros((n, 2), np.int32))
+        return cls(np.full(n, -1, np.int64), np.zeros((n, 2), np.int32), np.zeros((n, 2), np.int32))
 
     def select(self, indices: np.ndarray) -> Places:
-        return Places(self.start[indices], self.shape[indices], self.complete)
+        return Places(self.start[indices], self.shape[indices], self.size[indices], self.complete)
 
 
 class Pixels(Protocol):
@@ -187,7 +189,9 @@ class _Writer:
 
     def finish(self, places: Places) -> DiskPixels:
         index = io.BytesIO()
-        np.savez(index, start=places.start, shape=places.shape, complete=np.array(places.complete))
+        np.savez(
+            index, start=places.start, shape=places.shape, size=places.size, complete=np.array(places.complete)
+        )  # fmt: skip
         self._file.write(index.getbuffer())
         self._file.write(struct.pack("<Q", self.bytes) + MAGIC)
         self._file.flush()
@@ -206,9 +210,9 @@ def _open(path: Path) -> tuple[DiskPixels, Places]:
             raise ValueError(f"{path} is no file of pixels")
         file.seek(bytes)
         with np.load(io.BytesIO(file.read(end - bytes)), allow_pickle=False) as arrays:
-            places = Places(arrays["start"], arrays["shape"], bool(arrays["complete"]))
+            places = Places(arrays["start"], arrays["shape"], arrays["size"], bool(arrays["complete"]))
     sizes = places.shape.astype(np.int64).prod(axis=1) * 3
     inside = (places.start < 0) | ((places.shape > 0).all(axis=1) & (places.start + sizes <= bytes))
-    if len(places.shape) != len(places.start) or not inside.all():
+    if not len(places.size) == len(places.shape) == len(places.start) or not inside.all():
         raise ValueError(f"{path} is damaged")
     return DiskPixels(path, bytes), places

@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.boxset import Boxed
 from datasets.check_boxes import check_boxes
-from datasets.findings import Findings
+from datasets.findings import SHOWN, Findings
 from datasets.imageset import FileSet, ImageSet
 from datasets.leakage import FILES, Place, same_files
 
@@ -64,18 +64,22 @@ def check_classes(classes: Sequence[str], counts: Mapping[str, np.ndarray], find
     main = "train" if "train" in counts else next(iter(counts))
     n = counts[main]
     empty = np.flatnonzero(n == 0)
-    findings.add("class-empty", main, [classes[k] for k in empty[:10]], len(empty), of=len(classes))
+    findings.add("class-empty", main, _named(classes, empty), len(empty), of=len(classes))
     few = np.flatnonzero((n > 0) & (n < FEW))
-    findings.add("class-few", main, [f"{classes[k]} ({n[k]})" for k in few[:10]], len(few), of=len(classes))
+    findings.add("class-few", main, [f"{classes[k]} ({n[k]})" for k in few[:SHOWN]], len(few), of=len(classes))
     if n.any() and n.max() > IMBALANCE * n[n > 0].min():
         large, small = int(n.argmax()), int(np.where(n > 0, n, n.max() + 1).argmin())
         findings.add("class-imbalance", main, f"{classes[large]} {n[large]:,}, {classes[small]} {n[small]:,}")
     for split in counts:
         if split != main:
             absent = np.flatnonzero((n > 0) & (counts[split] == 0))
-            findings.add("class-absent", split, [classes[k] for k in absent[:10]], len(absent), of=len(classes))
+            findings.add("class-absent", split, _named(classes, absent), len(absent), of=len(classes))
             unseen = np.flatnonzero((n == 0) & (counts[split] > 0))
-            findings.add("class-unseen", split, [classes[k] for k in unseen[:10]], len(unseen), of=len(classes))
+            findings.add("class-unseen", split, _named(classes, unseen), len(unseen), of=len(classes))
+
+
+def _named(classes: Sequence[str], some: np.ndarray) -> list[str]:
+    return [classes[int(k)] for k in some[:SHOWN]]
 
 
 def near_names(names: Sequence[str]) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from datasets.imageset import ImageSet
+from datasets.window import Choose, View, decode_window
 from vit.errors import UserError
 from vit.image import MAX_PIXELS, decode
 
@@ -56,6 +57,9 @@ class RowSet(ImageSet):
     def read(self, i: int) -> np.ndarray:
         return decode_named(self.file(i)[1], self.name(i))
 
+    def read_part(self, i: int, choose: Choose) -> View:
+        return decode_window(named(self.file(i)[1], self.name(i)), choose, max_pixels=MAX_PIXELS)
+
     def select(self, indices: np.ndarray) -> RowSet:
         return RowSet(self.classes, self.targets[indices], self.store, self.places[indices])
 
@@ -65,9 +69,14 @@ class RowSet(ImageSet):
 
 def decode_named(content: bytes, name: str) -> np.ndarray:
     """Decode the bytes of an image file; `name` is what a UserError calls it."""
+    return decode(named(content, name), max_pixels=MAX_PIXELS)
+
+
+def named(content: bytes, name: str) -> Named:
+    """An open file for `decode`; UserError if it is empty."""
     if not content:
         raise UserError(f"{name}: the file is empty (0 bytes). Replace or remove it.")
-    return decode(Named(content, name), max_pixels=MAX_PIXELS)
+    return Named(content, name)
 
 
 class Named(io.BytesIO):

@@ -18,13 +18,15 @@ from datasets.imageset import ImageSet
 from datasets.sampling import derive_seed
 
 SIDE = 128
-COUNTS = {"train": 8000, "val": 200, "test": 500}
+COUNTS = {"train": 7000, "val": 200, "test": 500}
 SMALLEST, LARGEST = 14, 64
-MOST = 8
+MOST = 6
 EMPTY = 0.08
 """Share of scenes without a digit."""
-COVERED = 0.35
+COVERED = 0.25
 """Largest share of a digit's box that later ones may cover, in sum."""
+CONTRAST, CLUTTER = 90, 60
+"""Gray values: the least a digit's luminance differs from what lies under it, the most a line's color does."""
 INK = 40
 """Gray value from which a pixel belongs to a digit."""
 LOOKED_AT = 500
@@ -33,7 +35,7 @@ _STREAM = {"train": 1, "val": 2, "test": 3}
 
 
 class Scenes(ImageSet):
-    """128 x 128 pixels, 0 to 8 digits of 14 to 64 pixels over textured, noisy, cluttered backgrounds."""
+    """128 x 128 pixels, 0 to 6 digits of 14 to 64 pixels over textured, noisy, cluttered backgrounds."""
 
     def __init__(self, split: str, indices: np.ndarray) -> None:
         digits = load_digits()[split]
@@ -115,7 +117,7 @@ class Scenes(ImageSet):
             color = _color_against(part.mean(axis=(0, 1)), rng)
             alpha = mask[:, :, None].astype(np.float32) * (rng.uniform(0.8, 1.0) / 255)
             part += alpha * (color - part)
-        scene += rng.standard_normal(scene.shape, np.float32) * rng.uniform(0, 14)
+        scene += rng.standard_normal(scene.shape, np.float32) * rng.uniform(0, 10)
         return np.clip(np.rint(scene), 0, 255).astype(np.uint8), boxes
 
 
@@ -151,15 +153,17 @@ def _covered(old: tuple[int, ...], new: tuple[int, ...]) -> float:
 def _background(rng: np.random.Generator) -> np.ndarray:
     """A cloudy texture with lines, circles and patches over it: float32 [SIDE, SIDE, 3].
 
-    Lines cross the whole picture and circles are larger than any digit: nobody can tell a short stroke from a 1.
+    Lines cross the whole picture and circles are larger than any digit: nobody can tell a short stroke from a 1. They
+    differ less from the background than digits do.
     """
     cells = int(rng.integers(2, 12))
-    base, spread = rng.uniform(40, 215, 3), rng.uniform(5, 45)
+    base, spread = rng.uniform(30, 225) + rng.uniform(-25, 25, 3), rng.uniform(4, 20)
     low = np.clip(base + rng.standard_normal((cells, cells, 3)) * spread, 0, 255).astype(np.uint8)
     picture = Image.fromarray(low).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     for _ in range(int(rng.integers(0, 9))):
-        color, thickness = tuple(rng.integers(0, 256, 3).tolist()), int(rng.integers(1, 4))
+        color = tuple(np.clip(base + rng.uniform(-CLUTTER, CLUTTER, 3), 0, 255).astype(int).tolist())
+        thickness = int(rng.integers(1, 4))
         x, y = rng.integers(-10, SIDE + 10, 2).tolist()
         kind = int(rng.integers(4))
         if kind == 0:
@@ -177,10 +181,10 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 
 
 def _color_against(background: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random color that differs from the background by at least 70 gray values in luminance."""
+    """A random color that differs from the background by at least CONTRAST in luminance."""
     weights = np.array([0.299, 0.587, 0.114])
     for _ in range(20):
         color = rng.uniform(0, 255, 3)
-        if abs(weights @ (color - background)) >= 70:
+        if abs(weights @ (color - background)) >= CONTRAST:
             return color.astype(np.float32)
     return np.full(3, 0.0 if weights @ background > 127 else 255.0, np.float32)

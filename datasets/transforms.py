@@ -6,11 +6,15 @@ import dataclasses
 import hashlib
 import os
 import random
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from datasets.crop import TRIES, random_crop, resized, window_for
+from datasets.window import Choose, View, all_of, whole_cut
 from vit.errors import UserError, nearest
 from vit.image import Preprocess
 
@@ -26,7 +30,7 @@ class Augment:
     flip: probability of a left-right flip.
     brightness, contrast, saturation: relative, each way; hue: share of the colour circle, each way.
     three: probability of one of grayscale, solarize, blur (DeiT III, arXiv:2204.07118).
-    operations, magnitude: RandAugment's N and M, M in 0..10 (arXiv:1909.13719).
+    operations, magnitude: RandAugment's N and M, M in 0..10, full strength at 10 (arXiv:1909.13719, table 6).
     erase: probability of erasing one rectangle, filled with noise (arXiv:1708.04896).
     """
 
@@ -69,8 +73,9 @@ AUGMENTS = {
     # Digits, letters, line art: strokes move and lean, but never flip and keep their colours.
     "glyph": Augment(degrees=15, translate=0.18, scale=(0.85, 1.15), shear=12),
     "light": Augment(crop=(0.35, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2),
-    # "How to train your ViT?", arXiv:2106.10270, at its medium setting.
-    "augreg": Augment(crop=(0.08, 1.0), flip=0.5, operations=2, magnitude=10),
+    # "How to train your ViT?", arXiv:2106.10270: its light2 (with mixup 0.2). Its stronger ones exceed the scale.
+    "augreg": Augment(crop=(0.05, 1.0), flip=0.5, operations=2, magnitude=10),
+    # DeiT III, arXiv:2204.07118: 3-Augment and its color jitter.
     "deit3": Augment(crop=(0.08, 1.0), flip=0.5, brightness=0.3, contrast=0.3, saturation=0.3, three=1.0),
 }
 
@@ -87,148 +92,128 @@ class Pipeline:
 
     The same image and seed give the same pixels in any process and after any other calls. albumentations
     repeats one random stream in every worker, and seeding it as documented builds two generators for each
-    operation; here all operations share two generators, whose state is set for each image (some 10 us).
+    operation; here all share generators whose state is set for each image (some 10 us).
 
-    Raises UserError where albumentations is missing, unless nothing is to be augmented.
+    Raises UserError where OpenCV or albumentations is missing but needed.
     """
 
     def __init__(self, augment: Augment, preprocess: Preprocess) -> None:
         self.augment = augment
         self.preprocess = preprocess
-        self._generator = np.random.Generator(np.random.PCG64(0))
-        self._random = random.Random(0)
         # Built here, not at first use: what is missing is found before training, forked workers inherit it.
-        self._compose = None if augment == Augment() else compose(augment, preprocess)
-        if self._compose is not None:
-            self._compose.set_random_state(self._generator, self._random)
+        self._operations = None if augment == Augment() else pixel_operations()
+        self._affine = _Affine(augment) if augment.affine else None
+        self._generator = np.random.Generator(np.random.PCG64(0))
 
     @property
     def random(self) -> bool:
         """Whether the seed makes a difference."""
-        return self._compose is not None
+        return self.augment != Augment()
 
     def __reduce__(self) -> tuple[type[Pipeline], tuple[Augment, Preprocess]]:
         # Workers that are not forked build their own: the operations hold OpenCV flags and generators.
         return Pipeline, (self.augment, self.preprocess)
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
-        if self._compose is None:
-            return self.preprocess.pixels(image)
-        self._reseed(seed)
-        if self.augment.crop is None:
-            image = self.preprocess.pixels(image)
-        return self._compose(image=image)["image"]
+        return self.read(partial(whole_cut, image), seed)
 
-    def _reseed(self, seed: int) -> None:
-        digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=40).digest()
-        self._random.seed(int.from_bytes(digest[32:], "little"))
-        # PCG64's increment is odd by definition.
-        state, increment = int.from_bytes(digest[:16], "little"), int.from_bytes(digest[16:32], "little") | 1
-        self._generator.bit_generator.state = {
-            "bit_generator": "PCG64",
-            "state": {"state": state, "inc": increment},
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
+    def read(self, view: Callable[[Choose], View], seed: int) -> np.ndarray:
+        """The same of an image that is decoded for this: `view` gives the part of it that the crop shows."""
+        a, size = self.augment, self.preprocess.size
+        rng = _seeded(self._generator, hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=32, person=b"own"))
+        # All numbers are drawn whether used or not: switching one change off leaves the others as they were.
+        places, (flip, three, which, strength, erase, *colors) = rng.random((TRIES, 4)), rng.random(9).tolist()
+        if a.crop is None:
+            pixels = self.preprocess.pixels(view(all_of).pixels)
+        else:
+            area = a.crop
+            crop = view(lambda full: window_for(random_crop(full, area, a.ratio, places), size))
+            pixels = resized(crop.pixels, size, self.preprocess.interpolation)
+        if self._affine is not None:
+            pixels = self._affine(pixels, seed)
+        if self._operations is None:
+            return pixels
+        if flip < a.flip:
+            pixels = self._operations.mirrored(pixels)
+        if a.operations:
+            pixels = self._operations.randaugment(pixels, a.operations, a.magnitude / 10, rng)
+        if three < a.three:
+            pixels = self._operations.three_augment(pixels, which, strength)
+        if a.color:
+            pixels = self._operations.recolored(pixels, *color_factors(a, colors))
+        if erase < a.erase:
+            pixels = erased(pixels, rng)
+        return pixels
 
 
-def compose(augment: Augment, preprocess: Preprocess) -> Any:
-    """The albumentations Compose for `augment`: geometry, then colour, then erasing."""
-    A, cv2 = _libraries()
-    interpolation = {
-        "nearest": cv2.INTER_NEAREST,
-        "bilinear": cv2.INTER_LINEAR,
-        "bicubic": cv2.INTER_CUBIC,
-        "lanczos": cv2.INTER_LANCZOS4,
-        "box": cv2.INTER_AREA,
-    }[preprocess.interpolation]
-    steps: list[Any] = []
-    if augment.crop is not None:
-        steps.append(
-            A.RandomResizedCrop(
-                size=preprocess.size,
-                scale=augment.crop,
-                ratio=augment.ratio,
-                interpolation=interpolation,
-                # OpenCV's other modes look at a few pixels only and alias when a photograph shrinks.
-                area_for_downscale="image",
-            )
+def color_factors(augment: Any, numbers: Sequence[float]) -> tuple[float, ...]:
+    """Brightness, contrast, saturation and hue for `recolored`, from four numbers in 0..1; `augment` has the reach."""
+    reaches = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
+    *factors, hue = (reach * (2 * number - 1) for reach, number in zip(reaches, numbers, strict=True))
+    return (*(max(0.0, 1 + factor) for factor in factors), hue)
+
+
+def erased(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """With noise in place of a rectangle of 2 to 33 % of the area, of a shape of 3:10 to 10:3 (arXiv:1708.04896)."""
+    size = (pixels.shape[0], pixels.shape[1])
+    left, top, right, bottom = random_crop(size, (0.02, 0.33), (0.3, 10 / 3), rng.random((TRIES, 4)))
+    pixels = pixels.copy()
+    pixels[top:bottom, left:right] = rng.integers(0, 256, (bottom - top, right - left, 3), np.uint8)
+    return pixels
+
+
+def _seeded(generator: np.random.Generator, digest: Any) -> np.random.Generator:
+    """`generator` with the state that 32 bytes give it."""
+    block = digest.digest()
+    # PCG64's increment is odd by definition.
+    state, increment = int.from_bytes(block[:16], "little"), int.from_bytes(block[16:32], "little") | 1
+    generator.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": state, "inc": increment},
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return generator
+
+
+class _Affine:
+    """Rotation, shear, zoom and translation in one interpolation: albumentations' Affine, (pixels, seed) -> pixels."""
+
+    def __init__(self, augment: Augment) -> None:
+        A, cv2 = _albumentations()
+        self._generator, self._random = np.random.Generator(np.random.PCG64(0)), random.Random(0)
+        step = A.Affine(
+            rotate=(-augment.degrees, augment.degrees),
+            translate_percent=(-augment.translate, augment.translate),
+            scale=augment.scale,
+            shear=(-augment.shear, augment.shear),
+            # A constant would draw a black frame on white paper; the edge's own colour fits both.
+            border_mode=cv2.BORDER_REPLICATE,
+            p=1.0,
         )
-    if augment.affine:
-        steps.append(
-            A.Affine(
-                rotate=(-augment.degrees, augment.degrees),
-                translate_percent=(-augment.translate, augment.translate),
-                scale=augment.scale,
-                shear=(-augment.shear, augment.shear),
-                # A constant would draw a black frame on white paper; the edge's own colour fits both.
-                border_mode=cv2.BORDER_REPLICATE,
-                p=1.0,
-            )
-        )
-    if augment.flip:
-        steps.append(A.HorizontalFlip(p=augment.flip))
-    if augment.operations:
-        steps.append(A.SomeOf(_operations(A, cv2, augment.magnitude / 10), n=augment.operations, replace=True))
-    if augment.three:
-        choices = [
-            A.ToGray(p=1.0),
-            A.Solarize(threshold_range=(0.5, 0.5), p=1.0),
-            A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=1.0),
-        ]
-        steps.append(A.OneOf(choices, p=augment.three))
-    if augment.color:
-        steps.append(
-            A.ColorJitter(
-                brightness=_around_one(augment.brightness),
-                contrast=_around_one(augment.contrast),
-                saturation=_around_one(augment.saturation),
-                hue=(-augment.hue, augment.hue),
-                p=1.0,
-            )
-        )
-    if augment.erase:
-        steps.append(A.Erasing(scale=(0.02, 0.33), ratio=(0.3, 3.3), fill="random", p=augment.erase))
-    return A.Compose(steps)
+        self._compose = A.Compose([step])
+        self._compose.set_random_state(self._generator, self._random)
+
+    def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
+        digest = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=40)
+        self._random.seed(int.from_bytes(digest.digest()[32:], "little"))
+        _seeded(self._generator, digest)
+        return self._compose(image=pixels)["image"]
 
 
-def _operations(A: ModuleType, cv2: ModuleType, m: float) -> list[Any]:
-    """RandAugment's operations, at the share `m` of their full strength; ranges as in its table 6."""
-
-    def affine(**options: Any) -> Any:
-        return A.Affine(border_mode=cv2.BORDER_CONSTANT, fill=128, p=1.0, **options)
-
-    def color(name: str) -> Any:
-        # ColorJitter's defaults are not off, so all four are given.
-        off = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
-        return A.ColorJitter(**{**off, name: _around_one(0.9 * m)}, p=1.0)
-
-    def either(low: float, high: float) -> Range:
-        return (low * m, high * m)
-
-    return [
-        A.NoOp(p=1.0),
-        A.AutoContrast(p=1.0),
-        A.Equalize(p=1.0),
-        A.Posterize(num_bits=max(1, round(8 - 4 * m)), p=1.0),
-        A.Solarize(threshold_range=(1 - m, 1.0), p=1.0),
-        A.Sharpen(alpha=either(0.0, 0.9), lightness=(1.0, 1.0), p=1.0),
-        color("brightness"),
-        color("contrast"),
-        color("saturation"),
-        affine(rotate=either(-30, 30)),
-        affine(shear={"x": either(-17, 17), "y": (0, 0)}),
-        affine(shear={"x": (0, 0), "y": either(-17, 17)}),
-        affine(translate_percent={"x": either(-0.45, 0.45), "y": (0, 0)}),
-        affine(translate_percent={"x": (0, 0), "y": either(-0.45, 0.45)}),
-    ]
+def pixel_operations() -> ModuleType:
+    """datasets.operations. Imported late: machines that only evaluate need no OpenCV."""
+    try:
+        from datasets import operations
+    except ImportError as error:
+        raise UserError(
+            f'Augmentation needs OpenCV ({error}): pip install "opencv-python-headless<6", or train with the '
+            'augmentation "none".'
+        ) from None
+    return operations
 
 
-def _around_one(strength: float) -> Range:
-    return (max(0.0, 1 - strength), 1 + strength)
-
-
-def _libraries() -> tuple[ModuleType, ModuleType]:
+def _albumentations() -> tuple[ModuleType, ModuleType]:
     """albumentations and cv2, ready for workers."""
     # Without this, importing albumentations asks the network for a newer version.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -237,9 +222,8 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
         import cv2
     except ImportError as error:
         raise UserError(
-            f"Augmentation needs albumentations and OpenCV ({error}): pip install albumentations==2.0.8 "
-            '"opencv-python-headless<6", or train with the augmentation "none".'
+            f"Rotating, zooming and shearing needs albumentations ({error}): pip install albumentations==2.0.8, or "
+            'train with the augmentation "light".'
         ) from None
-    # One image is one core's work, and OpenCV's threads hang in forked workers.
     cv2.setNumThreads(0)
     return albumentations, cv2

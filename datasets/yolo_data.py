@@ -130,8 +130,9 @@ def _described(file: str, content: dict[Any, Any], findings: Findings) -> YoloDa
     if not parts:
         raise UserError(f"{file}: none of train, val and test leads to images.")
     shape = content.get("kpt_shape")
-    known = isinstance(shape, list) and len(shape) == 2 and all(isinstance(k, int) and 0 <= k < 10_000 for k in shape)
-    keypoints = shape[0] * shape[1] if known else 0
+    keypoints = 0
+    if isinstance(shape, list) and len(shape) == 2 and all(isinstance(k, int) and 0 <= k < 10_000 for k in shape):
+        keypoints = shape[0] * shape[1]
     return YoloData(file, root, names, keypoints, parts)
 
 

@@ -389,6 +389,29 @@ def test_squash_keeps_everything_and_letterbox_fills_with_the_mean():
     np.testing.assert_array_equal(boxed[10, 2], [200, 200, 200])
 
 
+def test_row_22_a_jpeg_that_claims_more_pixels_than_it_holds(tmp_path):
+    data = bytearray(encoded(scene(), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", 9000, 9000)
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.jpg: cannot be decoded \(\d+ bytes do not hold 9000 x 9000 pixels\)"):
+        decode(tmp_path / "a.jpg")
+    # The emptiest image there is does hold its pixels.
+    blank = io.BytesIO()
+    Image.new("L", (6000, 6000)).save(blank, "JPEG", optimize=True, progressive=True)
+    assert decode(blank.getvalue()).shape == (6000, 6000, 3)
+
+
+@pytest.mark.parametrize("shape", [(0, 9, 7), (1, 300, 301), (5, 200, 300), (64, 28, 28)])
+def test_normalising_in_parts_changes_no_bit(shape):
+    preprocess = Preprocess(shape[1:], mean=(0.1, 0.5, 0.9), std=(0.2, 0.21, 0.3))
+    pixels = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    expected = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    found = preprocess.tensor(pixels)
+    assert torch.equal(found, expected) and found.is_contiguous()
+
+
 def test_tensor_and_denormalise_are_inverse():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
     preprocess = Preprocess((5, 7))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import train
+import vit.engine
 from datasets.open_detection import open_detection
 from train_detector import crowded, repeated
 from vit.command import run as run_command
@@ -180,6 +182,26 @@ def test_row_47_a_set_without_any_object(tmp_path: Path, command: Command):
     assert "val map undefined" in told and json.loads((tmp_path / "run/report.json").read_text())["map"] is None
 
 
+def test_images_are_kept_between_epochs(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    fed: list[Any] = []
+
+    def fit(task: Any, batches: Any, validation: Any, *_: Any, **__: Any) -> None:
+        list(validation())
+        monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a file was opened again"))
+        fed.extend([next(iter(batches)), next(iter(validation()))])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vit.engine, "fit", fit)
+    options = ["--cache", "ram", "--augment", "strong", "--no-previews", "--out", str(tmp_path / "run")]
+    with pytest.raises(KeyboardInterrupt):
+        train.main(["detect", "--data", str(squares), *BRIEF, *options])
+    told = capsys.readouterr().out
+    assert "cache: 24 images at 1.25 times the model's input in memory" in told
+    assert len(fed[0].index) == 4 and len(fed) == 2
+
+
 def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):
     for words, message in (
         (["--weights", tmp_path / "nowhere"], "does not exist"),
@@ -188,6 +210,7 @@ def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):
         (["--image-size", "100"], "the detector takes multiples of 16, for example 96"),
         (["--multi-scale", "0.1"], "--multi-scale 0.1 leaves one size of 32x32 pixels in steps of 16"),
         (["--multi-scale", "-1"], "--multi-scale must be at least 0 and below 1"),
+        (["--close-mosaic", "1.5"], "--close-mosaic must be in 0..1, got 1.5"),
         (["--freeze"], "--freeze keeps weights that were learned before: add --weights SRC"),
         (["--freeze", "--freeze-blocks", "1"], "--freeze keeps the whole encoder: leave out"),
     ):

@@ -6,6 +6,8 @@ import io
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -53,14 +55,38 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises UserError, naming the file, for anything that is not a whole image in one of FORMATS or that has
     more than `max_pixels` pixels.
     """
-    name = _name(source)
     if isinstance(source, np.ndarray):
-        return _from_array(source, name)
+        return _from_array(source, name_of(source))
+    with opened(source, max_pixels=max_pixels) as image:
+        # A full load, not verify(): only decoding to the end finds a truncated file.
+        image.load()
+        return to_rgb(upright(image), name_of(source))
+
+
+def image_size(source: Source) -> tuple[int, int]:
+    """(H, W) of an image as `decode` gives it, upright, from the header of a file. Raises UserError like `decode`."""
+    if isinstance(source, np.ndarray | Image.Image):
+        height, width = decode(source).shape[:2]
+        return height, width
+    with opened(source, max_pixels=None) as image:
+        return upright_size(image)
+
+
+@contextmanager
+def opened(source: Source, *, max_pixels: int | None = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The image behind a source that is no array, its header read and its pixels not yet.
+
+    Whatever goes wrong while the context lasts is a UserError that names the source, as `decode` raises it.
+    """
+    name = name_of(source)
     try:
-        if isinstance(source, Image.Image):
-            return _pixels(source, name, max_pixels)
-        with _open(source, name) as image:
-            return _pixels(image, name, max_pixels)
+        with ExitStack() as stack:
+            image = source if isinstance(source, Image.Image) else stack.enter_context(_open(source, name))
+            if max_pixels is not None:
+                _require_fewer(image, name, max_pixels)
+                _require_enough(image, name)
+                _tell_animation(image, name)
+            yield image
     except UserError:
         raise
     except FileNotFoundError:
@@ -74,31 +100,31 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise UserError(f"{name}: cannot be decoded ({reason}). Replace or remove the file.") from error
 
 
-def image_size(source: Source) -> tuple[int, int]:
-    """(H, W) of an image as `decode` gives it, upright, from the header of a file. Raises UserError like `decode`."""
-    if isinstance(source, np.ndarray | Image.Image):
-        height, width = decode(source).shape[:2]
-        return height, width
-    name = _name(source)
-    try:
-        with _open(source, name) as image:
-            turned = _orientation(image) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file (current folder: {os.getcwd()}).") from None
-    except Exception as error:
-        raise UserError(f"{name}: cannot be decoded ({str(error) or type(error).__name__}).") from error
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation asks."""
+    return ImageOps.exif_transpose(image) if orientation(image) != 1 else image
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF's 1 to 8, without decoding: Pillow would decode every PNG, to find EXIF that comes after the pixels."""
-    if image.format == "PNG" and "exif" not in image.info:
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(H, W) after `upright`."""
+    turned = orientation(image) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's 1 to 8, 1 is upright, without decoding: Pillow would decode every PNG, to find EXIF that comes after the
+    pixels."""
+    file = file_of(image)
+    if image.format == "PNG" and "exif" not in image.info and file is not None:
         bomb = image.width * image.height > MAX_PIXELS
-        if bomb or not _late_exif(cast(BinaryIO, image.fp)):
+        if bomb or not _late_exif(file):
             return 1
     return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def file_of(image: Image.Image) -> BinaryIO | None:
+    """What an image is read from; None once its pixels are loaded."""
+    return getattr(image, "fp", None)
 
 
 def _late_exif(file: BinaryIO) -> bool:
@@ -115,21 +141,32 @@ def _late_exif(file: BinaryIO) -> bool:
         file.seek(place)
 
 
-def _pixels(image: Image.Image, name: str, max_pixels: int) -> np.ndarray:
+def _require_fewer(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
         raise UserError(
             f"{name}: {image.width} x {image.height} pixels are more than the limit of {max_pixels:,}. "
             "Make the image smaller or, if you trust the file, allow more: VITRAL_MAX_PIXELS in the environment."
         )
-    _tell_animation(image, name)
-    # A full load, not verify(): only decoding to the end finds a truncated file.
-    image.load()
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    return _to_rgb(image, name)
 
 
-def _name(source: object) -> str:
+def _require_enough(image: Image.Image, name: str) -> None:
+    """A JPEG takes one bit at least for each block of 64 values. Pillow makes up what a file does not hold, gray, and a
+    damaged header of a small file could ask for all the memory that `max_pixels` allows."""
+    file = file_of(image)
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return
+    here = file.tell()
+    length = file.seek(0, io.SEEK_END)
+    file.seek(here)
+    if 8 * length < image.width * image.height // 64:
+        raise UserError(
+            f"{name}: cannot be decoded ({length:,} bytes do not hold {image.width} x {image.height} pixels). "
+            "Replace or remove the file."
+        )
+
+
+def name_of(source: object) -> str:
+    """What messages call a source."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, np.ndarray):
@@ -170,7 +207,8 @@ def _tell_animation(image: Image.Image, name: str) -> None:
         _log.warning("%s has several frames: the first is used (said once, for all files).", name)
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    """A loaded image of any mode as uint8 [H, W, 3]. Raises UserError where the mode has no set brightness."""
     mode = image.mode
     if mode == "RGB":
         return np.array(image)

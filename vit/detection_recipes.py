@@ -47,6 +47,11 @@ class DetectionRecipe:
     """auto, cpu, cuda, cuda:1, mps."""
     workers: int | None = None
     """Processes that decode and augment."""
+    cache: Literal["none", "ram", "disk"] = "none"
+    """Keep images decoded and resized: in memory, or on disk for the next run, too. Where they are augmented they are
+    kept at 1.25 times the size that evaluation shows, so that what is zoomed in further comes from fewer pixels."""
+    cache_gb: float = 8.0
+    """The most that --cache keeps, in units of 1,000,000,000 bytes; images beyond are decoded every time."""
     resume: bool = False
     """Go on with the run in --out (or the newest run of this recipe)."""
     dry_run: bool = False
@@ -58,7 +63,10 @@ class DetectionRecipe:
     """Ignore the aspect, or pad to a square; as a detector's weights know it, and else letterbox."""
     multi_scale: float = 0.0
     """Change the input size from step to step, by up to this share up and down: 0.25 for 75 to 125 %."""
-    augment: Literal["none", "light", "lsj"] | None = None
+    augment: Literal["none", "light", "lsj", "strong"] | None = None
+    """strong mixes several images into one: mosaic, mixup and pasted objects."""
+    close_mosaic: float = 0.1
+    """Share of the run, at its end, in which strong mixes no images: what is learned last looks like what comes."""
     flip: Literal["auto", "yes", "no"] = "auto"
     """Mirror images; auto: as the augmentation says, and never the digits of scenes."""
     loss: Literal["iou", "mal"] = "iou"
@@ -117,7 +125,7 @@ if TYPE_CHECKING:
 
         image_size: int
         resize: Literal["squash", "letterbox"]
-        augment: Literal["none", "light", "lsj"]
+        augment: Literal["none", "light", "lsj", "strong"]
         optimizer: Literal["adamw", "muon"]
         epochs: int
         lr: float
@@ -134,7 +142,7 @@ DETECTION_RECIPES = {
         DetectionRecipe(
             recipe="scenes",
             data="scenes",
-            epochs=4,
+            epochs=3,
             batch_size=8,
             augment="none",
             resize="squash",

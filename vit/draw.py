@@ -55,7 +55,7 @@ def draw_boxes(image: np.ndarray, marks: Sequence[Mark], *, text: float = FONT_S
     picture = picture.resize((width, height), Image.Resampling.BICUBIC) if factor > 1 else picture.copy()
     draw = ImageDraw.Draw(picture)
     crowded = len(marks) > CROWDED
-    font = _font(max(SMALLEST_FONT, round(max(height, width) * text * (0.65 if crowded else 1))))
+    font = font_of(max(SMALLEST_FONT, round(max(height, width) * text * (0.65 if crowded else 1))))
     line = max(2 if crowded else 3, round(max(height, width) / (400 if crowded else 240)))
     scaled = [mark._replace(xyxy=tuple(value * factor for value in mark.xyxy)) for mark in marks]
     for mark in reversed(scaled):  # the best on top
@@ -115,7 +115,7 @@ def _meet(a: Rectangle, b: Rectangle) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> Any:
+def font_of(size: int) -> Any:
     """DejaVu from matplotlib's files, which knows Greek and Cyrillic; matplotlib itself is not imported."""
     spec = importlib.util.find_spec("matplotlib")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():

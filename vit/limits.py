@@ -18,7 +18,7 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
         "lr", "muon_lr", "warmup", "final_lr", "mixup", "cutmix", "weight_decay", "l1", "layer_scale",
     )),
     ("above 0", lambda v: 0 < v < math.inf, ("cache_gb", "clip", "lora_alpha", "minutes")),
-    ("in 0..1", lambda v: 0 <= v <= 1, ("label_smoothing", "erase")),
+    ("in 0..1", lambda v: 0 <= v <= 1, ("label_smoothing", "erase", "close_mosaic")),
     ("at least 0 and below 1", lambda v: 0 <= v < 1, (
         "ema", "dropout", "attention_dropout", "drop_path", "patch_dropout", "multi_scale",
     )),

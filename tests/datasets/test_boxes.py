@@ -170,6 +170,14 @@ def test_a_resumed_run_sees_what_it_would_have_seen():
     assert all(torch.equal(a.images, b.images) for a, b in zip(whole[3:], rest, strict=True))
 
 
+def test_a_preprocessing_that_loses_parts_is_refused_at_once():
+    preprocess = Preprocess((32, 32), resize="crop")
+    with pytest.raises(UserError, match="boxes need the whole image"):
+        box_eval_loader(Set(), preprocess, batch_size=2)
+    with pytest.raises(UserError, match="boxes need the whole image"):
+        box_train_loader(Set(), BoxPipeline(BoxAugment(), preprocess), preprocess, batch_size=2, epochs=1)
+
+
 def test_too_many_unreadable_images_stop_the_training():
     class Broken(Set):
         def read(self, i: int) -> np.ndarray:

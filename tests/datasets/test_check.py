@@ -101,7 +101,8 @@ def plant_files(root: Path) -> dict[str, str]:
     scene(1015, (300, 20)).save(cat / "narrow.png")
     return {
         "file-empty": "nothing.jpg", "file-foreign": "page.jpg (an HTML page)", "file-truncated": "cut.jpg",
-        "file-corrupt": "broken.png", "file-bomb": "bomb.png (20000x20000)", "file-values": "values.tif",
+        "file-corrupt": "broken.png", "file-bomb": "bomb.png (20000x20000)",
+        "file-values": "values.tif (floating-point values from -3.5 to -3.5; read are 0..1 and 0..255)",
         "file-suffix": "suffix.jpg (PNG)", "file-other": ".txt (1)", "file-unread": ".heic (1)",
         "link-broken": "link.png", "image-loose": "loose.png", "folder-beside": "extra/", "name-case": "ase.png",
         "name-odd": "bell", "duplicate": "copy.jpg", "duplicate-conflict": "other.png", "leak": "seen.jpg",
@@ -144,7 +145,12 @@ def test_every_planted_fault_of_labels_is_found(clean: Path, monkeypatch: pytest
     assert {id for id in expected if id not in found} == set()
     assert {id: name for id, name in found.items() if expected.get(id, "?") not in name} == {}
     assert len(expected) >= 34
-    assert report["errors"] == len(findings.of("error")) >= 6
+    # Each split has a finding of its own: val has images of two classes that train has none of, test of one.
+    assert {(f.id, os.path.basename(f.where)): f.count for f in findings if f.count > 1} == {
+        ("classes-differ", "val"): 2, ("class-empty", "train"): 2, ("class-unseen", "val"): 2,
+        ("duplicate", "all splits"): 2,
+    }  # fmt: skip
+    assert report["errors"] == len(findings.of("error")) == 6
     assert main(["check", str(clean), "--workers", "1"]) == 1
 
 

@@ -117,7 +117,8 @@ def test_a_shrinking_crop_does_not_alias():
     image = np.zeros((400, 400, 3), np.uint8)
     image[:, ::2] = 255
     out = Pipeline(Augment(crop=(1.0, 1.0), ratio=(1.0, 1.0)), Preprocess((50, 50)))(image, 0)
-    assert np.abs(out.astype(int) - 128).max() <= 2
+    assert np.abs(out.astype(int) - 128).max() <= 6  # the filter is cut off at the border
+    assert np.abs(out[1:-1, 1:-1].astype(int) - 128).max() <= 2
 
 
 def test_colour_moves_colours_and_not_places():
@@ -176,9 +177,15 @@ def test_names_and_values_are_checked():
             dataclasses.replace(Augment(), **wrong)
 
 
-def test_without_albumentations_only_none_works(monkeypatch):
+def test_what_works_without_albumentations_and_without_opencv(monkeypatch):
     # Some machines only evaluate.
     monkeypatch.setitem(sys.modules, "albumentations", None)
+    for name in ("none", "light", "augreg", "deit3"):
+        assert Pipeline(AUGMENTS[name], SIZE)(photo(), 0).shape == (28, 28, 3)
+    with pytest.raises(UserError, match=r"pip install albumentations==2\.0\.8.*\"light\""):
+        Pipeline(AUGMENTS["glyph"], SIZE)
+    monkeypatch.setitem(sys.modules, "datasets.operations", None)
+    monkeypatch.delattr("datasets.operations", raising=False)
     assert Pipeline(AUGMENTS["none"], SIZE)(photo(), 0).shape == (28, 28, 3)
-    with pytest.raises(UserError, match=r"pip install albumentations==2\.0\.8.*\"none\""):
+    with pytest.raises(UserError, match=r"pip install \"opencv-python-headless<6\".*\"none\""):
         Pipeline(AUGMENTS["light"], SIZE)

@@ -78,7 +78,7 @@ def _timm(model: Classifier, found: Exported, images: Tensor) -> Answers:
     reference.load_state_dict(found.tensors)
     ours = model(images)
     if model.config.pool == "class_distill" and not model.config.num_classes:  # timm's is the mean of the two tokens
-        ours = sum(ours.chunk(2, dim=1)) / 2
+        ours = torch.stack(ours.chunk(2, dim=1)).mean(dim=0)
     return Answers(_what(model.config), ours, reference.eval()(images), f"timm {timm.__version__} {found.made_for}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from vit.errors import UserError, nearest, shown
 from vit.pretrained.card import CONFIG, IMAGES, timm_card
@@ -55,7 +56,7 @@ def _timm(name: str) -> Source:
     check_timm(name)
     repository = getattr(get_pretrained_cfg(name), "hf_hub_id", None)
     try:
-        model = timm.create_model(name, pretrained=True)
+        model: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # whatever the hub, the network and the cache raise
         raise _absent(f"timm:{name}", repository, ("model.safetensors",), error) from None
     return Source.of(model.state_dict(), f"timm:{name}", timm_card(model, model.pretrained_cfg))
@@ -102,7 +103,7 @@ def _downloader(repo: str) -> Downloader:
     def download(file: str) -> Path | Exception | None:
         nonlocal unreachable
         try:
-            return Path(hf_hub_download(repo, file, **({"local_files_only": True} if unreachable else {})))
+            return Path(hf_hub_download(repo, file, local_files_only=unreachable))
         except GatedRepoError:  # before its base class
             raise UserError(
                 f"hf:{repo} is given out to those who have accepted its terms: do so at https://huggingface.co/{repo}, "

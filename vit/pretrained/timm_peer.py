@@ -46,6 +46,7 @@ def timm_class(config: ClassifierConfig) -> tuple[str, Layout]:
 
 def timm_model(config: ClassifierConfig) -> nn.Module:
     """With new weights. Raises UserError where timm has no class for it."""
+    from timm.layers.mlp import SwiGLU, SwiGLUPacked
     from timm.models import beit, deit, eva, naflexvit, vision_transformer
 
     name, _ = timm_class(config)
@@ -110,7 +111,7 @@ def timm_model(config: ClassifierConfig) -> nn.Module:
         return model
     if e.feed_forward == "swiglu":
         packed = e.norm == "layernorm"
-        args["mlp_layer"] = vision_transformer.SwiGLUPacked if packed else vision_transformer.SwiGLU
+        args["mlp_layer"] = SwiGLUPacked if packed else SwiGLU
         if packed:  # its hidden width counts both halves
             args["mlp_ratio"] = (2 * e.mlp + 0.5) / e.width
     made = deit.VisionTransformerDistilled if e.distill_token else vision_transformer.VisionTransformer
