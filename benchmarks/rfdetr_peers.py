@@ -46,7 +46,10 @@ def rfdetr() -> Contestant:
     """Raises ImportError where the package is missing (`pip install -e ".[peers]"`)."""
     transformers()  # before the package asks for it, and for Hugging Face's datasets
     from rfdetr.config import RFDETRNanoConfig, TrainConfig  # pyright: ignore[reportMissingImports]
-    from rfdetr.models.lwdetr import build_criterion_from_config, build_model_from_config
+    from rfdetr.models.lwdetr import (  # pyright: ignore[reportMissingImports]
+        build_criterion_from_config,
+        build_model_from_config,
+    )
 
     config = RFDETRNanoConfig(pretrain_weights=None, device="cpu", num_classes=90)
     training = TrainConfig(dataset_dir=".")
