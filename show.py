@@ -17,7 +17,7 @@ import tyro
 from PIL import Image, ImageDraw
 
 import train
-import train_detector
+import train_detector_parts
 from train_parts import build_pipeline, feed
 from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.draw import Mark, color_of, draw_boxes, font_of
@@ -161,9 +161,9 @@ def detection(recipe: DetectionRecipe, epoch: int) -> tuple[Any, Iterator[Seen],
     )
     train.tell(*chosen)
     preprocess = detection_build.detection_preprocess(settled, facts, begun)
-    pipeline, divisor = train_detector.build_pipeline(settled, preprocess), begun.config.divisor
-    steps = len(train_detector.feed(settled, data, pipeline, preprocess, divisor)) // settled.epochs
-    batches = train_detector.feed(settled, data, pipeline, preprocess, divisor, start=(epoch - 1) * steps)
+    pipeline, divisor = train_detector_parts.build_pipeline(settled, preprocess), begun.config.divisor
+    steps = len(train_detector_parts.feed(settled, data, pipeline, preprocess, divisor)) // settled.epochs
+    batches = train_detector_parts.feed(settled, data, pipeline, preprocess, divisor, start=(epoch - 1) * steps)
 
     def seen() -> Iterator[Seen]:
         for batch in islice(batches, steps):

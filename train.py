@@ -15,7 +15,6 @@ import math
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from vit.detection_recipes import DETECTION_RECIPES, DetectionRecipe
 from vit.errors import UserError, nearest, shown
 from vit.recipes import RECIPES, Recipe
 from vit.settle import Facts, settle
+from vit.signals import listening
 
 if TYPE_CHECKING:
     import torch
@@ -41,38 +41,44 @@ def train(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
     from datasets import FeatureBatches, eval_loader, open_data, survey
     from datasets.quick_check import advice
+    from vit.distributed import join, leave
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
         raise UserError(
             "say what to train on: --data DIR (class folders), a manifest, shards, hf:OWNER/NAME or digits."
         )
-    data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
+    world = join(recipe.device, sharded=recipe.parallel == "fsdp")
+    with world.main_first():
+        data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
+    if recipe.batch_size == "auto":
+        from train_parts import measured
+
+        recipe = replace(recipe, batch_size=measured(recipe, data, facts, world))
     asked = recipe
     recipe, chosen = settle(asked, facts)
     tell(*data.notes, *advice(data), *chosen)
 
     from train_parts import assemble, shortened
     from vit.build import checkpoint_config
-    from vit.checkpoint import load_model, save_checkpoint
+    from vit.checkpoint import load_model
     from vit.cost import count_parameters
-    from vit.engine import fit
     from vit.lora import merged
-    from vit.optim import Ema
     from vit.predict import pick_device
     from vit.probe import HeadOnly, pooled
-    from vit.runlog import RunLog
     from vit.runs import bad_files_listed, open_run, write_recipe
     from vit.statistics import IMAGES, batch_norms
+    from vit.training import run_training
 
     device = pick_device(recipe.device)
+    world.refuses(dry_run=recipe.dry_run, minutes=asked.minutes)
     if asked.minutes is not None:
         recipe = shortened(asked, recipe, data, facts, device)
-    folder, resume = open_run(recipe)
+    folder, resume = open_run(recipe, world)
     start = resume["progress"]["step"] if resume else 0
     model, preprocess, notes, task, optimizers, pipeline, batches, loop, once, cache = assemble(
-        recipe, data, facts, device, start, cached=not recipe.dry_run
+        recipe, data, facts, device, start, cached=not recipe.dry_run, world=world
     )
     tell(*notes)
     if recipe.dry_run:
@@ -80,7 +86,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         steps = math.ceil(images / recipe.batch_size) if once else loop.steps
         return dry_run(task, batches, optimizers, loop, steps)
 
-    def in_order(images: ImageSet, *, strict: bool = False) -> Loader:
+    def in_order(images: ImageSet, *, strict: bool = False, rank: int = 0, size: int = 1) -> Loader:
         return eval_loader(
             images,
             preprocess,
@@ -89,22 +95,25 @@ def train(recipe: Recipe) -> dict[str, Any]:
             cache=cache if images is data.val else None,  # the others are seen once
             device=device,
             strict=strict,
+            rank=rank,
+            world=size,
         )
 
     def validation() -> Iterable[Any]:
         assert data.val is not None
-        return features["val"].batches(at_once(device), device) if once else in_order(data.val)
+        if once:
+            return features["val"].batches(at_once(device), device, rank=world.rank, world=world.size)
+        return in_order(data.val, rank=world.rank, size=world.size)
+
+    def whole(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        # A head that is trained on features comes alone.
+        return merged({**model.state_dict(), **weights} if once else weights, recipe.lora_alpha)
 
     some = data.train.thinned(IMAGES)
 
     config = checkpoint_config(task, preprocess, data.record, pipeline.augment.flip)
 
-    def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
-        # A head that is trained on features comes alone.
-        whole = merged({**model.state_dict(), **weights}, recipe.lora_alpha)
-        save_checkpoint(folder / "checkpoints" / name, whole, {**config, "metrics": numbers}, state or None)
-
-    write_recipe(folder, replace(recipe, resume=False))
+    world.on_main(lambda: write_recipe(folder, replace(recipe, resume=False)))
     features: dict[str, Features] = {}
     if once:
         if resume is not None:  # the encoder of this run, whatever --weights holds by now
@@ -118,22 +127,27 @@ def train(recipe: Recipe) -> dict[str, Any]:
         batches, task.model = FeatureBatches(batches, features["train"]), HeadOnly(model)
     if recipe.compile:
         model.compile()
-    ema = Ema(task.model, recipe.ema) if recipe.ema else None
-    listed = nullcontext() if once else bad_files_listed(folder, batches)
-    with RunLog(folder, steps=loop.steps, start=start) as log, listed:
-        log.say(f"{recipe.model or recipe.weights}: {count_parameters(model)} -> {folder}")
-        fit(
-            task,
-            batches,
-            validation if data.val else None,
-            optimizers,
-            loop,
-            log,
-            save,
-            ema=ema,
-            resume=resume,
-            plain=(lambda: in_order(some)) if batch_norms(model) else None,
-        )
+    run_training(
+        recipe,
+        folder,
+        resume,
+        task,
+        batches,
+        validation if data.val else None,
+        optimizers,
+        loop,
+        config,
+        f"{recipe.model or recipe.weights}: {count_parameters(model)}",
+        world=world,
+        whole=lambda weights: merged(
+            weights if world.sharded else {**model.state_dict(), **weights}, recipe.lora_alpha
+        ),
+        plain=(lambda: in_order(some)) if batch_norms(model) else None,
+        listed=not once,
+    )
+    leave()
+    if not world.main:
+        return {}
     # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
     return report(folder, data, recipe, features if loop.amp is None else {})
 
@@ -214,12 +228,13 @@ def tell(*lines: str) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     recipe = parse(arguments)
-    if isinstance(recipe, Recipe):
-        train(recipe)
-    else:
-        import train_detector
+    with listening():
+        if isinstance(recipe, Recipe):
+            train(recipe)
+        else:
+            import train_detector
 
-        train_detector.train(recipe)
+            train_detector.train(recipe)
 
 
 def parse(arguments: Sequence[str]) -> Recipe | DetectionRecipe:

@@ -5,27 +5,21 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from train_detector_parts import EVALUATED, assemble, measured
 from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.errors import UserError
 from vit.settle import Facts
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from datasets.box_loader import BoxLoader
-    from datasets.box_transforms import BoxPipeline
     from datasets.boxset import DetectionData
-    from datasets.pixel_cache import PixelCache
     from vit.detection_recipes import SettledDetection
-    from vit.image import Preprocess
 
 
 def train(recipe: DetectionRecipe) -> dict[str, Any]:
@@ -34,46 +28,36 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from datasets.box_loader import box_eval_loader
     from datasets.open_detection import open_detection
     from datasets.quick_check import advice
+    from vit.distributed import join, leave
 
     # The data first: a misspelt path is told before a model is built.
     if recipe.data is None:
         raise UserError("say what to train on: --data DIR (COCO, YOLO, Pascal VOC, CSV, ...), or scenes.")
-    data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
+    world = join(recipe.device, sharded=recipe.parallel == "fsdp")
+    with world.main_first():
+        data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
 
-    import torch
-
-    from train_parts import build_cache
-    from vit import build, detection_build
-    from vit.checkpoint import save_checkpoint
+    from vit import detection_build
     from vit.cost import count_parameters
-    from vit.engine import fit
-    from vit.optim import Ema
     from vit.predictor import pick_device
     from vit.previews import Previews, spread
-    from vit.runlog import RunLog
-    from vit.runs import bad_files_listed, open_run, write_recipe
+    from vit.runs import open_run, write_recipe
     from vit.statistics import IMAGES, batch_norms
+    from vit.training import run_training
 
     begun = detection_build.begin_detector(recipe)
     known = begun.preprocess if begun.knows_boxes else None
+    if recipe.batch_size == "auto":
+        recipe = replace(recipe, batch_size=measured(recipe, data, facts, begun, known, world))
     recipe, chosen = settle_detection(recipe, facts, begun.config.divisor, known)
-    torch.manual_seed(recipe.seed)
-    model, notes = detection_build.build_detector(recipe, begun, data.classes)
-    tell(*data.notes, *advice(data), *chosen, *notes, *crowded(data, model.config.queries))
-    folder, resume = open_run(recipe)
     device = pick_device(recipe.device)
-    model.to(device)
-    preprocess = detection_build.detection_preprocess(recipe, facts, begun)
-    counts = torch.from_numpy(data.train.counts())
-    task = detection_build.build_detection_task(recipe, model, data.classes, counts, preprocess.size)
-    optimizers = build.build_optimizers(recipe, model, by_muon=detection_build.hidden)
-    pipeline = build_pipeline(recipe, preprocess)
+    world.refuses(dry_run=recipe.dry_run)
+    folder, resume = open_run(recipe, world)
     start = resume["progress"]["step"] if resume else 0
-    cache = build_cache(recipe) if not recipe.dry_run else None
-    divisor = begun.config.divisor
-    batches = feed(recipe, data, pipeline, preprocess, divisor, start=start, cache=cache, device=device)
-    loop = build.build_loop(recipe, start + len(batches), device)
+    parts = assemble(recipe, data, facts, begun, device, start, cached=not recipe.dry_run, world=world)
+    model, preprocess, notes, task, optimizers, pipeline, batches, loop, cache = parts
+    tell(*data.notes, *advice(data), *chosen, *notes, *crowded(data, model.config.queries))
     if recipe.dry_run:
         return dry_run(task, batches, optimizers, loop)
 
@@ -83,101 +67,53 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
 
     def validation() -> Iterable[Any]:
         loaded = box_eval_loader(
-            data.val, preprocess, batch_size=32, workers=recipe.workers, cache=cache, device=device
-        )  # fmt: skip
+            data.val,
+            preprocess,
+            batch_size=EVALUATED,
+            workers=recipe.workers,
+            rank=world.rank,
+            world=world.size,
+            cache=cache,
+            device=device,
+        )
         return loaded if previews is None else previews.seen(loaded)
+
+    def watch(metrics: Any, epoch: int) -> None:
+        assert previews is not None
+        seen = world.gather(previews.order)
+        if world.main:
+            previews.order = seen[0] if world.size == 1 else sorted(itertools.chain(*seen))
+            previews.draw(metrics, epoch)
 
     some = data.train.thinned(IMAGES)
 
     def plain() -> Iterable[Any]:
-        return box_eval_loader(some, preprocess, batch_size=32, workers=recipe.workers, device=device)
+        return box_eval_loader(some, preprocess, batch_size=EVALUATED, workers=recipe.workers, device=device)
 
     config = detection_build.detection_config(task, preprocess, data.record, pipeline.augment.flip)
 
-    def save(name: str, weights: dict[str, Any], numbers: dict[str, Any], state: dict[str, Any]) -> None:
-        save_checkpoint(folder / "checkpoints" / name, weights, {**config, "metrics": numbers}, state or None)
-
-    write_recipe(folder, replace(recipe, resume=False))
+    world.on_main(lambda: write_recipe(folder, replace(recipe, resume=False)))
     if recipe.compile:
         model.compile()
-    ema = Ema(model, recipe.ema) if recipe.ema else None
-    with RunLog(folder, steps=loop.steps, start=start) as log, bad_files_listed(folder, batches):
-        log.say(f"{begun.name}: {count_parameters(model)} -> {folder}")
-        fit(
-            task,
-            batches,
-            validation if data.val else None,
-            optimizers,
-            loop,
-            log,
-            save,
-            ema=ema,
-            resume=resume,
-            watch=previews.draw if previews is not None else None,
-            plain=plain if batch_norms(model) else None,
-        )
-    return report(folder, data, recipe)
-
-
-def feed(
-    recipe: SettledDetection,
-    data: DetectionData,
-    pipeline: BoxPipeline,
-    preprocess: Preprocess,
-    divisor: int,
-    *,
-    start: int = 0,
-    cache: PixelCache | None = None,
-    device: torch.device | str = "cpu",
-) -> BoxLoader:
-    """The training batches from step `start` on. divisor: of the model's input, in pixels."""
-    from datasets.box_loader import box_train_loader
-    from datasets.multiscale import MultiScale
-
-    size = preprocess.size
-    scales = MultiScale(size, divisor, recipe.multi_scale, recipe.seed) if recipe.multi_scale else None
-    if scales is not None:
-        tell("a step's images are of " + ", ".join(f"{w}x{h}" for h, w in scales.sizes) + " pixels")
-    return box_train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        start_step=start,
-        workers=recipe.workers,
-        repeats=repeated(data) if recipe.balanced else None,
-        scales=scales,
-        unmixed=recipe.close_mosaic,
-        cache=cache,
-        tell=tell,
-        device=device,
+    run_training(
+        recipe,
+        folder,
+        resume,
+        task,
+        batches,
+        validation if data.val else None,
+        optimizers,
+        loop,
+        config,
+        f"{begun.name}: {count_parameters(model)}",
+        world=world,
+        watch=watch if previews is not None else None,
+        plain=plain if batch_norms(model) else None,
     )
-
-
-def build_pipeline(recipe: SettledDetection, preprocess: Preprocess) -> BoxPipeline:
-    """The augmentation of the recipe, for this model's input size."""
-    from datasets.box_transforms import BoxPipeline, named_box_augment
-
-    augment = named_box_augment(recipe.augment)
-    if recipe.flip == "no" or (recipe.flip == "auto" and recipe.data == "scenes"):
-        augment = replace(augment, flip=0.0)
-    elif recipe.flip == "yes":
-        augment = replace(augment, flip=0.5)
-    return BoxPipeline(augment, preprocess)
-
-
-def repeated(data: DetectionData) -> np.ndarray:
-    """How often each training image comes in an epoch so that rare classes are seen."""
-    from datasets.sampling import repeat_factors
-
-    n = len(data.train)
-    images, labels = data.train.labelled()
-    repeats = repeat_factors(images, labels, n, len(data.classes))
-    length = math.ceil(repeats.sum())
-    tell(f"images with rare classes come up to {repeats.max():.1f} times: an epoch is {length:,} images, not {n:,}")
-    return repeats
+    leave()
+    if not world.main:
+        return {}
+    return report(folder, data, recipe)
 
 
 def crowded(data: DetectionData, queries: int) -> list[str]:

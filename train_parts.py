@@ -6,6 +6,8 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vit.distributed import ALONE, World
+from vit.errors import UserError
 from vit.settle import settle
 
 if TYPE_CHECKING:
@@ -40,9 +42,17 @@ class Parts(NamedTuple):
 
 
 def assemble(
-    recipe: Settled, data: Data, facts: Facts, device: torch.device, start: int = 0, *, cached: bool = False
+    recipe: Settled,
+    data: Data,
+    facts: Facts,
+    device: torch.device,
+    start: int = 0,
+    *,
+    cached: bool = False,
+    world: World = ALONE,
 ) -> Parts:
-    """The parts of a run from step `start` on; cached: with what the recipe keeps images in."""
+    """The parts of a run from step `start` on, for one of its processes; cached: with what the recipe keeps images
+    in."""
     import torch
 
     from vit import build
@@ -51,6 +61,7 @@ def assemble(
     torch.manual_seed(recipe.seed)
     model, preprocess, notes = build.build_model(recipe, data.classes, facts)
     model.to(device)
+    arranged(model, recipe, device, world)
     counts = torch.from_numpy(data.train.counts())
     task = build.build_task(recipe, model, data.classes, counts, data.multilabel)
     optimizers = build.build_optimizers(recipe, model, head_first=recipe.head_epochs is not None)
@@ -60,7 +71,7 @@ def assemble(
         told.append("training images change at random, so that they go through the frozen encoder in every epoch")
     once = frozen and not random
     cache = build_cache(recipe) if cached and not once else None
-    batches = feed(recipe, data, pipeline, preprocess, start=start, cache=cache, device=device)
+    batches = feed(recipe, data, pipeline, preprocess, start=start, cache=cache, device=device, world=world)
     loop = build.build_loop(recipe, start + len(batches), device, head_epochs=recipe.head_epochs)
     return Parts(model, preprocess, notes + told, task, optimizers, pipeline, batches, loop, once, cache)
 
@@ -74,8 +85,9 @@ def feed(
     start: int = 0,
     cache: PixelCache | None = None,
     device: torch.device | str = "cpu",
+    world: World = ALONE,
 ) -> Loader:
-    """The training batches from step `start` on."""
+    """The training batches from step `start` on, for one of the processes of a run."""
     from datasets import Mix, train_loader
 
     return train_loader(
@@ -87,11 +99,37 @@ def feed(
         seed=recipe.seed,
         start_step=start,
         workers=recipe.workers,
+        rank=world.rank,
+        world=world.size,
         balanced=recipe.balanced,
         mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
         cache=cache,
         device=device,
     )
+
+
+def arranged(model: torch.nn.Module, recipe: Any, device: torch.device, world: World) -> None:
+    """The model as the recipe wants it to use memory. Raises UserError for options that do not go together."""
+    from vit.build import mixed_precision
+    from vit.parallel import recompute, shard
+
+    if recipe.recompute:
+        recompute(model)
+    if not world.sharded:
+        return
+    refused = {
+        "--optimizer muon": recipe.optimizer == "muon",
+        "--l1": bool(getattr(recipe, "l1", 0)),
+        "--head-epochs": getattr(recipe, "head_epochs", None) is not None,
+        "--lora-rank": getattr(recipe, "lora_rank", None) is not None,
+        "--freeze": recipe.freeze,
+        "--compile": recipe.compile,
+        "--amp fp16": recipe.amp == "fp16",
+    }
+    for option, used in refused.items():
+        if used:
+            raise UserError(f"{option} needs whole parameters, which --parallel fsdp divides: leave out one of them.")
+    shard(model, world, mixed_precision(recipe.amp, device))
 
 
 def build_cache(recipe: Settled | SettledDetection) -> PixelCache | None:
@@ -102,6 +140,34 @@ def build_cache(recipe: Settled | SettledDetection) -> PixelCache | None:
     if recipe.cache == "none":
         return None
     return PixelCache(recipe.cache, recipe.cache_gb, workers=recipe.workers, tell=print, ticker=progress)
+
+
+def measured(recipe: Recipe, data: Data, facts: Facts, world: World) -> int | None:
+    """The batch size of --batch-size auto; None for the recipe's own. A run that is resumed keeps the one it began
+    with."""
+    from vit.fitting import largest_batch
+    from vit.predict import pick_device
+    from vit.runs import read_recipe, resumed
+
+    if recipe.resume:
+        return read_recipe(resumed(recipe)).batch_size
+    device = pick_device(recipe.device)
+    settled = settle(replace(recipe, batch_size=min(32, len(data.train))), facts)[0]
+    parts = assemble(settled, data, facts, device)
+    if parts.once:
+        print("--batch-size auto is for what goes through the whole model: the recipe's own size is taken", flush=True)
+        return None
+    return largest_batch(
+        parts.task,
+        next(iter(parts.batches)),
+        parts.optimizers,
+        parts.loop,
+        ema=settled.ema,
+        evaluated=256,
+        images=len(data.train),
+        world=world,
+        tell=lambda told: print(told, flush=True),
+    )
 
 
 def shortened(asked: Recipe, recipe: Settled, data: Data, facts: Facts, device: torch.device) -> Settled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,7 @@ from datasets.boxset import BoxSet
 from datasets.canvas import VISIBLE
 from datasets.loader import BAD_SHARE, Bad
 from datasets.multiscale import MultiScale
-from datasets.sampling import Draw, TrainBatches, derive_seed
+from datasets.sampling import Draw, EvalBatches, TrainBatches, derive_seed
 from datasets.workers import reading, require_room, run_reader
 from vit.errors import UserError, shown
 from vit.image import Preprocess
@@ -183,6 +184,14 @@ class BoxLoader:
     def __len__(self) -> int:
         return len(self._batches)
 
+    def starting_at(self, step: int) -> BoxLoader:
+        """The same batches from another step of the run on; `bad` is one list for both."""
+        steps = self._batches
+        assert isinstance(steps, _Steps)
+        other = copy.copy(self)
+        other._batches = _Steps(steps.batches.starting_at(step), steps.size, steps.scales, steps.unmixed)
+        return other
+
     def __iter__(self) -> Iterator[BoxBatch]:
         kept = dropped = 0
         for step, shipped in enumerate(run_reader(self._reader, self._batches, self._workers, self._device), 1):
@@ -273,10 +282,6 @@ def box_eval_loader(
     """Every image once, in order; what cannot be decoded is left out, never replaced, and listed in `.bad`."""
     if cache is not None:
         images = cache.of_boxes(images, preprocess, exact=True)
-    mine = range(rank, len(images), world)
-    batches = [
-        _Step([Draw(0, i) for i in mine[first : first + batch_size]], preprocess.size)
-        for first in range(0, len(mine), batch_size)
-    ]
+    batches = [_Step(draws, preprocess.size) for draws in EvalBatches(len(images), batch_size, rank=rank, world=world)]
     reader = _Reader(images, preprocess, None, seed=0)
     return BoxLoader(images, reader, batches, workers=workers, device=torch.device(device))

@@ -44,9 +44,10 @@ class Features:
                 tick(done)
         return cls(values[:done], loader.targets[index[:done]], index[:done], loader.bad)
 
-    def batches(self, size: int, device: torch.device) -> Iterator[Batch]:
-        """All of them once, in order, `size` at a time: features on the device in place of the images."""
-        for first in range(0, len(self.index), size):
+    def batches(self, size: int, device: torch.device, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """All of them once, in order, `size` at a time: features on the device in place of the images. Rank r takes
+        every `world`-th batch from r."""
+        for first in range(rank * size, len(self.index), world * size):
             rows = slice(first, first + size)
             yield Batch(self.values[rows].to(device), self.targets[rows].to(device), self.index[rows])
 
@@ -67,6 +68,10 @@ class FeatureBatches:
 
     def __len__(self) -> int:
         return len(self._loader)
+
+    def starting_at(self, step: int) -> FeatureBatches:
+        """The same batches from another step of the run on."""
+        return FeatureBatches(self._loader.starting_at(step), self._features)
 
     def __iter__(self) -> Iterator[Batch]:
         features, device = self._features, self._loader.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -146,6 +147,13 @@ class Loader:
     def __len__(self) -> int:
         return len(self.draws)
 
+    def starting_at(self, step: int) -> Loader:
+        """The same batches from another step of the run on; `bad` is one list for both."""
+        assert isinstance(self.draws, TrainBatches)
+        other = copy.copy(self)
+        other.draws, other._start_step = self.draws.starting_at(step), step
+        return other
+
     def __iter__(self) -> Iterator[Batch]:
         for step, raw in enumerate(run_reader(self._reader, self.draws, self._workers, self.device), self._start_step):
             self._collect(raw.bad)
@@ -236,7 +244,7 @@ def eval_loader(
     device: str | torch.device = "cpu",
     strict: bool = False,
 ) -> Loader:
-    """Every image once, in order; rank r takes every `world`-th from r, without padding.
+    """Every image once, in order; rank r takes every `world`-th batch from r, without padding.
 
     Images that cannot be decoded are left out, never replaced, and listed in `.bad`: the number evaluated
     plus `len(bad)` is the size of the set. `strict`: raises UserError where `train_loader` does.

@@ -6,6 +6,7 @@ enough to know the seed and the step.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import struct
@@ -136,6 +137,12 @@ class TrainBatches:
     def __len__(self) -> int:
         return max(0, self.steps - self.start_step)
 
+    def starting_at(self, step: int) -> TrainBatches:
+        """The same batches from another step of the run on."""
+        other = copy.copy(self)
+        other.start_step = step
+        return other
+
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch = -1
         order = repeats = np.empty(0, np.int64)
@@ -154,15 +161,16 @@ class TrainBatches:
 
 
 class EvalBatches(Sequence[list[Draw]]):
-    """Every image once, in order; rank r takes every `world`-th from r, without padding. Made when they are asked for:
-    a million draws would take more memory than the index."""
+    """Every image once, in order; rank r takes every `world`-th batch from r, without padding, so that each batch is
+    one that a single process would have, and what a model says of it the same to the last bit. Made when they are asked
+    for: a million draws would take more memory than the index."""
 
     def __init__(self, n: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
-        self.batch_size = batch_size
-        self._mine = range(rank, n, world)
+        self.batch_size, self._n = batch_size, n
+        self._firsts = range(rank * batch_size, n, world * batch_size)
 
     def __len__(self) -> int:
-        return math.ceil(len(self._mine) / self.batch_size)
+        return len(self._firsts)
 
     @overload
     def __getitem__(self, k: int) -> list[Draw]: ...
@@ -173,8 +181,8 @@ class EvalBatches(Sequence[list[Draw]]):
             return [self[j] for j in range(*k.indices(len(self)))]
         if not 0 <= k < len(self):
             raise IndexError(k)
-        first = k * self.batch_size
-        return [Draw(0, i) for i in self._mine[first : first + self.batch_size]]
+        first = self._firsts[k]
+        return [Draw(0, i) for i in range(first, min(first + self.batch_size, self._n))]
 
 
 def _repeats(order: np.ndarray) -> np.ndarray:

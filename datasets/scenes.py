@@ -18,7 +18,7 @@ from datasets.imageset import ImageSet
 from datasets.sampling import derive_seed
 
 SIDE = 128
-COUNTS = {"train": 7000, "val": 200, "test": 500}
+COUNTS = {"train": 8000, "val": 200, "test": 500}
 SMALLEST, LARGEST = 14, 64
 MOST = 6
 EMPTY = 0.08

@@ -61,6 +61,8 @@ def start_worker(at: Any, worker: int) -> None:
     # it closes them (or they notice that it has died).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a checkpoint, which is the parent's, too
     torch.set_num_threads(1)
     at[2 * worker], at[2 * worker + 1] = os.getpid(), -1
     _here = at, worker

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import vit.checkpoint
 from vit.checkpoint import (
     CONFIG,
+    SUMS,
     TRAINER,
     WEIGHTS,
     find_checkpoint,
@@ -25,6 +27,7 @@ from vit.checkpoint import (
 from vit.classifier import create
 from vit.errors import UserError
 from vit.image import Preprocess
+from vit.keeping import newest_whole, save_last
 from vit.transfer import start_from
 
 
@@ -84,10 +87,10 @@ def test_set_config_changes_one_entry(folder):
     before = load_config(folder)
     set_config(folder, temperature=1.5)
     assert load_config(folder) == {**before, "temperature": 1.5}
-    assert sorted(os.listdir(folder)) == [CONFIG, WEIGHTS, TRAINER]
+    assert sorted(os.listdir(folder)) == [SUMS, CONFIG, WEIGHTS, TRAINER]
 
 
-STEPS = ["save_file", "json.dumps", "torch.save", "_flush", "os.rename", "second rename", "shutil.rmtree"]
+STEPS = ["save_file", "json.dumps", "torch.save", "_sum", "_flush", "os.rename", "second rename", "shutil.rmtree"]
 
 
 class Killed(BaseException):
@@ -157,6 +160,106 @@ def test_row_55_a_truncated_file(folder):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors is not a whole safetensors file"):
         load_model(folder)
+
+
+def flip(file, place):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 4
+    file.write_bytes(content)
+
+
+def test_row_36_a_flipped_bit_is_found_and_sha256sum_agrees(folder):
+    run = ["sha256sum", "--quiet", "-c", SUMS]
+    assert subprocess.run(run, cwd=folder, capture_output=True).returncode == 0
+    flip(folder / WEIGHTS, -10)
+    with pytest.raises(UserError, match=r"best/model\.safetensors is damaged: it is not what was written"):
+        load_model(folder)
+    assert subprocess.run(run, cwd=folder, capture_output=True).returncode == 1
+    (folder / SUMS).unlink()  # a checkpoint of before
+    load_model(folder)
+
+
+def config_at(model, step):
+    return {**config_of(model), "step": step}
+
+
+@pytest.fixture
+def several(tmp_path, model):
+    """checkpoints/{step-10,step-20,last}, of the steps 10, 20 and 30."""
+    place = tmp_path / "checkpoints"
+    for step in (10, 20, 30):
+        save_last(place, model.state_dict(), config_at(model, step), {"progress": {"step": step}}, keep=3)
+    return place
+
+
+def test_the_newest_few_are_kept(several, model):
+    assert sorted(os.listdir(several)) == ["last", "step-10", "step-20"]
+    for step in (40, 40):
+        save_last(several, model.state_dict(), config_at(model, step), {"progress": {"step": step}}, keep=2)
+        assert sorted(os.listdir(several)) == ["last", "step-30"]
+    save_last(several, model.state_dict(), config_at(model, 50), {"progress": {"step": 50}}, keep=1)
+    assert sorted(os.listdir(several)) == ["last"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "no file", "two"])
+def test_row_36_resuming_falls_back_to_the_newest_whole_one_and_says_so(several, damage):
+    trainer, told = several / "last" / TRAINER, []
+    match damage:
+        case "flipped" | "two":
+            flip(trainer, len(trainer.read_bytes()) // 2)
+        case "cut":
+            trainer.write_bytes(trainer.read_bytes()[:-50])
+        case "empty":
+            trainer.write_bytes(b"")
+        case "no file":
+            trainer.unlink()
+    if damage == "two":
+        flip(several / "step-20" / WEIGHTS, -1)
+    expected = 10 if damage == "two" else 20
+    folder, state = newest_whole(several, told.append)
+    assert folder.name == f"step-{expected}" and state["progress"]["step"] == expected
+    assert len(told) == 1 and "last" in told[0] and f"Going on from step-{expected}, which is whole." in told[0]
+    assert "last.damaged" in os.listdir(several) and "last" not in os.listdir(several)
+    assert newest_whole(several, told.append)[0] == folder and len(told) == 1  # said once
+
+
+def test_row_36_no_checkpoint_is_whole(several):
+    for folder in several.iterdir():
+        flip(folder / TRAINER, 0)
+    with pytest.raises(UserError, match=r"no checkpoint of this run is whole: .*last.*step-20.*step-10.*started anew"):
+        newest_whole(several, print)
+
+
+@pytest.mark.parametrize("step", [*STEPS[:-1], "shutil.rmtree"])
+def test_row_34_killed_while_several_are_kept(several, model, monkeypatch, step):
+    """Whenever it happens there is a whole one to go on from, never an older one than before, and the next save puts
+    all in order."""
+    with monkeypatch.context() as patch:
+        die_at(patch, step)
+        with pytest.raises(Killed):
+            save_last(several, model.state_dict(), config_at(model, 40), {"progress": {"step": 40}}, keep=3)
+    told = []
+    assert newest_whole(several, told.append)[1]["progress"]["step"] in (30, 40) and told == []
+    load_model(several.parent)
+    save_last(several, model.state_dict(), config_at(model, 50), {"progress": {"step": 50}}, keep=2)
+    assert newest_whole(several, told.append)[1]["progress"]["step"] == 50 and told == []
+    assert [name for name in os.listdir(several) if name.endswith((".new", ".old"))] == []
+
+
+def test_row_35_a_disk_that_is_really_full(tmp_path, model):
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        save_last(place / "run", model.state_dict(), config_at(model, 1), {"progress": {"step": 1}}, keep=2)
+        state = {"progress": {"step": 2}, "much": torch.zeros(200_000)}
+        with pytest.raises(UserError, match=r"last: the checkpoint could not be written .*previous one is kept"):
+            save_last(place / "run", model.state_dict(), config_at(model, 2), state, keep=2)
+        assert os.listdir(place / "run") == ["last"]
+        assert newest_whole(place / "run", print)[1]["progress"]["step"] == 1
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 @pytest.mark.parametrize("start", [b"\xff" * 8, b"\x00" * 8, b"", (50).to_bytes(8, "little") + b"{" * 50])

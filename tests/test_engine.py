@@ -21,13 +21,16 @@ from vit.errors import UserError
 from vit.image import Preprocess
 from vit.losses import ClassificationLoss
 from vit.optim import Ema, depth_of, make_optimizers
-from vit.runlog import RunLog, read_rows
+from vit.runlog import RunLog, read_rows, spike
+from vit.safety import Safety
 from vit.tasks import Classification
+from vit.writer import snapshot
 
 
 class Batch(NamedTuple):
     images: torch.Tensor
     targets: torch.Tensor
+    index: torch.Tensor = torch.arange(24)
 
 
 def bars(n, seed):
@@ -204,16 +207,168 @@ def test_without_validation_the_last_weights_are_the_best(tmp_path):
     assert saved == ["best", "last"] * 2
 
 
+class Poisoned(list):
+    """Batches that can be had again from any step on."""
+
+    start = 0
+
+    def starting_at(self, step):
+        other = Poisoned(self)
+        other.start = step
+        return other
+
+    def __iter__(self):
+        return iter(list.__getitem__(self, slice(self.start, None)))
+
+
+def poisoned(steps, bad, value=float("nan")):
+    batches = Poisoned(bar_batches(steps))
+    for step in bad:
+        batches[step].images[0, 0, 0, 0] = value
+    return batches
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-@pytest.mark.parametrize(("step", "kept"), [(1, None), (6, 4)])
-def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path, poison, step, kept):
-    task, loop, saved = toy(), Loop(steps=12, steps_per_epoch=4, log_every=100), []
-    batches = bar_batches(12)
-    batches[step].images[0, 0, 0, 0] = poison
-    told = f"checkpoints/last is of step {kept}" if kept else "no checkpoint had been saved"
-    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=rf"nan at step {4 + (kept or 0)}.*--lr.*{told}"):
-        fit(task, batches, lambda: [bars(9, 0)], optimizers_of(task), loop, log, lambda *a: saved.append(a[0]))
-    assert saved == (["best", "last"] if kept else [])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_row_44_a_step_that_is_not_finite_is_left_out(tmp_path, poison, clip):
+    """Weights, running statistics and optimizers are those of a run without the step, and it is told of."""
+    loop, states = Loop(steps=6, steps_per_epoch=6, log_every=3, clip=clip), []
+    task = recorded(toy("vit_nano4_conv"), states)
+    optimizers, ema = optimizers_of(task, "muon"), Ema(task.model, 0.9)
+    safety = Safety(folder=tmp_path, command="python train_replay.py RUN")
+    with quiet(tmp_path, loop) as log:
+        fit(task, poisoned(6, [3], poison), None, optimizers, loop, log, nothing, ema=ema, safety=safety)
+        told = " ".join(log.console.file.getvalue().split())
+    assert_bit_equal(states[3], states[4])
+    assert not torch.equal(states[2]["head.weight"], states[3]["head.weight"])
+    assert all(value.isfinite().all() for value in [*states[-1].values(), *ema.state.values()])
+    assert ema.updates == 5
+    moments = [state["step"] for state in optimizers[0].state.values()]
+    assert {int(step) for step in moments} == {5}
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [row.get("skipped") for row in rows] == [None, 1] and all(math.isfinite(row["loss"]) for row in rows)
+    assert "step 3 was left out" in told and "python train_replay.py RUN 3" in told
+    record = json.loads((tmp_path / "nonfinite/step-3/batch.json").read_text())
+    assert record["images"] == list(range(24)) and record["command"] == "python train_replay.py RUN 3"
+    state = torch.load(tmp_path / "nonfinite/step-3/trainer.pt", weights_only=True)
+    assert_bit_equal(state["model"], states[3])
+    torch.manual_seed(loop.step_seed(3))
+    assert torch.equal(state["rng"], torch.get_rng_state())
+
+
+def test_a_gradient_that_is_not_finite_is_left_out_though_the_loss_is(tmp_path):
+    states, loop = [], Loop(steps=3, steps_per_epoch=3)
+    task = recorded(toy(), states)
+    inner = task.losses
+
+    def losses(images, targets):
+        terms = inner(images, targets)
+        if len(states) == 2:  # sqrt has no slope at 0
+            terms["root"] = (task.model.head.bias[:1] * 0).sqrt().sum()
+        return terms
+
+    task.losses = losses
+    with quiet(tmp_path, loop) as log:
+        fit(task, bar_batches(3), None, optimizers_of(task), loop, log, nothing)
+    assert_bit_equal(states[1], states[2])
+    assert all(value.isfinite().all() for value in task.model.state_dict().values())
+
+
+def kept_states():
+    """save, restore: the states of "last" in memory."""
+    kept = []
+
+    def save(name, weights, numbers, state):
+        if name == "last":
+            kept.append(snapshot(state))
+
+    return kept, save, lambda: next((s for s in reversed(kept) if s["progress"]["bad"] == 0), None)
+
+
+def test_row_45_the_run_goes_back_with_a_lower_rate_and_comes_through(tmp_path):
+    """A rate at which the loss explodes: five steps in a row fail, and at a lower rate they do not."""
+    task, loop = toy(), Loop(steps=20, steps_per_epoch=10, log_every=5, final_lr=1.0)
+    _, save, restore = kept_states()
+    rates = []
+
+    def losses(images, targets, inner=task.losses):
+        rates.append(optimizers[0].param_groups[0]["lr"] / optimizers[0].param_groups[0]["base_lr"])
+        terms = inner(images, targets)
+        far = len(rates) > 13 and rates[-1] > 0.3
+        return {k: v * float("inf") if far else v for k, v in terms.items()}
+
+    task.losses, optimizers = losses, optimizers_of(task)
+    with quiet(tmp_path, loop) as log:
+        at = fit(
+            task, poisoned(20, []), lambda: [bars(9, 0)], optimizers, loop, log, save,
+            safety=Safety(restore=restore, due=lambda step: step % 4 == 0),
+        )  # fmt: skip
+        told = " ".join(log.console.file.getvalue().split())
+    assert at.step == 20 and at.returns == 2 and at.rate == 0.25
+    assert "back to the checkpoint of step 12, at 0.5 times the rate" in told
+    steps = [row["step"] for row in read_rows(tmp_path / "metrics.jsonl") if row["phase"] == "train"]
+    assert steps == [5, 10, 15, 20]  # what came after the checkpoint has not happened
+    assert all(value.isfinite().all() for value in task.model.state_dict().values())
+
+
+def test_row_45_after_three_returns_there_is_a_clear_end(tmp_path):
+    task, loop = toy(), Loop(steps=20, steps_per_epoch=5)
+    kept, save, restore = kept_states()
+    batches = poisoned(20, range(7, 20))
+    with (
+        quiet(tmp_path, loop) as log,
+        pytest.raises(UserError, match=r"not finite in 5 steps in a row, up to step 12, after 3 returns .*--lr"),
+    ):
+        fit(task, batches, None, optimizers_of(task), loop, log, save, safety=Safety(restore=restore))
+    assert all(value.isfinite().all() for value in task.model.state_dict().values())
+    assert [state["progress"]["step"] for state in kept] == [5]  # none while steps are left out
+    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match="before a good checkpoint was saved"):
+        fit(toy(), poisoned(20, range(5)), None, optimizers_of(toy()), loop, log, nothing)
+
+
+def test_a_loss_spike_is_told():
+    steady = [1.0, 1.1, 0.9, 1.0, 1.05] * 3
+    assert spike(steady, {"step": 200, "loss": 1.4}) is None
+    assert spike(steady, {"step": 200, "loss": 4.0}) == "loss spike: 4.000 up to step 200, 1.000 before"
+    assert spike(steady[:5], {"step": 60, "loss": 4.0}) is None
+    assert spike([*steady, None], {"step": 200, "loss": None}) is None
+
+
+@pytest.mark.parametrize("most", [1, 5, 12])
+def test_row_51_out_of_memory_halves_the_parts_and_keeps_the_step(tmp_path, most):
+    """A device on which no more than `most` images fit: the run is the one that was told to take as many parts."""
+    weights = {}
+    for name in ("told", "found"):
+        task, loop = toy(), Loop(steps=4, steps_per_epoch=2, accumulate=1)
+        parts = next(n for n in (2, 4, 8, 16, 24) if math.ceil(24 / n) <= most)
+        if name == "told":
+            loop = replace(loop, accumulate=parts)
+
+        def losses(images, targets, inner=task.losses, full=name == "found"):
+            if full and len(images) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            return inner(images, targets)
+
+        task.losses = losses
+        kept, save, _ = kept_states()
+        with quiet(tmp_path / name, loop) as log:
+            at = fit(task, bar_batches(4), None, optimizers_of(task), loop, log, save)
+            told = " ".join(log.console.file.getvalue().split())
+        assert at.parts == parts == kept[-1]["progress"]["parts"]
+        weights[name] = task.model.state_dict()
+    assert f"memory ran out at step 0: batches of 24 images now go in {parts} parts" in told
+    assert_bit_equal(weights["told"], weights["found"])
+
+
+def test_row_51_one_image_is_too_much(tmp_path):
+    task, loop = toy(), Loop(steps=4, steps_per_epoch=2)
+
+    def losses(images, targets):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    task.losses = losses
+    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=r"memory does not suffice for one image"):
+        fit(task, bar_batches(4), None, optimizers_of(task), loop, log, nothing)
 
 
 def test_evaluation_leaves_the_modes_of_all_parts_alone():

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import vit
 import vit.probe
 from vit.command import run as run_command
 from vit.encoder import Encoder
+from vit.errors import Stopped
 from vit.runlog import read_rows
 
 IMAGES = 36 + 18 + 15
@@ -158,7 +160,7 @@ def test_resume_goes_on_with_the_encoder_it_began_with(command, trained, data, t
 
     def interrupted(*args):
         if next(calls) == 14:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         return step(*args)
 
     with monkeypatch.context() as patch:
@@ -167,6 +169,7 @@ def test_resume_goes_on_with_the_encoder_it_began_with(command, trained, data, t
     # Whatever becomes of the weights meanwhile.
     file = weights / "checkpoints/best/model.safetensors"
     save_file({name: tensor + 0.5 for name, tensor in load_file(file).items()}, file)
+    file.with_name("SHA256SUMS").unlink()
     seen.clear()
     assert command("--out", broken, "--resume", *options)[0] == 0
     assert sum(seen) == IMAGES - 1

@@ -15,6 +15,7 @@ from PIL import Image
 
 import eval as evaluation
 import train
+import train_replay
 import vit
 from benchmarks.__main__ import NAMES
 from datasets.__main__ import COMMANDS as DATA_COMMANDS
@@ -54,6 +55,8 @@ def test_every_command_is_understood(line, tmp_path):
             pass
         case ["python", "train.py", *words] if "--help" not in words:
             train.parse(words)
+        case ["python", "train_replay.py", _, _]:
+            assert callable(train_replay.main)
         case ["python", "eval.py", *words]:
             tyro.cli(evaluation.Evaluate, args=words, config=(tyro.conf.FlagCreatePairsOff,))
         case ["python", "-m", "benchmarks", name, *_]:

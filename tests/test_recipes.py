@@ -72,6 +72,7 @@ def test_everything_is_settled_and_can_be_built(name, facts):
         "head_epochs",
         "minutes",
         "format",
+        "save_every",
     }
     allowed |= set() if scratch else {"model", "image_size"}
     left_open = {f.name for f in dataclasses.fields(recipe) if getattr(recipe, f.name) is None}

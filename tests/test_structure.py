@@ -14,7 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = [*sorted((ROOT / "vit").rglob("*.py")), *sorted((ROOT / "datasets").rglob("*.py"))]
-SCRIPTS = ("train", "train_parts", "eval", "train_detector", "eval_detector", "show")
+SCRIPTS = (
+    "train", "train_parts", "train_detector", "train_detector_parts", "train_replay", "eval", "eval_detector", "show",
+)  # fmt: skip
 SOURCES = [*OURS, *(ROOT / f"{name}.py" for name in SCRIPTS)]
 
 
@@ -107,16 +109,40 @@ LAYERS = {
     "vit.detector.views": {"vit.boxes", "vit.detection_losses", "vit.detector.pool", "vit.detector.postprocess"},
     "vit.predictor": {"vit.errors", "vit.image"},
     "vit.detector.decoder": {"vit.deformable", "vit.detector.config", "vit.detector.heads", "vit.layers"},
+    "vit.signals": {"vit.errors"},
+    "vit.distributed": {"vit.errors", "vit.signals"},
+    "vit.loop": {"vit.optim"},
+    "vit.meter": set(),
+    "vit.writer": set(),
+    "vit.step": {"vit.distributed", "vit.errors", "vit.loop", "vit.tasks"},
+    "vit.safety": {
+        "vit.distributed",
+        "vit.errors",
+        "vit.loop",
+        "vit.resumable",
+        "vit.runlog",
+        "vit.signals",
+        "vit.tasks",
+        "vit.writer",
+    },
     "vit.engine": {
+        "vit.distributed",
+        "vit.errors",
+        "vit.loop",
         "vit.meter",
         "vit.metrics",
         "vit.optim",
         "vit.resumable",
         "vit.runlog",
+        "vit.safety",
+        "vit.signals",
         "vit.statistics",
+        "vit.step",
         "vit.tasks",
+        "vit.writer",
     },
-    "vit.resumable": {"vit.optim"},
+    "vit.resumable": {"vit.meter", "vit.optim", "vit.sharded"},
+    "vit.sharded": {"vit.distributed", "vit.errors", "vit.optim"},
     "vit.statistics": set(),
 }
 

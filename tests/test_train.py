@@ -6,6 +6,7 @@ import re
 import resource
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,28 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
-from sklearn.datasets import load_digits
 
 import train
+from tests.small_data import write_digits
 from vit.command import run as run_command
+from vit.errors import Stopped
 from vit.runlog import read_rows
 
 ROOT = Path(__file__).parent.parent
 BRIEF = ["--device", "cpu", "--batch-size", "48"]
 """240 training images: 5 steps an epoch."""
-
-
-def write_folder(root, count, name=str):
-    """`count` real 8x8 digits of each class as root/CLASS/*.png; `name` gives the class folder of a digit."""
-    digits = load_digits()
-    for digit in range(10):
-        folder = root / name(digit)
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, pixels in enumerate(digits.images[digits.target == digit][:count]):
-            Image.fromarray((pixels * 255 / 16).round().astype(np.uint8)).save(folder / f"scan {digit} {i}.png")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +34,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(place):
-    return write_folder(place / "ten digits", 30)
+    return write_digits(place / "ten digits", 30)
 
 
 def typed(*words, cwd):
@@ -125,7 +115,7 @@ def test_a_new_users_minute(tmp_path, monkeypatch):
     """All 1,797 digits: train, evaluate, predict, with no option but where the data is."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for a busy core would count as work
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    data = write_folder(tmp_path / "data", 1000)
+    data = write_digits(tmp_path / "data", 1000)
     assert typed(ROOT / "train.py", "folder", "--data", data, "--out", tmp_path / "run", cwd=tmp_path).returncode == 0
     done = typed(ROOT / "eval.py", tmp_path / "run", "--json", tmp_path / "figures.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -142,7 +132,7 @@ def test_a_new_users_minute(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def parity(place):
     """The same images in two other classes."""
-    return write_folder(place / "parity", 6, name=lambda digit: "odd" if digit % 2 else "even")
+    return write_digits(place / "parity", 6, name=lambda digit: "odd" if digit % 2 else "even")
 
 
 def test_row_5_finetune_on_other_classes(command, trained, parity, tmp_path):
@@ -181,7 +171,7 @@ def interrupted_at(patch, stop):
 
     def train_step(*args):
         if next(calls) == stop:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         return step(*args)
 
     patch.setattr(vit.engine, "train_step", train_step)
@@ -281,8 +271,8 @@ def test_row_2_an_empty_folder(command, tmp_path):
 
 
 def test_row_4_train_and_val_have_other_classes(command, tmp_path):
-    write_folder(tmp_path / "train", 2)
-    write_folder(tmp_path / "val", 2, name=lambda digit: "seven" if digit == 7 else str(digit))
+    write_digits(tmp_path / "train", 2)
+    write_digits(tmp_path / "val", 2, name=lambda digit: "seven" if digit == 7 else str(digit))
     code, _, err = command("folder", "--data", tmp_path)
     assert code == 2 and "seven" in err and "7" in err
 

@@ -1,6 +1,7 @@
 """`train.py scenes`, `train.py detect` and `eval.py` from end to end, on a few small images."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,48 +15,20 @@ from safetensors.torch import load_file
 import train
 import vit.engine
 from datasets.open_detection import open_detection
-from train_detector import crowded, repeated
+from tests.small_data import write_squares
+from train_detector import crowded
+from train_detector_parts import repeated
 from vit.command import run as run_command
 from vit.detection_build import begin_detector, build_detector, detection_preprocess
 from vit.detection_recipes import DetectionRecipe, settle_detection
 from vit.detector import Detector
-from vit.errors import UserError
+from vit.errors import Stopped, UserError
 from vit.image import Preprocess
 from vit.runlog import read_rows
 from vit.settle import Facts
 
 Command = Callable[..., tuple[int, str, str]]
 BRIEF = ["--device", "cpu", "--batch-size", "4", "--workers", "0", "--image-size", "32", "--queries", "12"]
-
-
-def write_squares(root: Path, counts: dict[str, int], rare: int = 6, objects: bool = True) -> Path:
-    """COCO folders of gray images with green squares, every `rare`-th with a red one, every third with none."""
-    rng = np.random.default_rng(0)
-    for split, count in counts.items():
-        (root / split).mkdir(parents=True)
-        annotations = []
-        for i in range(count):
-            pixels = rng.integers(90, 130, (40, 50, 3), dtype=np.uint8)
-            for k in range(2 if objects and i % 3 else 0):
-                side, x, y = (int(rng.integers(low, high)) for low, high in ((8, 16), (0, 34), (0, 24)))
-                red = k == 1 and i % rare == 1
-                pixels[y : y + side, x : x + side] = (220, 30, 30) if red else (30, 200, 30)
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": i,
-                        "category_id": 7 if red else 2,
-                        "bbox": [x, y, side, side],
-                    }
-                )
-            Image.fromarray(pixels).save(root / split / f"{i}.png")
-        content = {
-            "images": [{"id": i, "file_name": f"{i}.png", "width": 50, "height": 40} for i in range(count)],
-            "annotations": annotations,
-            "categories": [{"id": 2, "name": "green"}, {"id": 7, "name": "red"}],
-        }
-        (root / split / "_annotations.coco.json").write_text(json.dumps(content))
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -143,15 +116,13 @@ def test_a_run_and_another_that_starts_from_it(trained: Path, squares: Path, tmp
 def test_resume_after_an_interruption_is_the_uninterrupted_run(
     squares: Path, trained: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ):
-    import vit.engine
-
     options = ["--data", squares, "--epochs", 2, *BRIEF, "--multi-scale", 0.5, "--balanced", "--class-weights",
                "--ema", 0.9, "--layer-decay", 0.8]  # fmt: skip
     calls, step = iter(range(100)), vit.engine.train_step
 
     def interrupted(*args):
         if next(calls) == 9:
-            raise KeyboardInterrupt
+            raise Stopped(signal.SIGINT)
         return step(*args)
 
     with monkeypatch.context() as patch:
@@ -193,7 +164,7 @@ def test_images_are_kept_between_epochs(
         fed.extend([next(iter(batches)), next(iter(validation()))])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vit.engine, "fit", fit)
+    monkeypatch.setattr("vit.training.fit", fit)
     options = ["--cache", "ram", "--augment", "strong", "--no-previews", "--out", str(tmp_path / "run")]
     with pytest.raises(KeyboardInterrupt):
         train.main(["detect", "--data", str(squares), *BRIEF, *options])
@@ -267,9 +238,9 @@ def test_more_objects_than_queries_is_told(squares: Path):
     assert crowded(data, 2) == []
     assert "66.7% of the training images have more than 1 objects, up to 2" in crowded(data, 1)[0]
     scenes = open_detection("scenes")
-    assert crowded(scenes, 8) == []
+    assert crowded(scenes, 6) == []
     (told,) = crowded(scenes, 5)
-    assert "have more than 5 objects, up to 8; the detector finds 5 at most. Add --queries 8." in told
+    assert "have more than 5 objects, up to 6; the detector finds 5 at most. Add --queries 6." in told
 
 
 def test_rare_classes_are_repeated(squares: Path, capsys: pytest.CaptureFixture[str]):

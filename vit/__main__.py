@@ -1,5 +1,5 @@
 """The `vitral` command: `vitral predict CHECKPOINT IMAGE|FOLDER|VIDEO...`, `vitral embed`, `vitral models`,
-`vitral convert`.
+`vitral convert`, `vitral gather`.
 
 Exit codes of predict and embed: 0 every image has an answer, 1 some could not be read (each is named, the others are
 answered), 2 there is no answer: a mistake in the command, in the checkpoint or in every image.
@@ -20,8 +20,9 @@ from vit.embed import Embed
 from vit.errors import UserError, nearest, shown
 from vit.predict_command import Predict
 from vit.pretrained.commands import Convert, Models
+from vit.sharding import Gather
 
-COMMANDS = {"predict": Predict, "embed": Embed, "models": Models, "convert": Convert}
+COMMANDS = {"predict": Predict, "embed": Embed, "models": Models, "convert": Convert, "gather": Gather}
 
 
 def main() -> None:
@@ -45,7 +46,8 @@ def command(arguments: Sequence[str]) -> int:
         COMMANDS,
         prog="vitral",
         description="Vision Transformers: label images or find objects in them with a trained checkpoint, save their "
-        "features, list and convert public weights. vitral --version prints the version.",
+        "features, list and convert public weights, make one file of a sharded checkpoint. vitral --version prints the "
+        "version.",
         args=list(arguments),
         config=(tyro.conf.FlagCreatePairsOff,),
     )

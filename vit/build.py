@@ -138,9 +138,6 @@ def build_loop(
 ) -> Loop:
     """steps: of the whole run."""
     per_epoch = steps // recipe.epochs
-    amp = recipe.amp
-    if amp == "auto":
-        amp = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "none"
     return Loop(
         steps=steps,
         steps_per_epoch=per_epoch,
@@ -149,11 +146,18 @@ def build_loop(
         final_lr=recipe.final_lr,
         accumulate=recipe.accumulate,
         clip=recipe.clip,
-        amp=DTYPES[amp],
+        amp=mixed_precision(recipe.amp, device),
         seed=recipe.seed,
         eval_every=recipe.eval_every,
         patience=recipe.patience,
     )
+
+
+def mixed_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """What most of a step is computed in, None for float32; amp as in a recipe."""
+    if amp == "auto":
+        amp = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "none"
+    return DTYPES[amp]
 
 
 def checkpoint_config(

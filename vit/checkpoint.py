@@ -1,12 +1,14 @@
 """Checkpoint folders: model.safetensors, config.json and, for resuming, trainer.pt.
 
 A folder is written under a temporary name, flushed to the disk and renamed: at every moment either the previous
-or the new checkpoint is whole. No pickle is trusted: `trainer.pt` holds tensors and plain containers only.
+or the new checkpoint is whole. SHA256SUMS, which `sha256sum -c` reads, tells of damage that comes later; config.json,
+which people edit, is not in it. No pickle is trusted: `trainer.pt` holds tensors and plain containers only.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import pickle
@@ -28,7 +30,9 @@ from vit.image import Preprocess
 from vit.typed import check
 
 FORMAT = 1
-WEIGHTS, CONFIG, TRAINER = "model.safetensors", "config.json", "trainer.pt"
+WEIGHTS, CONFIG, TRAINER, SUMS = "model.safetensors", "config.json", "trainer.pt", "SHA256SUMS"
+SHARDS = "sharded"
+"""A folder in place of the weights and of most of the trainer, where no process held all of them."""
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "module", "teacher", "target_encoder")
 """Under one of these names training scripts store the weights in a .pth file."""
 ENTRIES = {
@@ -49,27 +53,41 @@ RECORD = {"source": str, "seed": int, "splits": dict[str, dict[str, Any]]}
 
 
 def save_checkpoint(
-    folder: Path, weights: dict[str, Tensor], config: dict[str, Any], trainer: dict[str, Any] | None = None
+    folder: Path,
+    weights: dict[str, Tensor] | None,
+    config: dict[str, Any],
+    trainer: dict[str, Any] | None = None,
+    *,
+    aside: Path | None = None,
+    shards: Path | None = None,
 ) -> None:
     """Write a checkpoint folder so that a crash at any moment leaves this one or the previous one whole.
 
-    Raises UserError when the disk refuses; the previous checkpoint and no temporary file are left.
+    aside: where the previous one is moved to; it is removed if left out. shards: a folder that is moved into the
+    checkpoint, in place of `weights`. Raises UserError when the disk refuses; the previous checkpoint and no temporary
+    file are left.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, new / WEIGHTS)
+        if shards is not None:
+            os.rename(shards, new / SHARDS)
+        if weights is not None:
+            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, new / WEIGHTS)
         text = json.dumps({"format": FORMAT, **config}, indent=1, ensure_ascii=False)
         (new / CONFIG).write_text(text, encoding="utf-8")
         if trainer is not None:
             torch.save(trainer, new / TRAINER)
-        for file in (*new.iterdir(), new):
+        names = [*(name for name in (WEIGHTS, TRAINER) if (new / name).exists()), *_shards(new)]
+        sums = [f"{_sum(new / name)}  {name}\n" for name in names]
+        (new / SUMS).write_text("".join(sums), encoding="ascii")
+        for file in (*new.iterdir(), *(new / name for name in _shards(new)), new):
             _flush(file)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
-            os.rename(folder, old)
+            os.rename(folder, old if aside is None else aside)
         os.rename(new, folder)
         _flush(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
@@ -78,18 +96,38 @@ def save_checkpoint(
         raise UserError(f"{folder}: the checkpoint could not be written ({error}). The previous one is kept.") from None
 
 
+def verify(folder: Path) -> None:
+    """Raises UserError where a file is not what SHA256SUMS says of it. A checkpoint without that file is believed."""
+    file = folder / SUMS
+    if not file.exists():
+        return
+    for line in file.read_text(encoding="ascii", errors="replace").splitlines():
+        wanted, _, name = line.partition("  ")
+        if name not in (WEIGHTS, TRAINER) and Path(name).parts != (SHARDS, Path(name).name):
+            raise UserError(f"{file} is damaged.")
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}.")
+        if _sum(folder / name) != wanted:
+            raise UserError(
+                f"{folder / name} is damaged: it is not what was written (see {SUMS} beside it, which can be removed "
+                "if the file was changed on purpose)."
+            )
+
+
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder that `path` means: itself, or a run's `checkpoints/best` or `last`.
+    """The checkpoint folder that `path` means: itself, or a run's `checkpoints/best`, `last` or newest earlier one.
 
     Raises UserError where there is none.
     """
     path, halves = Path(path).expanduser(), []
-    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last", *earlier(path / "checkpoints")):
         # A crash between two renames leaves the previous checkpoint under its ".old" name.
         for candidate in (folder, folder.with_name(folder.name + ".old")):
             missing = [name for name in (WEIGHTS, CONFIG) if not (candidate / name).is_file()]
             if not missing:
                 return candidate
+            if (candidate / SHARDS).is_dir():
+                raise UserError(f"{candidate} is sharded: vitral gather {candidate} OUT makes one file of it.")
             halves += [f"{candidate} has no {missing[0]}"] if len(missing) == 1 else []
     if not path.exists():
         near = nearest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
@@ -98,6 +136,12 @@ def find_checkpoint(path: str | Path) -> Path:
         raise UserError(f"{path} is a file; a checkpoint is a folder with {WEIGHTS} and {CONFIG}, or a run folder.")
     why = "; ".join(halves) or f"{WEIGHTS} and {CONFIG} are missing"
     raise UserError(f"{path} holds no checkpoint: {why}. Give a run folder or a checkpoint.")
+
+
+def earlier(checkpoints: Path) -> list[Path]:
+    """The checkpoints step-N of a run, which "last" has left behind, the newest first."""
+    found = [(int(folder.name[5:]), folder) for folder in checkpoints.glob("step-*") if folder.name[5:].isdecimal()]
+    return [folder for _, folder in sorted(found, reverse=True)]
 
 
 def load_config(folder: Path) -> dict[str, Any]:
@@ -147,6 +191,7 @@ def load_model(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     model = bare(lambda: Classifier(own))
     tensors = load_tensors(folder / WEIGHTS)
     fit_tensors(model, tensors, str(folder / WEIGHTS))
+    verify(folder)
     check_classes(folder, config, own.num_classes)
     fill(slots(model), tensors)
     return model.eval(), config
@@ -218,7 +263,8 @@ def load_trainer(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{folder} holds no {TRAINER}: it can be used as --weights, but not resumed.")
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return {**state, SHARDS: str(folder / SHARDS)} if (folder / SHARDS).is_dir() else state
     except pickle.UnpicklingError:  # whose text advises to trust the file
         raise UserError(
             f"{file} cannot be read: it does not hold tensors and plain values. Resume from another checkpoint."
@@ -229,6 +275,17 @@ def load_trainer(folder: Path) -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _shards(folder: Path) -> list[str]:
+    return [f"{SHARDS}/{file.name}" for file in sorted((folder / SHARDS).glob("*"))] + (
+        [f"{SHARDS}/.metadata"] if (folder / SHARDS / ".metadata").exists() else []
+    )
+
+
+def _sum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from vit.errors import UserError
+from vit.errors import Stopped, UserError
 
 MISTAKE = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it; of SIGTERM 143
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -27,9 +27,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = MISTAKE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        code = INTERRUPTED
+        code = 128 + error.signal if isinstance(error, Stopped) else INTERRUPTED
     except BrokenPipeError:
         # `... | head` has read enough. What is left in the buffer has nowhere to go when Python flushes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

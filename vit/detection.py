@@ -18,15 +18,16 @@ class Detection:
     def __init__(self, model: Detector, classes: Sequence[str], loss: DetectionLoss, input_size: tuple[int, int]):
         self.model: nn.Module = model
         self.classes, self.loss, self.input_size = tuple(classes), loss, input_size
-        self.score = "map"
+        # A batch without a single object leaves out the queries that start from shaken ones.
+        self.score, self.least, self.steady = "map", 1.0, False
+        self._groups = model.config.groups
 
     def losses(self, images: Tensor, targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         targets = self.loss.wanted(targets, images.device)
         return self.loss(self.model(images, targets), targets)
 
-    def divisor(self, targets: Sequence[dict[str, Any]]) -> Tensor:
-        model: Any = self.model
-        return self.loss.divisor(targets, model.config.groups, next(model.parameters()).device)
+    def amount(self, targets: Sequence[dict[str, Any]]) -> Tensor:
+        return self.loss.amount(targets, self._groups, next(self.model.parameters()).device)
 
     def predict(self, images: Tensor) -> Predictions:
         return self.model(images).last

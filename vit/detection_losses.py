@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,8 +46,8 @@ class DetectorOutput(Protocol):
 class DetectionLoss(nn.Module):
     """Terms of LW-DETR (Chen et al. 2024): `class`, `l1`, `giou` of the last layer, the same with `_0`, `_1`, ...
     of the earlier ones and with `_enc` of the encoder's choice. Each is a sum over matches divided by the number of
-    objects, which is averaged over all processes so that ranks with few objects weigh as much. With `_dn0`, `_dn1`, ...
-    those of queries that start from shaken boxes: each belongs to its object, and all of an object weigh as one.
+    objects. With `_dn0`, `_dn1`, ... those of queries that start from shaken boxes: each belongs to its object, and all
+    of an object weigh as one.
 
     kind: "iou" is the IoU-aware binary cross-entropy, target q = p^.25 * IoU^.75 for a match, weight p^2 elsewhere;
         "mal" is the matchability-aware loss of DEIM (Huang et al. 2024, eq. 3), target IoU^1.5, weight p^1.5.
@@ -81,7 +80,7 @@ class DetectionLoss(nn.Module):
         """
         device = outputs.last.logits.device
         targets = self.wanted(targets, device)
-        count = self.divisor(targets, outputs.groups, device)
+        count = self.amount(targets, outputs.groups, device).clamp(min=1)
         layers = {"": outputs.last}
         layers |= {f"_{i}": predictions for i, predictions in enumerate(outputs.earlier)}
         if outputs.selected is not None:
@@ -139,14 +138,10 @@ class DetectionLoss(nn.Module):
         loss = present * F.softplus(-logits) + absent * F.softplus(logits)
         return loss if self.class_weights is None else loss * self.class_weights
 
-    def divisor(self, targets: Sequence[dict[str, Any]], groups: int, device: torch.device) -> Tensor:
-        """What every sum is divided by: the objects of all groups, over all processes their mean, at least 1."""
+    def amount(self, targets: Sequence[dict[str, Any]], groups: int, device: torch.device) -> Tensor:
+        """What every sum is divided by, where it is not 0: the objects of all groups."""
         objects = sum(len(t["labels"]) - int(t["crowd"].sum() if "crowd" in t else 0) for t in targets)
-        count = torch.tensor(float(groups * objects), device=device)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(count)
-            count /= dist.get_world_size()
-        return count.clamp(min=1)
+        return torch.tensor(float(groups * objects), device=device)
 
 
 def _owned(owner: Tensor, targets: Sequence[dict[str, Tensor]]) -> tuple[Matches, Tensor]:

@@ -61,13 +61,19 @@ class DetectionMetrics:
         columns = (target[name] for name in ("original_boxes", "labels", "crowd", "area"))
         self.truths.append(Truth(*(_numpy(column) for column in columns)))
 
-    def merged(self, others: Iterable[DetectionMetrics]) -> DetectionMetrics:
-        """A new metric with the images of all `others` (of every rank, say)."""
+    def state(self) -> DetectionMetrics:
+        """Everything seen so far, to be gathered over ranks, then `merged`."""
+        return self
+
+    def merged(self, others: Iterable[DetectionMetrics], order: Sequence[int] | None = None) -> DetectionMetrics:
+        """A new metric with the images of all `others` (of every rank, say), in `order`."""
         whole = DetectionMetrics(self.classes, self.input_size)
         for other in others:
             whole.truths += other.truths
             whole.found += other.found
             whole.dropped += other.dropped
+        if order is not None:
+            whole.truths, whole.found = [whole.truths[i] for i in order], [whole.found[i] for i in order]
         return whole
 
     def scalars(self) -> dict[str, Any]:

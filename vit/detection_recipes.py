@@ -12,6 +12,8 @@ from vit.errors import UserError
 from vit.limits import check_limits
 from vit.settle import MOST_WORKERS, Facts, cores
 
+USUAL_BATCH = 16
+
 
 @dataclass(frozen=True)
 class DetectionRecipe:
@@ -39,7 +41,8 @@ class DetectionRecipe:
     out: str | None = None
     """The run folder; runs/RECIPE, then runs/RECIPE-2 and so on, if left out."""
     epochs: int | None = None
-    batch_size: int = 16
+    batch_size: int | Literal["auto"] = USUAL_BATCH
+    """Images in a step, of all processes together; auto: the largest that fits into the memory of the GPU."""
     lr: float | None = None
     """Peak learning rate of AdamW."""
     seed: int = 0
@@ -54,6 +57,10 @@ class DetectionRecipe:
     """The most that --cache keeps, in units of 1,000,000,000 bytes; images beyond are decoded every time."""
     resume: bool = False
     """Go on with the run in --out (or the newest run of this recipe)."""
+    save_every: int | None = None
+    """Steps between checkpoints; ten minutes if left out. Every evaluation is followed by one, too."""
+    keep: int = 2
+    """The newest so many checkpoints are kept, to go back to where the last is damaged, and the best one."""
     dry_run: bool = False
     """Check the data, run one batch each way, print parameters, FLOPs, memory and an estimate of the time."""
 
@@ -104,6 +111,10 @@ class DetectionRecipe:
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     """Mixed precision; auto: bf16 on CUDA."""
     compile: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How processes that torchrun has started share the work: each has all of the model, or a part of it (FSDP2)."""
+    recompute: bool = False
+    """Keep less of each block for the backward pass and compute it again: less memory, a third more time."""
     eval_every: int | None = None
     """Epochs between evaluations."""
     patience: int | None = None
@@ -128,6 +139,7 @@ if TYPE_CHECKING:
         augment: Literal["none", "light", "lsj", "strong"]
         optimizer: Literal["adamw", "muon"]
         epochs: int
+        batch_size: int
         lr: float
         layer_decay: float
         workers: int
@@ -163,7 +175,7 @@ BOXES_SEEN = 400_000
 def settle_detection(
     recipe: DetectionRecipe, facts: Facts, divisor: int, known: Preprocess | None = None
 ) -> tuple[SettledDetection, list[str]]:
-    """Fill in every open field; also the lines that say what was chosen.
+    """Fill in every open field, but a batch size of "auto"; also the lines that say what was chosen.
 
     divisor: of the model's input, in pixels. known: how the images were prepared that a detector's weights have seen.
     """
@@ -187,7 +199,7 @@ def settle_detection(
     epochs = r.epochs or chosen["epochs"]
     assert isinstance(epochs, int)
     choose("warmup", min(3.0, epochs / 15))
-    steps = max(1, n // r.batch_size) * epochs
+    steps = max(1, n // (USUAL_BATCH if r.batch_size == "auto" else r.batch_size)) * epochs
     choose("ema", round(1 - 1 / min(2000.0, max(10.0, 0.08 * steps)), 5))
     choose("eval_every", max(1, epochs // 20))
     choose("workers", 0 if longest <= 128 else min(MOST_WORKERS, cores()))

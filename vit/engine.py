@@ -7,60 +7,29 @@ Nothing here knows a model. Randomness in a step is a pure function of (seed, st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sized
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+import signal
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from vit.distributed import ALONE, World
+from vit.errors import Stopped
+from vit.loop import Batches, Loop, Save
 from vit.meter import Meter
 from vit.metrics import is_better
-from vit.optim import Ema, let_learn, set_lr, warmup_cosine
+from vit.optim import Ema, let_learn, set_lr
 from vit.resumable import Progress, Resumable
 from vit.runlog import RunLog
-from vit.statistics import with_statistics
+from vit.safety import Safety
+from vit.signals import Stop
+from vit.statistics import batch_norms, with_statistics
+from vit.step import autocast, fitting_step, train_step
 from vit.tasks import Metrics, Task
-
-
-class Batches(Iterable[Any], Sized, Protocol):
-    """Batches with `.images` float32 [B, 3, H, W] and `.targets`; `len` is the number still to come."""
-
-
-@dataclass(frozen=True)
-class Loop:
-    """How long and how to train. One step is one batch, taken in `accumulate` parts one after another: the same step
-    but for batch norms, which look at a part each."""
-
-    steps: int
-    steps_per_epoch: int
-    head_steps: int = 0
-    """Steps at the start in which the head learns alone (LP-FT, Kumar et al. 2022, section 3.4)."""
-    warmup: int = 0
-    """Steps of linear warm-up, of the head alone and again of everything."""
-    final_lr: float = 0.0
-    accumulate: int = 1
-    clip: float | None = None
-    amp: torch.dtype | None = None
-    seed: int = 0
-    eval_every: int = 1
-    """Epochs between evaluations; the last step is always followed by one."""
-    patience: int | None = None
-    """Evaluations without a new best after which training stops."""
-    log_every: int = 10
-
-    def rate(self, step: int) -> float:
-        """Factor of the learning rate."""
-        if step < self.head_steps:
-            return warmup_cosine(step, self.head_steps, min(self.warmup, self.head_steps // 2), self.final_lr)
-        return warmup_cosine(step - self.head_steps, self.steps - self.head_steps, self.warmup, self.final_lr)
-
-
-Save = Callable[[str, dict[str, Tensor], dict[str, Any], dict[str, Any]], None]
-"""Called with "last" or "best", the weights to keep, the validation numbers, and what resuming needs."""
+from vit.writer import snapshot
 
 
 def fit(
@@ -76,109 +45,194 @@ def fit(
     resume: dict[str, Any] | None = None,
     watch: Callable[[Any, int], object] | None = None,
     plain: Callable[[], Iterable[Any]] | None = None,
+    safety: Safety | None = None,
 ) -> Progress:
     """Train until `loop.steps` or until validation stands still.
 
     `resume` is what `save` was last given; `batches` then begin at the step it stopped at. `watch` is shown the metrics
     of every evaluation and the epoch that it ends. `plain` are training images without augmentation: the statistics of
     batch norms are taken over them whenever weights are judged and kept.
-    Raises UserError when the loss is no longer finite.
+
+    Raises Stopped once a signal has come and "last" is saved, and UserError when loss and gradients do not become
+    finite again.
     """
-    model, at = task.model, Progress()
+    safety = safety or Safety()
+    stop, world, model, at = safety.stop, safety.world, task.model, Progress(parts=loop.accumulate)
     scaler = torch.amp.GradScaler(next(model.parameters()).device.type, enabled=loop.amp == torch.float16)
-    run = Resumable(model, optimizers, scaler, ema, at)
+    meter = Meter(loop.steps_per_epoch)
+    run = Resumable(model, optimizers, scaler, ema, at, meter, world.sharded)
     if resume is not None:
         run.load(resume)
-    meter = Meter(loop.steps_per_epoch, saved=at.step if resume is not None else None)
-    begin, feed = at.step, iter(batches)
-    while at.step < loop.steps and not _stands_still(at, loop):
-        if at.step in (begin, loop.head_steps):
-            let_learn(optimizers, head_only=at.step < loop.head_steps)
-            _to_training(model)
-        set_lr(optimizers, loop.rate(at.step))
-        batch = next(feed)
-        # After `next`: starting workers draws from the same stream.
-        torch.manual_seed(_step_seed(loop.seed, at.step))
-        meter.add(train_step(task, batch, optimizers, loop, scaler), len(batch.images))
-        if ema is not None:
-            ema.update(model)
-        at.step += 1
-        evaluates = at.step == loop.steps or at.step % (loop.eval_every * loop.steps_per_epoch) == 0
-        # A row before each checkpoint too: none with a loss that is not finite is kept, and a resumed run's rows
-        # are the uninterrupted run's.
-        if evaluates or at.step % loop.log_every == 0:
-            log.train(meter.row(at.step, optimizers), steps_done=meter.steps)
-        if not evaluates:
-            continue
-        weights = ema.state if ema is not None else model.state_dict()
-        if plain is not None:
-            with _autocast(next(model.parameters()).device, loop.amp):
-                weights = with_statistics(model, weights, plain())
-        metrics = _validate(task, validation, weights, loop.amp) if validation is not None else None
-        numbers = _numbers(metrics)
-        if metrics is not None and watch is not None:
-            watch(metrics, math.ceil(at.step / loop.steps_per_epoch))
-        value = numbers.get(task.score)
-        keeps = _keeps(value, at.best, task.uncertainty(numbers))
-        at.best_step = at.step if keeps else at.best_step
-        if is_better(value, at.best):
-            at.best, at.stale = value, 0
-        elif validation is not None and at.step > loop.head_steps:
-            at.stale += 1
-        if numbers:
-            epoch = at.step / loop.steps_per_epoch
-            log.val(
-                {"step": at.step, "epoch": epoch, **numbers}, _val_line(at, loop, numbers, meter, task.score, keeps)
-            )
-        # The best first: a crash between the two leaves a "last" that finds it again.
-        if keeps or validation is None:
-            save("best", weights, numbers, {})
-        save("last", weights, numbers, run.state())
-        meter.saved(at.step)
+    learner, running, staged = task, [], -1
+    feed = _feed(batches, stop)
+
+    def now() -> dict[str, Tensor]:
+        return ema.state if ema is not None else model.state_dict()
+
+    with stop.holding():
+        try:
+            while True:
+                if loop.evaluates(at.step) and at.evaluated < at.step:
+                    _evaluated(task, validation, now(), run, loop, log, save, watch, plain, safety)
+                if at.step >= loop.steps or _stands_still(at, loop):
+                    break
+                stage = int(at.step >= loop.head_steps)
+                if stage != staged:
+                    staged = stage
+                    let_learn(optimizers, head_only=stage == 0)
+                    _to_training(model)
+                    learner = safety.spread(task)
+                    running = [b for norm in batch_norms(model).values() for b in norm.buffers()]
+                set_lr(optimizers, loop.rate(at.step) * at.rate)
+                batch = next(feed)
+                before = [buffer.clone() for buffer in running]
+                loss = _step(learner, batch, optimizers, loop, scaler, at, safety, log)
+                if math.isfinite(loss):
+                    at.bad = 0
+                    meter.add(loss, len(batch.images))
+                    if ema is not None:
+                        ema.update(model)
+                else:
+                    for buffer, value in zip(running, before, strict=True):
+                        buffer.copy_(value)
+                    at.bad += 1
+                    meter.skip(len(batch.images))
+                    safety.left_out(run, batch, loop, log, float(loss))
+                at.step += 1
+                if safety.gives_up(at):
+                    safety.go_back(run, log)
+                    feed.close()
+                    feed, staged = _feed(batches.starting_at(at.step), stop), -1
+                    continue
+                evaluates = loop.evaluates(at.step)
+                # A row before each evaluation too: a resumed run's rows are the uninterrupted run's.
+                if evaluates or at.step % loop.log_every == 0:
+                    log.train(meter.row(at.step, optimizers), steps_done=meter.steps)
+                ending, saving = world.any(stop.signal is not None, stop.save or safety.due(at.step))
+                if ending:
+                    raise Stopped(stop.signal or signal.SIGTERM)
+                if saving and not evaluates and at.bad == 0:
+                    stop.save = False
+                    save("last", now(), {}, run.state())
+        except Stopped:
+            save("last", now(), {}, run.state())
+            raise
+        finally:
+            feed.close()
     if _stands_still(at, loop):
         log.say(f"early stop: {task.score} has not improved for {at.stale} evaluations")
     return at
 
 
-def train_step(
-    task: Task, batch: Any, optimizers: list[Optimizer], loop: Loop, scaler: torch.amp.GradScaler | None = None
-) -> Tensor:
-    """One update of the weights; the loss, still on the device."""
-    device, total = batch.images.device, torch.zeros((), device=batch.images.device)
-    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
-    images, targets = _parts(batch.images, loop.accumulate), _parts(batch.targets, loop.accumulate)
-    for part, wanted in zip(images, targets, strict=True):
-        with _autocast(device, loop.amp):
-            terms = task.losses(part, wanted)
-        share = 1.0 if len(images) == 1 else task.divisor(wanted) / task.divisor(batch.targets)
-        loss = torch.stack(list(terms.values())).sum() * share
-        scaler.scale(loss).backward()
-        total += loss.detach()
-    # One whose parameters all wait has nothing to scale, which the scaler takes for a mistake.
-    optimizers = [o for o in optimizers if any(p.grad is not None for g in o.param_groups for p in g["params"])]
-    for optimizer in optimizers:
-        scaler.unscale_(optimizer)
-    if loop.clip is not None:
-        clip_grad_norm_([p for p in task.model.parameters() if p.requires_grad], loop.clip)
-    for optimizer in optimizers:
-        scaler.step(optimizer)
-        optimizer.zero_grad(set_to_none=True)
-    scaler.update()
-    return total
-
-
-@torch.inference_mode()
-def evaluate(task: Task, batches: Iterable[Any], amp: torch.dtype | None = None) -> Metrics:
-    """Metrics of the model over all batches. The model is in its former mode afterwards."""
+def evaluate(
+    task: Task,
+    batches: Iterable[Any],
+    amp: torch.dtype | None = None,
+    *,
+    world: World = ALONE,
+    stop: Stop | None = None,
+) -> Metrics:
+    """Metrics of the model over all batches, those of the other processes among them: each image is counted once, in
+    the order of its index, as in one process. The model is in its former mode afterwards."""
     metrics, modes = task.metrics(), {module: module.training for module in task.model.modules()}
-    device = next(task.model.parameters()).device
+    device, rows, stop = next(task.model.parameters()).device, [], stop or Stop()
     task.model.eval()
-    with _autocast(device, amp):
-        for batch in batches:
-            metrics.update(task.predict(batch.images), batch.targets)
-    for module, training in modes.items():
-        module.training = training
-    return metrics
+    try:
+        # What FSDP2 brings together must not become tensors of inference, which no later pass could use.
+        with torch.no_grad() if world.sharded else torch.inference_mode(), autocast(device, amp):
+            for batch in world.together(_feed(batches, stop), stop, device):
+                outputs = task.predict(batch.images)
+                if batch.targets is not None:
+                    metrics.update(outputs, batch.targets)
+                    rows += batch.index.tolist() if world.size > 1 else []
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if world.size == 1:
+        return metrics
+    found = world.gather((snapshot(metrics.state()), rows))
+    index = [row for _, own in found for row in own]
+    return metrics.merged([state for state, _ in found], sorted(range(len(index)), key=index.__getitem__))
+
+
+def _evaluated(
+    task: Task,
+    validation: Callable[[], Iterable[Any]] | None,
+    weights: dict[str, Tensor],
+    run: Resumable,
+    loop: Loop,
+    log: RunLog,
+    save: Save,
+    watch: Callable[[Any, int], object] | None,
+    plain: Callable[[], Iterable[Any]] | None,
+    safety: Safety,
+) -> None:
+    """Judge `weights`, and save them as "last" and, if they are, as "best"."""
+    model, at, meter, stop = task.model, run.progress, run.meter, safety.stop
+    if plain is not None:
+        with autocast(next(model.parameters()).device, loop.amp):
+            weights = with_statistics(model, weights, _feed(plain(), stop))
+    metrics = None
+    if validation is not None:
+        metrics = _validate(task, validation, weights, loop.amp, safety)
+    numbers = _numbers(metrics)
+    if metrics is not None and watch is not None:
+        watch(metrics, math.ceil(at.step / loop.steps_per_epoch))
+    value = numbers.get(task.score)
+    keeps = _keeps(value, at.best, task.uncertainty(numbers))
+    at.evaluated = at.step
+    at.best_step = at.step if keeps else at.best_step
+    if is_better(value, at.best):
+        at.best, at.stale = value, 0
+    elif validation is not None and at.step > loop.head_steps:
+        at.stale += 1
+    if numbers:
+        epoch = at.step / loop.steps_per_epoch
+        log.val({"step": at.step, "epoch": epoch, **numbers}, _val_line(at, loop, numbers, meter, task.score, keeps))
+    # The best first: a crash between the two leaves a "last" that finds it again.
+    if keeps or validation is None:
+        save("best", weights, numbers, {})
+    meter.restart()
+    if at.bad == 0 or at.step == loop.steps:  # the last that all was well at stays
+        save("last", weights, numbers, run.state())
+
+
+def _feed(batches: Iterable[Any], stop: Stop) -> Generator[Any]:
+    """The batches; what waits for one may be left when a signal comes."""
+    iterator = iter(batches)
+    while True:
+        with stop.waiting():
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+        yield batch
+
+
+def _step(
+    task: Task,
+    batch: Any,
+    optimizers: list[Optimizer],
+    loop: Loop,
+    scaler: torch.amp.GradScaler,
+    at: Progress,
+    safety: Safety,
+    log: RunLog,
+) -> Tensor:
+    """`train_step` of step `at.step`; where memory runs out, in more parts from then on."""
+
+    def take(parts: int) -> Tensor:
+        # After `next`: starting workers draws from the same stream.
+        torch.manual_seed(loop.step_seed(at.step, safety.world.rank))
+        return train_step(task, batch, optimizers, replace(loop, accumulate=parts), scaler, safety.world)
+
+    if safety.world.size > 1:
+        return take(at.parts)  # the others are in the middle of the same step
+    loss, parts = fitting_step(take, at.parts, len(batch.images), optimizers, batch.images.device)
+    if parts != at.parts:
+        at.parts = parts
+        log.say(f"memory ran out at step {at.step}: batches of {len(batch.images)} images now go in {parts} parts")
+    return loss
 
 
 def _to_training(model: nn.Module) -> None:
@@ -195,14 +249,18 @@ def _stands_still(at: Progress, loop: Loop) -> bool:
 
 
 def _validate(
-    task: Task, validation: Callable[[], Iterable[Any]], weights: dict[str, Tensor], amp: torch.dtype | None
+    task: Task,
+    validation: Callable[[], Iterable[Any]],
+    weights: dict[str, Tensor],
+    amp: torch.dtype | None,
+    safety: Safety,
 ) -> Metrics:
     """Metrics of `weights` on the validation data; the model's own weights are back in place afterwards."""
     model = task.model
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(weights)
     try:
-        return evaluate(task, validation(), amp)
+        return evaluate(task, validation(), amp, world=safety.world, stop=safety.stop)
     finally:
         model.load_state_dict(own)
 
@@ -232,18 +290,3 @@ def _val_line(at: Progress, loop: Loop, numbers: dict[str, Any], meter: Meter, s
         f"epoch {epoch:>4.0f}/{epochs:.0f}  loss {meter.loss:.4f}  lr {meter.lr:.1e}  {meter.rate:>6.0f} img/s  "
         f"val {score} {shown}{' *' if kept else '  '}"
     )
-
-
-def _parts(values: Any, n: int) -> list[Any]:
-    """A batch (a tensor, or a list of one target an image) in at most n parts of like size."""
-    size = math.ceil(len(values) / n)
-    return [values[first : first + size] for first in range(0, len(values), size)]
-
-
-def _autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextManager:
-    return torch.autocast(device.type, dtype=amp) if amp is not None else nullcontext()
-
-
-def _step_seed(seed: int, step: int) -> int:
-    """One stream of random numbers a step (dropout, drop path), so that nothing must be restored on resume."""
-    return (seed * 1_000_003 + step) & 0x7FFF_FFFF_FFFF_FFFF

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and the phrases its messages are built from."""
+"""The exception for a user's mistake, the one for a signal, and the phrases that messages are built from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ class UserError(ValueError):
     Commands print the message alone and exit with code 2; anything else that is raised is our bug
     and keeps its traceback.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked for the end. `signal` is its number; commands exit with 128 + that, as shells report it."""
+
+    def __init__(self, signal: int):
+        super().__init__(signal)
+        self.signal = signal
 
 
 @contextmanager

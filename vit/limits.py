@@ -11,7 +11,7 @@ from vit.errors import UserError
 LIMITS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ("at least 1", lambda v: v >= 1, (
         "epochs", "batch_size", "accumulate", "eval_every", "patience", "image_size", "patch_size", "queries", "groups",
-        "lora_rank", "head_epochs",
+        "lora_rank", "head_epochs", "save_every", "keep",
     )),
     ("at least 0", lambda v: v >= 0, ("freeze_blocks", "workers")),
     ("0 or a positive number", lambda v: 0 <= v < math.inf, (
@@ -33,5 +33,5 @@ def check_limits(recipe: Any) -> None:
     for told, holds, names in LIMITS:
         for name in names:
             value = getattr(recipe, name, None)
-            if value is not None and not holds(value):
+            if value is not None and value != "auto" and not holds(value):
                 raise UserError(f"--{name.replace('_', '-')} must be {told}, got {value}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -10,38 +9,35 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vit.errors import UserError
-
 
 class Meter:
     """Mean loss and rate since the last row. The loss stays on the device until a row is due."""
 
-    def __init__(self, steps_per_epoch: int, saved: int | None):
-        """saved: the step of the checkpoint that the run could go on from, if there is one."""
-        self.steps_per_epoch, self.steps, self._saved = steps_per_epoch, 0, saved
+    def __init__(self, steps_per_epoch: int):
+        self.steps_per_epoch, self.steps = steps_per_epoch, 0
         self.lr = self.rate = float("nan")
         self._clear()
-        self._restart()
+        self.restart()
 
     def add(self, loss: Tensor, images: int) -> None:
         self._losses.append(loss)
         self._images += images
         self.steps += 1
 
+    def skip(self, images: int) -> None:
+        """A step that was left out: it took its time, and has no loss."""
+        self._skipped += 1
+        self._images += images
+        self.steps += 1
+
     def row(self, step: int, optimizers: list[Optimizer]) -> dict[str, Any]:
-        """Raises UserError when the loss is not finite."""
-        loss = float(torch.stack(self._losses).mean())
-        if not math.isfinite(loss):
-            kept = (
-                "no checkpoint had been saved" if self._saved is None else f"checkpoints/last is of step {self._saved}"
-            )
-            raise UserError(
-                f"the loss is {loss} at step {step}. A lower --lr, a longer --warmup or --clip 1 usually helps; {kept}."
-            )
+        """The loss is None where every step was left out; `skipped`, where there is one, counts those."""
+        loss = float(torch.stack(self._losses).mean()) if self._losses else None
         self.lr = max(group["lr"] for optimizer in optimizers[:1] for group in optimizer.param_groups)
         self.rate = self._images / (time.perf_counter() - self._since)
-        self._total += loss * len(self._losses)
-        self._counted += len(self._losses)
+        if loss is not None:
+            self._total += loss * len(self._losses)
+            self._counted += len(self._losses)
         row = {
             "step": step,
             "epoch": step / self.steps_per_epoch,
@@ -49,6 +45,8 @@ class Meter:
             "lr": self.lr,
             "images_per_second": self.rate,
         }
+        if self._skipped:
+            row["skipped"] = self._skipped
         self._clear()
         self._since = time.perf_counter()
         return row
@@ -58,15 +56,22 @@ class Meter:
         """Mean over the steps in rows since the last evaluation."""
         return self._total / max(1, self._counted)
 
-    def saved(self, step: int) -> None:
-        """After an evaluation, whose time does not count, and a checkpoint of this step."""
-        self._saved = step
-        self._restart()
-
-    def _restart(self) -> None:
+    def restart(self) -> None:
+        """After an evaluation, whose time does not count."""
         self._total, self._counted = 0.0, 0
+        self._since = time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """What the next row needs of steps that are done."""
+        losses = torch.stack(self._losses) if self._losses else torch.zeros(0)
+        return {"losses": losses, "skipped": self._skipped, "total": self._total, "counted": self._counted}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._clear()
+        self._losses = list(state["losses"].unbind())
+        self._skipped, self._total, self._counted = state["skipped"], state["total"], state["counted"]
         self._since = time.perf_counter()
 
     def _clear(self) -> None:
         self._losses: list[Tensor] = []
-        self._images = 0
+        self._images = self._skipped = 0

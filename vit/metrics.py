@@ -76,10 +76,13 @@ class ClassificationMetrics:
             return _multilabel_record(none, none) if self.multilabel else _single_label_record(none, none[:, 0])
         return {key: torch.cat([r[key] for r in self._records]) for key in self._records[0]}
 
-    def merged(self, states: Iterable[dict[str, Tensor]]) -> ClassificationMetrics:
-        """A new metric with the rows of all `states` (of every rank, say), whatever their lengths."""
+    def merged(self, states: Iterable[dict[str, Tensor]], order: Sequence[int] | None = None) -> ClassificationMetrics:
+        """A new metric with the rows of all `states` (of every rank, say), whatever their lengths, in `order`."""
         whole = ClassificationMetrics(self.classes, self.multilabel)
         whole._records = [state for state in states if len(state["finite"])]
+        if order is not None and whole._records:
+            rows = torch.tensor(order, device=whole._records[0]["finite"].device)
+            whole._records = [{key: values[rows] for key, values in whole.state().items()}]
         return whole
 
     def scalars(self) -> dict[str, Any]:

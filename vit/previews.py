@@ -38,19 +38,20 @@ class Previews:
 
     def __init__(self, folder: Path, images: Images, chosen: Sequence[int], classes: Sequence[str]):
         self.folder, self.images, self.chosen, self.classes = folder, images, list(chosen), tuple(classes)
-        self._order: list[int] = []
+        self.order: list[int] = []
+        """Which image comes when in the metrics."""
         self._small: dict[int, tuple[np.ndarray, float]] = {}
 
     def seen(self, batches: Iterable[Any]) -> Iterator[Any]:
         """The batches of an evaluation, unchanged; which image comes when is remembered."""
-        self._order = []
+        self.order = []
         for batch in batches:
-            self._order += batch.index.tolist()
+            self.order += batch.index.tolist()
             yield batch
 
     def draw(self, metrics: DetectionMetrics, epoch: int) -> Path:
         """The page of an evaluation whose batches went through `seen`. Images that cannot be read are left out."""
-        place = {index: k for k, index in enumerate(self._order)}
+        place = {index: k for k, index in enumerate(self.order)}
         cells = [self._cell(i, metrics, place[i]) for i in self.chosen if i in place]
         rows = max(1, -(-len(cells) // COLUMNS))
         page = Image.new("RGB", (COLUMNS * CELL, rows * CELL), PAPER)

@@ -38,7 +38,8 @@ class Recipe:
     epochs: int | None = None
     minutes: float | None = None
     """Take fewer epochs, as many as end within this time by the speed of this machine."""
-    batch_size: int | None = None
+    batch_size: int | Literal["auto"] | None = None
+    """Images in a step, of all processes together; auto: the largest that fits into the memory of the GPU."""
     lr: float | None = None
     """Peak learning rate of AdamW."""
     seed: int = 0
@@ -53,6 +54,10 @@ class Recipe:
     """The most that --cache keeps, in units of 1,000,000,000 bytes; images beyond are decoded every time."""
     resume: bool = False
     """Go on with the run in --out (or the newest run of this recipe)."""
+    save_every: int | None = None
+    """Steps between checkpoints; ten minutes if left out. Every evaluation is followed by one, too."""
+    keep: int = 2
+    """The newest so many checkpoints are kept, to go back to where the last is damaged, and the best one."""
     dry_run: bool = False
     """Check the data, run one batch each way, print parameters, FLOPs, memory and an estimate of the time."""
 
@@ -115,6 +120,10 @@ class Recipe:
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
     """Mixed precision; auto: bf16 on CUDA."""
     compile: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How processes that torchrun has started share the work: each has all of the model, or a part of it (FSDP2)."""
+    recompute: bool = False
+    """Keep less of each block for the backward pass and compute it again: less memory, a third more time."""
     eval_every: int | None = None
     """Epochs between evaluations; some fifteen in a run are chosen."""
     patience: int | None = None

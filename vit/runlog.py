@@ -11,22 +11,30 @@ import json
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+SPIKE_ROWS = 20
+"""Rows of training that a loss is held against."""
+
 
 class RunLog:
-    """Use as a context manager; `start` is the step that a resumed run goes on from (later rows are cut)."""
+    """Use as a context manager; `start` is the step that a resumed run goes on from, and `judged` the last one that an
+    evaluation followed, `start` if left out: rows of later ones are cut."""
 
-    def __init__(self, folder: Path, *, steps: int, start: int = 0, console: Console | None = None):
+    def __init__(
+        self, folder: Path, *, steps: int, start: int = 0, judged: int | None = None, console: Console | None = None
+    ):
         self.folder, self.steps = folder, steps
         self.console = console or Console(highlight=False, soft_wrap=True)
         folder.mkdir(parents=True, exist_ok=True)
         self._jsonl = folder / "metrics.jsonl"
-        self.rows = [row for row in read_rows(self._jsonl) if row["step"] <= start] if start else []
+        self.rows = _until(read_rows(self._jsonl), start, start if judged is None else judged) if start else []
         _replace(self._jsonl, "".join(_json_line(row) for row in self.rows))
         self._bar = Progress(
             TextColumn("{task.fields[epoch]}"),
@@ -47,7 +55,7 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.stop()
-        if kind is KeyboardInterrupt:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
             place = shlex.quote(str(self.folder))
             self.say(f"stopped: the same command with --out {place} --resume goes on from its last checkpoint")
         self.write_csv()
@@ -57,7 +65,10 @@ class RunLog:
     def train(self, row: dict[str, Any], *, steps_done: int) -> None:
         """A row of training numbers, `steps_done` after the start: moves the bar. The first says how long it will
         take."""
+        before = [r["loss"] for r in self.rows[-2 * SPIKE_ROWS :] if r["phase"] == "train"]
         self._add({"phase": "train", **row})
+        if note := spike(before, row):
+            self.say(note)
         if not self._done and (left := self.steps - row["step"]):
             self.say(f"{left:,} steps left, about {_clock(self._elapsed / steps_done * left)} at this speed")
         self._done = steps_done
@@ -66,7 +77,7 @@ class RunLog:
             completed=row["step"],
             epoch=f"epoch {row['epoch']:.1f}",
             rate=f"{row['images_per_second']:.0f} img/s",
-            loss=f"{row['loss']:.3f}",
+            loss="-" if row["loss"] is None else f"{row['loss']:.3f}",
             lr=f"{row['lr']:.1e}",
         )
 
@@ -76,6 +87,13 @@ class RunLog:
         left = self._elapsed / max(1, self._done) * (self.steps - row["step"])
         self.say(f"{line}  {_clock(self._elapsed)}, {_clock(left)} left")
         self.write_csv()
+
+    def cut(self, step: int, judged: int) -> None:
+        """The run goes on from an earlier step: what came after it, and after the evaluation of `judged`, has not
+        happened."""
+        self.rows = _until(self.rows, step, judged)
+        _replace(self._jsonl, "".join(_json_line(row) for row in self.rows))
+        self._bar.update(self._line, completed=step)
 
     @property
     def _elapsed(self) -> float:
@@ -104,6 +122,35 @@ class RunLog:
                     self._board.add_scalar(f"{row['phase']}/{key}", value, row["step"])
 
 
+def spike(before: Sequence[float | None], row: dict[str, Any]) -> str | None:
+    """What to say where the loss of `row` is out of line with those of the rows before it: above the median of the last
+    SPIKE_ROWS by ten times their median deviation and by half."""
+    known = [loss for loss in before if loss is not None][-SPIKE_ROWS:]
+    if row["loss"] is None or len(known) < SPIKE_ROWS // 2:
+        return None
+    middle = median(known)
+    spread = median(abs(loss - middle) for loss in known)
+    if row["loss"] <= max(middle + 10 * spread, 1.5 * middle):
+        return None
+    return f"loss spike: {row['loss']:.3f} up to step {row['step']}, {middle:.3f} before"
+
+
+class Silent(RunLog):
+    """Of the processes that do not write: it takes every row and leaves nothing behind."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+    def train(self, row: dict[str, Any], *, steps_done: int) -> None: ...
+    def val(self, row: dict[str, Any], line: str) -> None: ...
+    def cut(self, step: int, judged: int) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl; a last line cut short by a crash is left out."""
     if not file.is_file():
@@ -115,6 +162,10 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
+
+
+def _until(rows: list[dict[str, Any]], step: int, judged: int) -> list[dict[str, Any]]:
+    return [row for row in rows if row["step"] <= (judged if row["phase"] == "val" else step)]
 
 
 def _json_line(row: dict[str, Any]) -> str:

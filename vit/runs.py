@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -11,21 +12,42 @@ from typing import Any
 
 import yaml
 
-from vit.checkpoint import TRAINER, load_trainer
+from vit.checkpoint import load_trainer
+from vit.distributed import ALONE, World, restarted
 from vit.errors import UserError, shown
+from vit.keeping import newest_whole
+from vit.lock import hold, parent_of
 from vit.recipes import Recipe
 from vit.typed import build
 
 ROOT = Path("runs")
 
 
-def open_run(recipe: Any) -> tuple[Path, dict[str, Any] | None]:
+def open_run(recipe: Any, world: World = ALONE) -> tuple[Path, dict[str, Any] | None]:
     """The folder of a run, and what `engine.fit` resumes from (None: from the start).
 
-    Raises UserError when a new run would overwrite another, when there is nothing to resume, or when the
-    recipe differs from the one the run was started with.
+    A run that is resumed is locked; so is a new one as soon as its recipe is written. Where torchrun or SLURM starts a
+    run again it is resumed without being told.
+
+    Raises UserError when a new run would overwrite another, when there is nothing to resume, when another process is
+    at it, or when the recipe differs from the one the run was started with.
     """
-    if not recipe.resume:
+    own: list[Any] = []
+
+    def find() -> tuple[Path, Path | None]:
+        folder, found = _opened(recipe)
+        own.append(found[1] if found is not None else None)
+        return folder, found[0] if found is not None else None
+
+    folder, checkpoint = world.on_main(find)
+    if own:
+        return folder, own[0]
+    return folder, load_trainer(checkpoint) if checkpoint is not None else None
+
+
+def _opened(recipe: Any) -> tuple[Path, tuple[Path, dict[str, Any]] | None]:
+    again = restarted() and _of_this_job(recipe)
+    if not (recipe.resume or again):
         folder = Path(recipe.out) if recipe.out else _free(ROOT / recipe.recipe)
         if recipe.data is not None and folder.resolve() == Path(recipe.data).expanduser().resolve():
             raise UserError(f"{folder} holds the data: choose another --out for what the run writes.")
@@ -39,11 +61,20 @@ def open_run(recipe: Any) -> tuple[Path, dict[str, Any] | None]:
             f"{folder} was started with other options ({shown(changed)}). Repeat them, or start a new run with "
             "--weights to keep what was learned."
         )
-    last = folder / "checkpoints" / "last"
-    for candidate in (last, last.with_name("last.old")):
-        if (candidate / TRAINER).is_file():
-            return folder, load_trainer(candidate)
-    return folder, None  # stopped before its first checkpoint
+    if not recipe.dry_run:
+        hold(folder)
+    # None: it was stopped before its first checkpoint.
+    return folder, newest_whole(folder / "checkpoints", lambda told: print(told, flush=True))
+
+
+def _of_this_job(recipe: Any) -> bool:
+    """Whether the run that is started again has left its folder."""
+    if recipe.out:
+        return (Path(recipe.out) / "config.yaml").exists()
+    try:
+        return parent_of(_newest(recipe.recipe)) == os.getppid()
+    except UserError:
+        return False
 
 
 def resumed(recipe: Any) -> Path:
@@ -55,8 +86,9 @@ def resumed(recipe: Any) -> Path:
 
 
 def write_recipe(folder: Path, recipe: Any) -> None:
-    """Raises UserError where the folder cannot be made or written to."""
+    """Raises UserError where the folder cannot be made or written to, and where another process is at it."""
     text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+    hold(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(text, encoding="utf-8")
@@ -89,7 +121,18 @@ def read_recipe(folder: Path, kind: type = Recipe) -> Any:
 
 def differences(old: Any, new: Any) -> list[str]:
     """ "name: old -> new" for every option that changes what a run computes."""
-    ignored = {"out", "resume", "dry_run", "device", "workers", "previews", "cache_gb"}
+    ignored = {
+        "out",
+        "resume",
+        "dry_run",
+        "device",
+        "workers",
+        "previews",
+        "cache_gb",
+        "save_every",
+        "keep",
+        "recompute",
+    }
     return [
         f"{f.name}: {getattr(old, f.name)} -> {getattr(new, f.name)}"
         for f in fields(new)

@@ -79,6 +79,7 @@ def settle(recipe: Recipe, facts: Facts) -> tuple[Settled, list[str]]:
     # Weight decay, drop path and mixup hold back what a few thousand images invite to overfit (benchmarks/digits.md).
     choose("weight_decay", 0.05 if rule == "adamw" else 1.0 if glyph else 0.5)
     tunes = r.recipe == "finetune"
+    assert r.batch_size != "auto"  # which is measured before
     batch = r.batch_size or (16 if tunes and n <= 1000 else 64 if n <= 20_000 else 256)
     choose("batch_size", batch)
     if tunes:

@@ -15,6 +15,14 @@ from vit.metrics import ClassificationMetrics
 
 class Metrics(Protocol):
     def update(self, outputs: Any, targets: Any, /) -> Any: ...
+    def state(self) -> Any:
+        """All that was seen, to be sent to another process."""
+        ...
+
+    def merged(self, states: Any, order: Sequence[int], /) -> Any:
+        """New metrics with the images of all `states`, one after another and then in this order."""
+        ...
+
     def scalars(self) -> dict[str, Any]:
         """Numbers by name, None where undefined; cheap enough for every epoch."""
         ...
@@ -28,14 +36,19 @@ class Task(Protocol):
     model: nn.Module
     score: str
     """The metric that chooses the best checkpoint; higher is better."""
+    least: float
+    """See `amount`."""
+    steady: bool
+    """Every parameter that is trained has a gradient after every batch."""
 
     def losses(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
         """Named, already weighted terms for one batch."""
         ...
 
-    def divisor(self, targets: Any) -> Any:
-        """What the sums over these targets are divided by in `losses` (the number of images, of boxes, ...): a batch
-        that is taken in parts is the sum of its parts' losses, each times its divisor over that of the whole."""
+    def amount(self, targets: Any) -> Tensor:
+        """What the sums over these targets are divided by in `losses` (the number of images, of boxes, ...), where it
+        is not below `least`: a batch that is taken in parts, or by several processes, is the sum of the parts' losses,
+        each times its amount over that of the whole."""
         ...
 
     def predict(self, images: Tensor) -> Any:
@@ -55,11 +68,12 @@ class Classification:
     def __init__(self, model: nn.Module, classes: Sequence[str], loss: ClassificationLoss):
         self.model, self.classes, self.loss = model, classes, loss
         self.score = "map" if loss.multilabel else "top1"
+        self.least, self.steady = 0.0, True
 
     def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return self.loss(self.model(images), targets, self.model)
 
-    def divisor(self, targets: Tensor) -> Tensor:
+    def amount(self, targets: Tensor) -> Tensor:
         return self.loss.divisor(targets)
 
     def predict(self, images: Tensor) -> Tensor:

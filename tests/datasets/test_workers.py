@@ -114,7 +114,8 @@ def test_row_49_too_little_shared_memory_is_found_at_start(monkeypatch, shapes):
     with pytest.raises(UserError, match="/dev/shm"):
         eval_loader(images, large, batch_size=64, workers=4)
     with pytest.raises(UserError, match="/dev/shm"):
-        box_eval_loader(open_detection(str(shapes)).val, Preprocess((4096, 4096)), batch_size=8, workers=1)
+        size = Preprocess((4096, 4096), resize="letterbox")
+        box_eval_loader(open_detection(str(shapes)).val, size, batch_size=8, workers=1)
     # Enough, or none needed
     train_loader(images, pipeline, large, batch_size=32, epochs=1, workers=4)
     train_loader(images, pipeline, large, batch_size=64, epochs=1)

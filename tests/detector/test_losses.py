@@ -184,24 +184,23 @@ def test_mal_is_torchs_cross_entropy_with_a_soft_target():
     assert torch.allclose(out.last.logits.grad, logits.grad, atol=1e-6)
 
 
-def test_ranks_with_few_objects_weigh_as_much(monkeypatch: pytest.MonkeyPatch):
-    """Two processes with 4 images and 5 + 1 objects: the mean of their losses, which is what DDP's mean of gradients
-    belongs to, is the loss of all images in one process."""
+def test_parts_with_few_objects_weigh_as_much():
+    """Two parts with 4 images and 5 + 1 objects, each times its amount over that of both, are the loss of all."""
     whole, wanted = outputs(images=4), targets(3, 2, 0, 1)
-    once = DetectionLoss(5)(whole, wanted)
-    monkeypatch.setattr("vit.detection_losses.dist.is_initialized", lambda: True)
-    monkeypatch.setattr("vit.detection_losses.dist.get_world_size", lambda: 2)
-    monkeypatch.setattr("vit.detection_losses.dist.all_reduce", lambda count: count.fill_(6))
+    loss = DetectionLoss(5)
+    once, amount = loss(whole, wanted), loss.amount(wanted, 1, torch.device("cpu"))
+    assert amount == 6
 
     def part(predictions: Predictions, rows: slice) -> Predictions:
         return Predictions(predictions.logits[rows], predictions.boxes[rows])
 
-    ranks = []
+    parts = []
     for rows in (slice(0, 2), slice(2, 4)):
         out = Out(part(whole.last, rows), [], part(whole.selected, rows), 1)  # pyright: ignore
-        ranks.append(DetectionLoss(5)(out, wanted[rows]))
+        share = loss.amount(wanted[rows], 1, torch.device("cpu")) / amount
+        parts.append({name: value * share for name, value in loss(out, wanted[rows]).items()})
     for name, value in once.items():
-        assert torch.isclose((ranks[0][name] + ranks[1][name]) / 2, value, rtol=1e-5), name
+        assert torch.isclose(parts[0][name] + parts[1][name], value, rtol=1e-5), name
 
 
 def test_label_beyond_the_classes():

@@ -22,6 +22,7 @@ from vit.checkpoint import (
     fit_tensors,
     load_config,
     load_tensors,
+    verify,
 )
 from vit.config import EncoderConfig, changed
 from vit.detector.backbone import check_size
@@ -198,6 +199,7 @@ def load_detector(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     model = bare(lambda: Detector(own))
     tensors = load_tensors(folder / WEIGHTS)
     fit_tensors(model, tensors, str(folder / WEIGHTS))
+    verify(folder)
     check_classes(folder, config, own.num_classes)
     fill(slots(model), tensors)
     return model.eval(), config
