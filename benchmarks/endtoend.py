@@ -27,10 +27,11 @@ from datasets import Pipeline, open_data, train_loader
 from datasets.transforms import Augment
 from vit.build import DTYPES
 from vit.classifier import create
-from vit.engine import Loop, train_step
 from vit.image import Preprocess
+from vit.loop import Loop
 from vit.losses import ClassificationLoss
 from vit.optim import make_optimizers
+from vit.step import train_step
 from vit.tasks import Classification
 
 SIDE = 224
