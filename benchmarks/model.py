@@ -115,6 +115,7 @@ def largest(shape: Shape, libraries: tuple[str, ...], budget: float) -> int:
 
 def compare(shape: Shape, n: int, work: str, entries: list[Entry], rounds: int, clock: Clock) -> dict[str, Any]:
     """One table: seconds of each entry, ratios to ours in the same rounds, share of the peak, peak memory."""
+    torch.compiler.reset()  # code that has seen another shape is compiled for shapes that vary, and is slower
     images, targets = batch_of(shape, n)
     runs: dict[str, Step] = {}
     for entry in entries:

@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import endtoend, growth, start
+from benchmarks import endtoend, growth, merging, start
 from benchmarks.detect import check_equal, training
 from benchmarks.endtoend import Runner
 from benchmarks.rfdetr_peers import Contestant
 from benchmarks.turns import Turns
+from vit.checkpoint import save_checkpoint
+from vit.classifier import create
 from vit.errors import UserError
+from vit.image import Preprocess
 
 
 def answering(shift: float) -> Contestant:
@@ -137,3 +140,14 @@ def test_our_rfdetr_is_theirs():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "ours and rfdetr: largest difference" in done.stdout and "### training, batch 1" in done.stdout
+
+
+@pytest.mark.slow
+def test_merging_is_judged_on_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    model = create("vit_nano8_mean", num_classes=10, image_size=32)
+    preprocess = Preprocess((32, 32), resize="squash").to_dict()
+    config = {"task": "classification", "model": model.config.to_dict(), "preprocess": preprocess}
+    save_checkpoint(tmp_path / "c", model.state_dict(), {**config, "classes": [str(k) for k in range(10)]})
+    merging.main(["--checkpoint", str(tmp_path / "c"), "--counts", "0", "3", "--rounds", "1"])
+    said = capsys.readouterr().out
+    assert "| 3 | 16 to 4 |" in said and "1.00 (1.00 to 1.00)" in said
