@@ -74,6 +74,7 @@ def test_waiting_and_working_are_told_apart():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves its files open
 def test_both_train_from_the_same_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     options = [
         "--images",
