@@ -9,6 +9,13 @@ from vit.command import run
 from vit.errors import UserError, nearest
 
 NAMES = {
+    "model": "forward and training step of ViT-Ti, S, B: ours, timm, transformers, torchvision, vit-pytorch, in turn",
+    "small": "the same for the small models that the bundled recipes train",
+    "endtoend": "images per second of whole epochs on a folder of JPEGs: ours against timm's loader, model, optimizer",
+    "detect": "RF-DETR-nano, latency and training step: ours against the rfdetr package and transformers",
+    "start": "from the command to its answer: import, predict, dry run, against timm, torchvision and transformers",
+    "growth": "time and memory against tokens, batch, boxes and images, with their exponents",
+    "merging": "token merging: test top-1 and time of a checkpoint against the number of tokens merged in a block",
     "digits": "time to 98 % on the bundled digits: ours against timm's VisionTransformer, epoch by epoch in turn",
     "small_data": "from scratch on 350, 1,000 and 3,500 images: ours, timm's VisionTransformer and a small CNN",
     "data": "decoding and augmenting JPEGs: ours against timm's create_loader and torchvision's v2 transforms",

@@ -197,3 +197,35 @@ def test_initial_weights_follow_the_table():
     assert 0 < float(encoder.cls_token.abs().max()) < 1e-5
     second = encoder.patch_embed.convs[3].weight
     assert float(second.std()) == pytest.approx((2 / (second.shape[0] * 9)) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"rope": True, "positions": "none"}, {"relative_positions": True}],
+    ids=["learned", "rope", "relative"],
+)
+def test_dropped_patches_are_as_if_never_there(fields: dict):
+    """What is left keeps its place: leaving out the dropped ones by a mask gives the same tokens."""
+    torch.manual_seed(0)
+    config = EncoderConfig(32, 2, 4, 64, patch_size=8, image_size=(32, 32), patch_dropout=0.5, **fields)
+    encoder = Encoder(config).train()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    images = torch.randn(3, 3, 32, 32)
+    torch.manual_seed(5)
+    thin = encoder(images)
+    assert thin.patches.shape == (3, 8, 32) and thin.prefix.shape == (3, 1, 32)
+    torch.manual_seed(5)
+    kept = torch.rand(3, 16).argsort(1)[:, :8].sort(1).values + 1
+    seen = torch.zeros(3, 17, dtype=torch.bool).scatter(1, kept, True)
+    seen[:, 0] = True
+    x, grid = encoder.embed(images)
+    for block, rope, mask in zip(
+        encoder.blocks, encoder.ropes(grid, x.device), encoder.masks(grid, x.device), strict=True
+    ):
+        hidden = torch.where(seen[:, None, None], 0.0, -torch.inf)
+        x = block(x, mask=hidden if mask is None else mask + hidden, rope=rope)
+    x = encoder.norm(x)
+    torch.testing.assert_close(thin.prefix, x[:, :1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(thin.patches, x.gather(1, kept[..., None].expand(-1, -1, 32)), rtol=1e-4, atol=1e-5)
+    assert encoder.eval()(images).patches.shape == (3, 16, 32)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from vit.config import EncoderConfig
-from vit.layers import Attention, Block, ConvPatches, DropPath, LayerScale, LinearPatches, Mlp, SwiGLU
+from vit.layers import Attention, Block, DropPath, LayerScale, Mlp, SwiGLU
+from vit.patches import ConvPatches, LinearPatches
 from vit.position import axial_rope
 
 B, N, M, D, HEADS = 3, 5, 7, 12, 3
@@ -229,3 +230,29 @@ def test_attention_dropout_falls_on_the_scores():
     # Each output is the number of surviving scores, of 8, times 1 / (8 * (1 - .5)): the same in every channel.
     torch.testing.assert_close(y * 4, (y * 4).round())
     assert F.mse_loss(y, y[..., :1].expand_as(y)) < 1e-10 and len(y.unique()) > 1
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.99])
+def test_work_of_dropped_branches_is_skipped_and_nothing_else_changes(rate: float):
+    """The same samples are dropped as without: results and gradients are equal."""
+    config = replace(PLAIN, layer_scale=0.3)
+    block = Block(config, drop_path=rate).double()
+    skipping = Block(replace(config, skip_dropped=True), drop_path=rate).double()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    skipping.load_state_dict(block.state_dict())
+    mask = torch.randn(6, 1, 5, 5, dtype=torch.float64)
+    seen: list[int] = []
+    skipping.mlp.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    found = []
+    for one in (block, skipping):
+        torch.manual_seed(3)
+        x = double(6, 5, 8) if not found else found[0][0]
+        torch.manual_seed(4)
+        y = one(x, mask=mask)
+        found.append((x, y, torch.autograd.grad(y.sin().sum(), [x, *one.parameters()], allow_unused=True)))
+    torch.testing.assert_close(found[1][1], found[0][1])
+    for a, b in zip(found[0][2], found[1][2], strict=True):
+        torch.testing.assert_close(torch.zeros_like(a) if b is None else b, a)
+    assert sum(seen) < 6  # some samples' feed-forward was never computed
+    assert torch.equal(skipping.eval()(x), block.eval()(x))

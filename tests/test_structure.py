@@ -87,8 +87,10 @@ def test_datasets_imports_three_leaves_of_vit():
 LAYERS = {
     "vit.config": {"vit.errors", "vit.typed"},
     "vit.position": set(),
-    "vit.layers": {"vit.config", "vit.position"},
-    "vit.encoder": {"vit.config", "vit.errors", "vit.layers", "vit.position"},
+    "vit.attend": set(),
+    "vit.layers": {"vit.attend", "vit.config", "vit.position"},
+    "vit.patches": set(),
+    "vit.encoder": {"vit.config", "vit.errors", "vit.layers", "vit.patches", "vit.position"},
     "vit.classifier": {"vit.config", "vit.encoder", "vit.layers"},
     "vit.probe": {"vit.classifier"},
     "vit.lora": {"vit.classifier", "vit.errors"},

@@ -34,6 +34,8 @@ def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[
         "dropout": recipe.dropout,
         "attention_dropout": recipe.attention_dropout,
         "drop_path": recipe.drop_path,
+        "skip_dropped": recipe.skip_dropped,
+        "patch_dropout": recipe.patch_dropout,
     }
     side = recipe.image_size
     if recipe.weights is None:

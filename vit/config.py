@@ -108,6 +108,10 @@ class EncoderConfig:
     attention_dropout: float = 0.0
     drop_path: float = 0.0
     """Rate of the last block; the rates grow linearly from 0 with depth."""
+    skip_dropped: bool = False
+    """What drop_path drops is not computed: the same samples are dropped, sums are in another order."""
+    patch_dropout: float = 0.0
+    """Share of the patches that a training image loses at random before the first block (Liu et al. 2023)."""
 
     def __post_init__(self):
         object.__setattr__(self, "image_size", tuple(self.image_size))
@@ -123,7 +127,7 @@ class EncoderConfig:
                 f"image size {self.image_size[0]}x{self.image_size[1]} is not a multiple of the patch "
                 f"size {self.patch_size}; {nearest} is the nearest",
             )
-        for name in ("dropout", "attention_dropout", "drop_path"):
+        for name in ("dropout", "attention_dropout", "drop_path", "patch_dropout"):
             _check(0 <= getattr(self, name) < 1, f"{name} must be in [0, 1), got {getattr(self, name)}")
         if self.stem == "conv":
             p = self.patch_size

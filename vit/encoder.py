@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vit.config import EncoderConfig
 from vit.errors import UserError
-from vit.layers import NOTHING, Block, ConvPatches, LinearPatches, make_norm
+from vit.layers import NOTHING, Block, make_norm
+from vit.patches import ConvPatches, LinearPatches
 from vit.position import (
     RelativePositions,
     Rope,
@@ -27,9 +28,9 @@ class Tokens(NamedTuple):
     prefix: Tensor
     """[B, R, D]: the class token and the distillation token, if there are any, then the registers."""
     patches: Tensor
-    """[B, P, D], row by row."""
+    """[B, P, D], row by row; fewer in training with `patch_dropout`."""
     grid: tuple[int, int]
-    """(h, w) with h * w = P."""
+    """(h, w) with h * w = P, where no patch is dropped."""
 
 
 class Encoder(nn.Module):
@@ -58,12 +59,18 @@ class Encoder(nn.Module):
         self.rope_freqs = nn.Parameter(torch.empty(2, c.depth, c.heads, c.width // c.heads // 2)) if mixed else None
         self.norm = make_norm(c.norm, c.width, c.eps) if c.final_norm else NOTHING
         self._tables: dict[tuple, Any] = {}
+        self.merging: Callable[[Encoder, Tensor, tuple[int, int]], Tokens] | None = None
+        """In evaluation, instead of the blocks and the last norm: see `vit.merging`."""
         init_weights(self)
 
     def forward(self, images: Tensor) -> Tokens:
         """images [B, C, H, W] float, normalised -> tokens after the last norm."""
         x, grid = self.embed(images)
+        if self.merging is not None and not self.training:
+            return self.merging(self, x, grid)
         ropes, masks = self.ropes(grid, x.device), self.masks(grid, x.device)
+        if self.training and self.config.patch_dropout > 0:
+            x, ropes, masks = thinned(x, ropes, masks, self.config.prefix, self.config.patch_dropout)
         for block, rope, mask in zip(self.blocks, ropes, masks, strict=True):
             x = block(x, mask=mask, rope=rope)
         x = self.norm(x)
@@ -136,6 +143,30 @@ class Encoder(nn.Module):
                 table = make()
                 self._tables[key] = table.to(device) if isinstance(table, Tensor) else table
         return self._tables[key]
+
+
+def thinned(
+    x: Tensor, ropes: Sequence[Rope | None], masks: Sequence[Tensor | None], prefix: int, rate: float
+) -> tuple[Tensor, list[Rope | None], list[Tensor | None]]:
+    """Tokens without a share `rate` of each image's patches, drawn at random, and the rotary angles and masks of the
+    others, for each image, in their order. x [B, R + P, D] -> [B, R + P', D] with P' of at least 1."""
+    patches = x.shape[1] - prefix
+    left = max(1, round(patches * (1 - rate)))
+    drawn = torch.rand(len(x), patches, device=x.device).argsort(1)[:, :left].sort(1).values + prefix
+    kept = torch.cat([torch.arange(prefix, device=x.device).expand(len(x), -1), drawn], dim=1)  # [B, R + P']
+
+    def rows(table: Tensor) -> Tensor:  # [N, d] or [H, N, d] -> [B, 1 or H, R + P', d]
+        return (table if table.ndim == 3 else table[None])[:, kept].transpose(0, 1)
+
+    def pairs(mask: Tensor) -> Tensor:  # [1, H, N, N] -> [B, H, R + P', R + P']
+        return mask[0][:, kept[:, :, None], kept[:, None]].transpose(0, 1)
+
+    made: dict[int, Rope] = {}  # most encoders have one table for all blocks
+    for rope in ropes:
+        if rope is not None and id(rope) not in made:
+            made[id(rope)] = (rows(rope[0]), rows(rope[1]))
+    x = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[-1]))
+    return x, [made.get(id(rope)) for rope in ropes], [None if mask is None else pairs(mask) for mask in masks]
 
 
 def init_weights(module: nn.Module) -> None:

@@ -1,17 +1,18 @@
-"""The parts of a ViT: patch embedding, the one attention, feed-forward, and the block that joins them.
+"""The parts of a ViT's block: the one attention, feed-forward, and the block that joins them.
 
-Shape letters: B batch, N tokens of the queries, M tokens of the context, D width, d head width, P patches,
-C image channels, p patch side.
+Shape letters: B batch, N tokens of the queries, M tokens of the context, D width, d head width.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit.attend import attend
 from vit.config import Activation, EncoderConfig, Norm
 from vit.position import Rope, rotate
 
@@ -29,60 +30,6 @@ NOTHING = nn.Identity()
 
 def make_norm(kind: Norm, width: int, eps: float) -> nn.Module:
     return nn.LayerNorm(width, eps=eps) if kind == "layernorm" else nn.RMSNorm(width, eps=eps)
-
-
-class LinearPatches(nn.Module):
-    """Images [B, C, H, W] -> patches [B, P, D] by one matrix product: a convolution with stride p, without
-    the convolution's overhead. H and W are multiples of p."""
-
-    def __init__(self, in_chans: int, patch_size: int, width: int, *, bias: bool = True):
-        super().__init__()
-        self.patch_size = patch_size
-        self.proj = nn.Linear(in_chans * patch_size**2, width, bias=bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        p = self.patch_size
-        x = images.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # [B, C, h, p, w, p]
-        return self.proj(x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
-
-
-class ConvPatches(nn.Module):
-    """The same by 3x3 convolutions, batch norm and ReLU that double the width whenever they halve the side ("early
-    convolutions", Xiao et al. 2021): one at stride 2, then one at stride 1 and one at stride 2 for every further
-    halving, then a linear layer to width D. The patch size is a power of two.
-
-    Local detail and overlap, which a linear patch must learn from data, are built in: what small data needs. No
-    convolution runs at full resolution, where it would cost most (benchmarks/digits.md).
-    """
-
-    LAST = 6
-    """Modules of `convs` from the last halving but one to the last: two convolutions, each with norm and ReLU."""
-
-    def __init__(self, in_chans: int, patch_size: int, width: int, *, bias: bool = True):
-        super().__init__()
-        halvings = patch_size.bit_length() - 1
-        layers: list[nn.Module] = []
-        before = in_chans
-        for i in range(halvings):
-            after = max(16, width >> (halvings - 1 - i))
-            for stride in (2,) if i == 0 else (1, 2):
-                conv = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-                layers += [conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-                before = after
-        self.convs = nn.Sequential(*layers)
-        self.proj = nn.Linear(before, width, bias=bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.coarse(self.fine(images))
-
-    def fine(self, images: Tensor) -> Tensor:
-        """The first part, to a map of patches of half the side: [B, C, H, W] -> [B, D'/2, 2h, 2w]."""
-        return self.convs[: -self.LAST](images.contiguous(memory_format=torch.channels_last))
-
-    def coarse(self, fine: Tensor) -> Tensor:
-        """The rest: what `fine` gives -> patches [B, P, D]."""
-        x = self.convs[-self.LAST :](fine)  # [B, D', h, w]
-        return self.proj(x.flatten(2).transpose(1, 2))
 
 
 class Attention(nn.Module):
@@ -121,16 +68,20 @@ class Attention(nn.Module):
         mask: broadcast to [B, heads, N, M]; bool (True takes part) or float (added to the scores).
         rope: cos and sin, broadcast to [B, heads, N, d], turned into q and k, which have the same number of tokens.
         """
+        q, k, v = self.by_head(q, k, v, rope)
+        return self.joined(attend(q, k, v, mask, self.dropout if self.training else 0.0))
+
+    def by_head(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The first half: -> q [B, heads, N, d], k and v [B, heads, M, d], normed and turned."""
         q, k, v = self._project(q, k, v)
         q, k = self.q_norm(q), self.k_norm(k)
-        if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
-        dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return (q, k, v) if rope is None else (rotate(q, rope), rotate(k, rope), v)
+
+    def joined(self, x: Tensor) -> Tensor:
+        """The last part: what the heads found [B, heads, N, d] -> [B, N, D]."""
         return self.proj(self.inner_norm(x.transpose(1, 2).flatten(2)))
 
     def _project(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """-> q [B, heads, N, d], k and v [B, heads, M, d]."""
         if q is k and k is v:
             x = self.qkv(q)
             if self.q_bias is not None and self.v_bias is not None:
@@ -209,8 +160,17 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0.0:
             return x
-        kept = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
-        return x * kept.div_(1 - self.rate)
+        return x * self._kept(x).div_(1 - self.rate)
+
+    def rows(self, x: Tensor) -> Tensor | None:
+        """The samples of x that are kept, int64 [n], drawn as `forward` draws them; None where all are."""
+        if not self.training or self.rate == 0.0:
+            return None
+        kept = self._kept(x).flatten()
+        return None if bool(kept.all()) else kept.nonzero()[:, 0]
+
+    def _kept(self, x: Tensor) -> Tensor:
+        return x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
 
 
 class Block(nn.Module):
@@ -234,6 +194,7 @@ class Block(nn.Module):
             self.mlp = Mlp(c.width, c.mlp, c.activation, c.dropout, bias=c.bias, norm=inner)
         self.ls2 = _layer_scale(c)
         self.drop_path = DropPath(drop_path)
+        self.skips = c.skip_dropped
         self.drop = nn.Dropout(c.dropout) if c.dropout else NOTHING
 
     def forward(
@@ -246,12 +207,34 @@ class Block(nn.Module):
         context_mask: Tensor | None = None,
     ) -> Tensor:
         """x [B, N, D] -> [B, N, D]; `context` [B, M, D] is what a block with cross=True looks at."""
-        y = self.norm1(x)
-        x = x + self.drop_path(self.ls1(self.drop(self.attn(y, y, y, mask, rope))))
+        x = self._add(x, self._attention_branch, mask, rope)
         if self.cross is not None and context is not None:
             y = self.cross(self.cross_norm(x), context, context, context_mask)
             x = x + self.drop_path(self.cross_ls(self.drop(y)))
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        return self._add(x, self._mlp_branch)
+
+    def _attention_branch(self, x: Tensor, mask: Tensor | None, rope: Rope | None) -> Tensor:
+        y = self.norm1(x)
+        return self.ls1(self.drop(self.attn(y, y, y, mask, rope)))
+
+    def _mlp_branch(self, x: Tensor) -> Tensor:
+        return self.ls2(self.mlp(self.norm2(x)))
+
+    def _add(self, x: Tensor, branch: Callable[..., Tensor], *given: Tensor | Rope | None) -> Tensor:
+        """x + branch(x, *given) where the branch is not dropped."""
+        if not self.skips or (rows := self.drop_path.rows(x)) is None:
+            return x + self.drop_path(branch(x, *given))
+        if not len(rows):
+            return x
+        y = branch(x[rows], *(_rows_of(g, rows, len(x)) for g in given))
+        return x.index_add(0, rows, y.to(x.dtype), alpha=1 / (1 - self.drop_path.rate))
+
+
+def _rows_of(given: Tensor | Rope | None, rows: Tensor, batch: int) -> Any:
+    """The rows of what has one for each of `batch` samples; what is the same for all stays."""
+    if isinstance(given, tuple):
+        return tuple(_rows_of(g, rows, batch) for g in given)
+    return given[rows] if given is not None and given.ndim == 4 and len(given) == batch > 1 else given
 
 
 def _attention(c: EncoderConfig) -> Attention:

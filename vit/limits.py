@@ -20,7 +20,7 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ("above 0", lambda v: 0 < v < math.inf, ("cache_gb", "clip", "lora_alpha", "minutes")),
     ("in 0..1", lambda v: 0 <= v <= 1, ("label_smoothing", "erase", "close_mosaic")),
     ("at least 0 and below 1", lambda v: 0 <= v < 1, (
-        "ema", "dropout", "attention_dropout", "drop_path", "multi_scale",
+        "ema", "dropout", "attention_dropout", "drop_path", "patch_dropout", "multi_scale",
     )),
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("layer_decay",)),
     ("within 64 bits", lambda v: -(2**63) <= v < 2**63, ("seed",)),

@@ -94,6 +94,10 @@ class Recipe:
     ema: float | None = None
     """Decay of the moving average of the weights, which is what is evaluated and kept; 0 for none."""
     drop_path: float | None = None
+    skip_dropped: bool = False
+    """What drop_path drops is not computed: less work where its rate is high, sums in another order."""
+    patch_dropout: float = 0.0
+    """Share of its patches that a training image loses at random: less work, and a regularizer."""
     dropout: float = 0.0
     attention_dropout: float = 0.0
     layer_scale: float | None = None

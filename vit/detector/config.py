@@ -77,6 +77,7 @@ class DetectorConfig:
             _check(ok, "stem_map needs a convolutional stem, patches of 4 pixels or more and scales (2,)")
         if self.windows > 1:
             _check(not self.encoder.relative_positions, "relative positions know no windows: leave windows at 1")
+        _check(not self.encoder.patch_dropout, "patch_dropout leaves holes in the maps: it is for classifiers")
         if self.tap_norm:
             _check(self.encoder.final_norm, "tap_norm needs the encoder's final_norm")
 

@@ -1,0 +1,65 @@
+"""Token merging on the bundled digits: test top-1 and time of a trained checkpoint against tokens merged in each block.
+
+python train.py digits --model vit_nano4_conv_mean --image-size 32 --epochs 10 --out runs/fine
+python -m benchmarks merging --checkpoint runs/fine
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import tyro
+
+from benchmarks.contest import write
+from benchmarks.turns import Clock, table, take_turns
+from datasets import eval_loader, open_data
+from vit.checkpoint import load_model
+from vit.evaluate import collect
+from vit.image import Preprocess
+from vit.merging import merging
+
+
+@dataclass(frozen=True)
+class Options:
+    checkpoint: str
+    counts: tuple[int, ...] = (0, 2, 4, 8, 12)
+    batch: int = 64
+    rounds: int = 5
+    clock: Clock = "cpu"
+    json: str | None = None
+
+
+def main(arguments: list[str]) -> None:
+    o = tyro.cli(Options, args=arguments, prog="python -m benchmarks merging")
+    model, config = load_model(o.checkpoint)
+    preprocess = Preprocess.from_dict(config["preprocess"])
+    test = open_data("digits").test
+    assert test is not None
+    accuracy: dict[int, float] = {}
+    for count in o.counts:
+        outputs = collect(merging(model, count), eval_loader(test, preprocess, batch_size=o.batch))
+        assert outputs is not None
+        accuracy[count] = float((outputs.logits.argmax(1) == outputs.targets).float().mean())
+    images = next(iter(eval_loader(test, preprocess, batch_size=o.batch))).images
+
+    @torch.no_grad()
+    def run(count: int) -> Any:
+        return merging(model, count)(images)
+
+    turns = take_turns({str(count): lambda count=count: run(count) for count in o.counts}, o.rounds, clock=o.clock)
+    tokens = model.config.encoder.grid[0] * model.config.encoder.grid[1]
+    blocks = len(model.encoder.blocks)
+    rows = [
+        [
+            str(count),
+            f"{tokens} to {tokens - blocks * count}",
+            f"{accuracy[count]:.2%}",
+            f"{1e3 * turns[str(count)].median / o.batch:.2f}",
+            turns.ratio(str(o.counts[0]), str(count)).told(),
+        ]
+        for count in o.counts
+    ]
+    print(table(["merged in a block", "patches", "test top-1", "ms an image", "times as fast"], rows))
+    write(o.json, {"options": asdict(o), "top1": accuracy, "turns": turns.to_dict()})

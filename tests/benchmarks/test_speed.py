@@ -1,0 +1,154 @@
+"""The benchmarks of detection, start, whole epochs and growth, as far as they can be tested without their minutes."""
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import endtoend, growth, merging, start
+from benchmarks.detect import check_equal, training
+from benchmarks.endtoend import Runner
+from benchmarks.rfdetr_peers import Contestant
+from benchmarks.turns import Turns
+from vit.checkpoint import save_checkpoint
+from vit.classifier import create
+from vit.errors import UserError
+from vit.image import Preprocess
+
+
+def answering(shift: float) -> Contestant:
+    def answer(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images.mean((2, 3)) + shift, images.mean((2, 3))
+
+    return Contestant(nn.Linear(1, 1), answer, lambda images, targets: images.sum())
+
+
+def test_only_equal_answers_are_timed():
+    assert check_equal("same", answering(0), answering(0)) == (0, 0)
+    with pytest.raises(UserError, match=r"ours and other differ by 1\.0e-02 in logits"):
+        check_equal("other", answering(0), answering(0.01))
+
+
+def test_targets_of_the_training_step_are_boxes_within_the_image():
+    seen = []
+    model = nn.Linear(1, 1)
+
+    def loss(images: torch.Tensor, targets: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+        seen.extend(targets)
+        return model(images.mean().view(1)).sum()
+
+    before = model.weight.clone()
+    training(Contestant(model, lambda x: (x, x), loss), torch.randn(3, 3, 4, 4), "fp32")()  # pyright: ignore
+    assert len(seen) == 3 and not torch.equal(before, model.weight)
+    for target in seen:
+        boxes = target["boxes"]
+        assert (boxes[:, :2] - boxes[:, 2:] / 2 > 0).all() and (boxes[:, :2] + boxes[:, 2:] / 2 < 1).all()
+        assert len(target["labels"]) == len(boxes) and target["labels"].max() < 91
+
+
+def test_waiting_and_working_are_told_apart():
+    clock = itertools.count()
+    time = [0.0]
+
+    def batches():
+        for i in clock:
+            time[0] += 3  # seconds until there is a batch
+            yield i
+
+    def step(batch: int) -> None:
+        time[0] += 1
+
+    runner = Runner(batches(), step, lambda: time[0], [], [])
+    runner.run(2)
+    runner.run(2)
+    assert runner.waited == [3, 3] and runner.worked == [1, 1]
+    assert runner.seconds == [4, 4] and runner.waiting.median == 0.75
+    assert "| ours | 16.0 | 1.00 (1.00 to 1.00) | 75.0% |" in endtoend.lines(
+        Turns({"ours": runner.seconds, "timm": runner.seconds}), {"ours": runner}, 64
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves its files open
+def test_both_train_from_the_same_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = [
+        "--images",
+        "6",
+        "--batch-size",
+        "3",
+        "--turn",
+        "1",
+        "--settings",
+        "fp32",
+        "--folder",
+        str(tmp_path / "i"),
+    ]
+    endtoend.main([*options, "--json", str(tmp_path / "r.json")])
+    said = capsys.readouterr().out
+    assert "| ours |" in said and "| timm |" in said and (tmp_path / "r.json").stat().st_size > 100
+
+
+def test_exponents_of_boxes_are_told(capsys: pytest.CaptureFixture[str]):
+    growth.main(["--what", "boxes", "images", "--boxes", "2", "8", "--images", "4", "16", "--rounds", "1"])
+    said = capsys.readouterr().out
+    assert "| what | 2 | 8 | exponent | of the last two |" in said and "| COCO metrics, ms |" in said
+    assert "| opening a folder, ms |" in said
+
+
+def test_growth_is_fitted(monkeypatch: pytest.MonkeyPatch):
+    """Runs whose time and memory grow with the square and with the size itself."""
+    monkeypatch.setattr(growth, "take_turns", lambda runs, *_, **__: Turns({k: [float(k) ** 2] for k in runs}))
+    monkeypatch.setattr(growth, "peak_memory", lambda run: run())
+    found = growth.grown({float(n): lambda n=n: 3 * n for n in (4, 8, 16)}, growth.Options())
+    assert found["time"] == pytest.approx((2, 2)) and found["memory"] == pytest.approx((1, 1))
+
+
+def test_scripts_of_the_peers_are_python():
+    for script in (start.TIMM, start.TORCHVISION, start.TRANSFORMERS, start.AUTO, start.TIMM_TRAINING):
+        compile(script, "script", "exec")
+
+
+def test_a_command_that_fails_is_no_time(tmp_path: Path):
+    command = [sys.executable, "-S", "-c", "import sys; print('why'); sys.exit(3)"]
+    with pytest.raises(UserError, match=r"exit code 3\. why"):
+        start.seconds(command, "cpu", tmp_path, ours=False)
+    used = start.seconds([sys.executable, "-S", "-c", "sum(range(4_000_000))"], "cpu", tmp_path, ours=False)
+    assert 0.02 < used < 20
+
+
+@pytest.mark.slow
+def test_everyone_starts(tmp_path: Path):
+    for package in ("transformers", "timm"):
+        pytest.importorskip(package)
+    code = f"from benchmarks import start\nstart.main(['--rounds', '1', '--json', {str(tmp_path / 'r.json')!r}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900, env=os.environ)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("### import", "### predict", "### dry-run", "| pipeline |", "| vitral predict |"):
+        assert name in done.stdout
+
+
+@pytest.mark.slow
+def test_our_rfdetr_is_theirs():
+    for package in ("transformers", "rfdetr"):
+        pytest.importorskip(package)
+    code = "from benchmarks import detect\ndetect.main('--batches 1 --training-batch 1 --rounds 1'.split())"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "ours and rfdetr: largest difference" in done.stdout and "### training, batch 1" in done.stdout
+
+
+@pytest.mark.slow
+def test_merging_is_judged_on_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    model = create("vit_nano8_mean", num_classes=10, image_size=32)
+    preprocess = Preprocess((32, 32), resize="squash").to_dict()
+    config = {"task": "classification", "model": model.config.to_dict(), "preprocess": preprocess}
+    save_checkpoint(tmp_path / "c", model.state_dict(), {**config, "classes": [str(k) for k in range(10)]})
+    merging.main(["--checkpoint", str(tmp_path / "c"), "--counts", "0", "3", "--rounds", "1"])
+    said = capsys.readouterr().out
+    assert "| 3 | 16 to 4 |" in said and "1.00 (1.00 to 1.00)" in said

@@ -1,0 +1,35 @@
+"""Scaled dot-product attention: torch's, and step by step where torch's backward pass is slow.
+
+Letters: B batch, H heads, N queries, M keys, d head width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v: q [B, H, N, d], k and v [B, H, M, d] -> [B, H, N, d].
+
+    mask: broadcast to [B, H, N, M]; bool (True takes part) or float (added to the scores).
+    """
+    if _slow_backward(q):
+        return step_by_step(q, k, v, mask, dropout)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+def step_by_step(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """The same with the scores [B, H, N, M] in memory."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    shares = scores.softmax(-1).to(v.dtype)
+    return (F.dropout(shares, dropout) if dropout else shares) @ v
+
+
+def _slow_backward(q: Tensor) -> bool:
+    """Whether torch's backward pass takes longer than all of `step_by_step`: in bfloat16 on a CPU, 6 times as long at
+    17 tokens and 1.6 at 197 (benchmarks/LOG.md). Where nothing learns torch's forward pass is the faster one."""
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
