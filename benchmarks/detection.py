@@ -32,8 +32,8 @@ class Detection:
     """Test scenes that are judged on."""
     seed: int = 0
     rivals: tuple[str, ...] = ("lwdetr", "deimv2", "fasterrcnn")
-    amp: Literal["none", "bf16"] | None = None
-    """Mixed precision for everyone; the recipe's own if left out."""
+    amp: Literal["none", "bf16"] = "none"
+    """Mixed precision, for everyone."""
     turn: int = 10
     """Steps of one before it is the next one's turn."""
     tune: int | None = None

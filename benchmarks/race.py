@@ -98,16 +98,15 @@ class Track:
         return box_eval_loader(self.train.thinned(IMAGES), self.preprocess, batch_size=32)
 
 
-def lay_track(images: int, test: int, seed: int, amp: str | None = None) -> Track:
+def lay_track(images: int, test: int, seed: int, amp: str = "none") -> Track:
     """images: that ours is to see, in as few epochs as there are scenes for. test: scenes to judge on. amp: mixed
-    precision as in a recipe; the recipe's own if left out."""
+    precision as in a recipe."""
     data = open_detection("scenes", seed=seed)
     assert data.test is not None
     epochs = max(1, math.ceil(images / len(data.train)))
     train = data.train.select(np.arange(min(len(data.train), images // epochs)))
     facts = Facts(len(train), len(data.classes), *survey(train))
-    recipe: Any = replace(DETECTION_RECIPES["scenes"][1], seed=seed, epochs=epochs)
-    recipe = recipe if amp is None else replace(recipe, amp=amp)
+    recipe: Any = replace(DETECTION_RECIPES["scenes"][1], seed=seed, epochs=epochs, amp=amp)
     begun = detection_build.begin_detector(recipe)
     settled, _ = settle_detection(recipe, facts, begun.config.divisor)
     preprocess = detection_build.detection_preprocess(settled, facts, begun)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vit.build import build_model, freeze
+from vit.build import build_model, freeze, mixed_precision
 from vit.classifier import create
 from vit.errors import UserError
 from vit.recipes import RECIPES
@@ -123,3 +123,11 @@ def test_there_is_nothing_to_keep_from_scratch(name):
     option = f"--{name.replace('_', '-')}"
     with pytest.raises(UserError, match=f"{option} keeps weights that were learned before: add --weights SRC"):
         build_model(recipe, ["a", "b", "c"], facts)
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_a_cpu_computes_in_bf16_where_it_has_amx(monkeypatch: pytest.MonkeyPatch, amx: bool):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    cpu = torch.device("cpu")
+    assert mixed_precision("auto", cpu) is (torch.bfloat16 if amx else None)
+    assert mixed_precision("none", cpu) is None and mixed_precision("bf16", cpu) is torch.bfloat16

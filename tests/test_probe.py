@@ -39,7 +39,7 @@ def command(capsys):
 
     def call(*words):
         with pytest.raises(SystemExit) as exit:
-            run_command(lambda: train.main(["probe", "--device", "cpu", *map(str, words)]))
+            run_command(lambda: train.main(["probe", "--device", "cpu", "--amp", "none", *map(str, words)]))
         out, err = capsys.readouterr()
         return exit.value.code, out, err
 

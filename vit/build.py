@@ -156,8 +156,15 @@ def build_loop(
 def mixed_precision(amp: str, device: torch.device) -> torch.dtype | None:
     """What most of a step is computed in, None for float32; amp as in a recipe."""
     if amp == "auto":
-        amp = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "none"
+        amp = "bf16" if _fast_in_bf16(device) else "none"
     return DTYPES[amp]
+
+
+def _fast_in_bf16(device: torch.device) -> bool:
+    """CPUs gain where they multiply matrices of bfloat16 by AMX (benchmarks/LOG.md)."""
+    if device.type == "cpu":
+        return torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def checkpoint_config(

@@ -105,7 +105,8 @@ def run_training(
 
     with listening() as stop, log, files, writing() as writer:
         stop.alone = world.size == 1
-        log.say(f"{title} -> {folder}")
+        precision = "" if loop.amp is None else f", computed in {str(loop.amp).removeprefix('torch.')}"
+        log.say(f"{title}{precision} -> {folder}")
         safety = Safety(
             stop,
             world,
