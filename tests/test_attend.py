@@ -21,10 +21,19 @@ def masks() -> dict[str, torch.Tensor | None]:
     bias = torch.randn(1, H, N, M, generator=generator).bfloat16()
     kept = torch.rand(B, 1, N, M, generator=generator) < 0.7
     kept[..., 0] = True
-    return {"none": None, "bool": kept, "float": bias}
+    shut = kept.clone()
+    shut[1, 0, 3] = False
+    closed = torch.zeros(B, 1, N, M, dtype=torch.bfloat16).masked_fill(~shut, float("-inf"))
+    return {
+        "none": None,
+        "bool": kept,
+        "float": bias,
+        "bool, one sees nothing": shut,
+        "float, one sees nothing": closed,
+    }
 
 
-@pytest.mark.parametrize("mask", ["none", "bool", "float"])
+@pytest.mark.parametrize("mask", list(masks()))
 def test_step_by_step_is_attention_in_float64(mask: str):
     given = masks()[mask]
     wanted = given.double() if given is not None and given.is_floating_point() else given
@@ -36,7 +45,7 @@ def test_step_by_step_is_attention_in_float64(mask: str):
     )
 
 
-@pytest.mark.parametrize("mask", ["none", "bool", "float"])
+@pytest.mark.parametrize("mask", list(masks()))
 def test_bfloat16_is_no_less_exact_than_torch(mask: str):
     """Errors against float64, relative to the largest value, of results and gradients."""
     given = masks()[mask]
@@ -68,6 +77,9 @@ def test_what_learns_in_bfloat16_goes_step_by_step(monkeypatch: pytest.MonkeyPat
     assert not called
     attend(*inputs(torch.bfloat16))
     assert len(called) == 1
+    q, k, v = inputs(torch.bfloat16)
+    attend(q.detach(), k, v)  # of a frozen query
+    assert len(called) == 2
 
 
 def test_dropout_falls_on_the_shares():

@@ -250,9 +250,10 @@ def test_work_of_dropped_branches_is_skipped_and_nothing_else_changes(rate: floa
         x = double(6, 5, 8) if not found else found[0][0]
         torch.manual_seed(4)
         y = one(x, mask=mask)
-        found.append((x, y, torch.autograd.grad(y.sin().sum(), [x, *one.parameters()], allow_unused=True)))
+        # Every parameter has a gradient, even where all is dropped: DDP and FSDP2 would wait for it forever.
+        found.append((x, y, torch.autograd.grad(y.sin().sum(), [x, *one.parameters()])))
     torch.testing.assert_close(found[1][1], found[0][1])
     for a, b in zip(found[0][2], found[1][2], strict=True):
-        torch.testing.assert_close(torch.zeros_like(a) if b is None else b, a)
+        torch.testing.assert_close(b, a)
     assert sum(seen) < 6  # some samples' feed-forward was never computed
     assert torch.equal(skipping.eval()(x), block.eval()(x))

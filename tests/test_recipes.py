@@ -191,6 +191,10 @@ def test_impossible_values(wrong):
         ({"freeze": True, "head_epochs": 2}, "train the head only: --head-epochs goes with finetune"),
         ({"lora_rank": 4, "optimizer": "muon"}, "--optimizer muon is for the blocks' own matrices, .* use adamw"),
         ({"epochs": 5, "head_epochs": 5}, "--head-epochs 5 leaves none of --epochs 5 for the rest; .* use --freeze"),
+        ({"freeze": True, "patch_dropout": 0.5}, "--patch-dropout changes how an encoder is trained"),
+        ({"freeze": True, "skip_dropped": True}, "--skip-dropped changes how an encoder is trained"),
+        ({"skip_dropped": True, "drop_path": 0.0}, "--skip-dropped saves the work of what --drop-path drops"),
+        ({"skip_dropped": True, "compile": True}, "--skip-dropped takes another number of images each time"),
     ],
     ids=str,
 )
@@ -314,3 +318,9 @@ def test_a_run_stopped_before_its_first_checkpoint_is_resumed_from_the_start(pla
     assert open_run(replace(recipe, out=str(place / "mine"), resume=True)) == (place / "mine", None)
     with pytest.raises(UserError, match=r"nowhere holds no run to go on with\. Leave out --resume to start it"):
         open_run(replace(recipe, out=str(place / "nowhere"), resume=True))
+
+
+def test_less_work_that_was_chosen_to_be_none_is_refused():
+    """Fine-tuning on few images chooses a drop_path of 0."""
+    with pytest.raises(UserError, match="--skip-dropped saves the work"):
+        settle(Recipe(recipe="finetune", data="photos", weights="runs/a", skip_dropped=True), FACTS["digits"])

@@ -42,6 +42,10 @@ def test_where_it_begins_is_named():
             layer.weight.normal_(std=1e30)
     told = examine(task, batch(), None)
     assert told[0].startswith("the first layer whose output is not finite: encoder.blocks.1.mlp.fc2")
+    task = toy()
+    with torch.no_grad():  # what goes wrong between two layers is seen by the next that computes
+        task.model.encoder.blocks[1].attn.qkv.bias.fill_(1e30)
+    assert examine(task, batch(), None)[0].endswith("not finite: encoder.blocks.1.attn.proj (Linear)")
 
 
 @pytest.mark.slow

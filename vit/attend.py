@@ -5,6 +5,8 @@ Letters: B batch, H heads, N queries, M keys, d head width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,9 +15,10 @@ from torch import Tensor
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """softmax(q k^T / sqrt(d)) v: q [B, H, N, d], k and v [B, H, M, d] -> [B, H, N, d].
 
-    mask: broadcast to [B, H, N, M]; bool (True takes part) or float (added to the scores).
+    mask: broadcast to [B, H, N, M]; bool (True takes part) or float (added to the scores). A query that no key takes
+    part for gets 0.
     """
-    if _slow_backward(q):
+    if _slow_backward(q, k, v):
         return step_by_step(q, k, v, mask, dropout)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
@@ -23,13 +26,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
 def step_by_step(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """The same with the scores [B, H, N, M] in memory."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    alone = None
     if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
+        # The softmax of nothing but -inf is NaN, and so would its gradient be.
+        alone = (bias == -math.inf).all(-1, keepdim=True)
+        scores = scores + bias.masked_fill(alone, 0)
     shares = scores.softmax(-1).to(v.dtype)
-    return (F.dropout(shares, dropout) if dropout else shares) @ v
+    y = (F.dropout(shares, dropout) if dropout else shares) @ v
+    return y if alone is None else y.masked_fill(alone, 0)
 
 
-def _slow_backward(q: Tensor) -> bool:
+def _slow_backward(*given: Tensor) -> bool:
     """Whether torch's backward pass takes longer than all of `step_by_step`: in bfloat16 on a CPU, 6 times as long at
     17 tokens and 1.6 at 197 (benchmarks/LOG.md). Where nothing learns torch's forward pass is the faster one."""
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
+    q = given[0]
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and any(x.requires_grad for x in given)

@@ -224,10 +224,13 @@ class Block(nn.Module):
         """x + branch(x, *given) where the branch is not dropped."""
         if not self.skips or (rows := self.drop_path.rows(x)) is None:
             return x + self.drop_path(branch(x, *given))
+        factor = 1 / (1 - self.drop_path.rate)
         if not len(rows):
-            return x
+            # Every parameter has a gradient after every step, 0 here: other processes wait for it.
+            rows, factor = rows.new_zeros(1), 0.0
         y = branch(x[rows], *(_rows_of(g, rows, len(x)) for g in given))
-        return x.index_add(0, rows, y.to(x.dtype), alpha=1 / (1 - self.drop_path.rate))
+        x = x.to(torch.promote_types(x.dtype, y.dtype))
+        return x.index_add(0, rows, y.to(x.dtype), alpha=factor)
 
 
 def _rows_of(given: Tensor | Rope | None, rows: Tensor, batch: int) -> Any:

@@ -138,6 +138,13 @@ class Recipe:
         if self.head_epochs is not None and self.epochs is not None and self.head_epochs >= self.epochs:
             told = f"--head-epochs {self.head_epochs} leaves none of --epochs {self.epochs} for the rest"
             raise UserError(f"{told}; to train the head only, use --freeze.")
+        if self.freeze and (self.patch_dropout or self.skip_dropped):
+            option = "--patch-dropout" if self.patch_dropout else "--skip-dropped"
+            raise UserError(f"{option} changes how an encoder is trained, and here it is frozen: leave it out.")
+        if self.skip_dropped and self.drop_path == 0:
+            raise UserError("--skip-dropped saves the work of what --drop-path drops, which is 0 here: set it, too.")
+        if self.skip_dropped and self.compile:
+            raise UserError("--skip-dropped takes another number of images each time, which --compile cannot: use one.")
 
     @property
     def keeps(self) -> list[str]:

@@ -26,7 +26,8 @@ def examine(task: Task, batch: Any, amp: torch.dtype | None) -> list[str]:
     hooks = [
         module.register_forward_hook(partial(_look, name, layers))
         for name, module in task.model.named_modules()
-        if name
+        # A model has one Identity for all its places: its name would be that of another.
+        if name and not isinstance(module, nn.Identity)
     ]
     try:
         with autocast(batch.images.device, amp):

@@ -406,3 +406,11 @@ def test_flops_are_counted_as_torch_counts_them(name: str):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.empty(1, 3, side, side))
     assert abs(counter.get_total_flops() / detector_flops(config, side) - 1) < 1e-6
+
+
+def test_a_classifier_that_was_trained_on_some_of_its_patches_gives_its_encoder(tmp_path: Path):
+    fields = {"width": 24, "depth": 4, "heads": 2, "mlp": 48, "patch_dropout": 0.5}
+    model = create("vit_nano16", num_classes=2, image_size=64, **fields)
+    config = {"task": "classification", "model": model.config.to_dict(), "classes": ["a", "b"]}
+    save_checkpoint(tmp_path / "c", model.state_dict(), {**config, "preprocess": Preprocess((64, 64)).to_dict()})
+    assert begin("lwdetr_tiny", weights=tmp_path / "c").config.encoder.patch_dropout == 0

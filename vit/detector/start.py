@@ -170,8 +170,9 @@ def on_encoder(preset: DetectorConfig, encoder: EncoderConfig) -> DetectorConfig
     spread over the depth, each followed by a block that sees the whole image where the preset has windows.
 
     The encoder keeps its patch size. Relative positions know no windows, and only a convolutional stem has a map of
-    its own.
+    its own. What a classifier lost of its patches in training is no matter here.
     """
+    encoder = replace(encoder, patch_dropout=0.0)
     taps = sorted({round(encoder.depth * (i + 1) / TAPS) for i in range(TAPS)} - {0})
     windows = 1 if encoder.relative_positions else preset.windows
     return replace(
