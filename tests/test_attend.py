@@ -80,6 +80,9 @@ def test_what_learns_in_bfloat16_goes_step_by_step(monkeypatch: pytest.MonkeyPat
     q, k, v = inputs(torch.bfloat16)
     attend(q.detach(), k, v)  # of a frozen query
     assert len(called) == 2
+    many = torch.zeros(1, 1, 1025, 4, dtype=torch.bfloat16, requires_grad=True)
+    attend(many, many, many)  # whose scores would fill the memory
+    assert len(called) == 2
 
 
 def test_dropout_falls_on_the_shares():

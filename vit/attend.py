@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MOST_SCORES = 1 << 19
+"""Of a head, N * M: more are not kept for the backward pass."""
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """softmax(q k^T / sqrt(d)) v: q [B, H, N, d], k and v [B, H, M, d] -> [B, H, N, d].
@@ -37,8 +40,10 @@ def step_by_step(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dr
     return y if alone is None else y.masked_fill(alone, 0)
 
 
-def _slow_backward(*given: Tensor) -> bool:
+def _slow_backward(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether torch's backward pass takes longer than all of `step_by_step`: in bfloat16 on a CPU, 6 times as long at
-    17 tokens and 1.6 at 197 (benchmarks/LOG.md). Where nothing learns torch's forward pass is the faster one."""
-    q = given[0]
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and any(x.requires_grad for x in given)
+    17 tokens and 1.6 at 197, but no longer at 1,025, where the scores would take several times the memory
+    (benchmarks/LOG.md). Where nothing learns torch's forward pass is the faster one."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[-2] * k.shape[-2] > MOST_SCORES:
+        return False
+    return q.requires_grad or k.requires_grad or v.requires_grad
