@@ -37,7 +37,15 @@ def main() -> None:
     name = sys.argv[1]
     if name not in NAMES:
         raise UserError(f"there is no benchmark {name!r}.{nearest(name, NAMES)} There are {', '.join(NAMES)}.")
-    importlib.import_module(f"benchmarks.{name}").main(sys.argv[2:])
+    try:
+        importlib.import_module(f"benchmarks.{name}").main(sys.argv[2:])
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in ("vit", "datasets", "benchmarks"):
+            raise
+        raise UserError(
+            f"{name} needs the package {package}: pip install -e '.[peers,test,fast]' brings all."
+        ) from None
 
 
 if __name__ == "__main__":

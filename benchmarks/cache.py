@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos
 from datasets import ImageSet, Pipeline, named_augment, open_data, train_loader
 from datasets.pixel_cache import PixelCache
@@ -40,7 +39,7 @@ class Cache:
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = tyro.cli(Cache, args=arguments, prog="python -m benchmarks cache", description=__doc__)
+    options = parsed(Cache, arguments, "cache", __doc__)
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

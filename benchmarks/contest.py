@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import tyro
 from torch import Tensor, nn
 
+from vit.errors import UserError
 from vit.evaluate import collect
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -64,14 +68,40 @@ class Contestant:
         return next((seconds for seconds, top1 in self.curve if top1 >= goal), None)
 
 
+def parsed(options: type[T], arguments: Sequence[str], name: str, told: str | None) -> T:
+    """The options of `python -m benchmarks NAME`, whose --help tells what it does. Raises UserError where --json is no
+    place for a file: before hours of measuring, not after."""
+    o = tyro.cli(options, args=arguments, prog=f"python -m benchmarks {name}", description=told)
+    file = getattr(o, "json", None)
+    if file is not None:
+        if Path(file).is_dir():
+            raise UserError(f"--json {file} is a folder: name a file to write.")
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    return o
+
+
+PACKAGES = (
+    "torch", "torchvision", "timm", "transformers", "vit-pytorch", "rfdetr", "albumentations", "numpy", "pillow",
+    "simplejpeg",
+)  # fmt: skip
+"""Those of them that are installed are told with every result."""
+
+
 def machine() -> dict[str, Any]:
-    packages = ("torch", "torchvision", "timm", "albumentations", "numpy")
     return {
         "cpu": _cpu(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        **{name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _cpu() -> str:

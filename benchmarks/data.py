@@ -18,9 +18,8 @@ from unittest import mock
 
 import numpy as np
 import torch
-import tyro
 
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from benchmarks.jpegs import write_jpegs
 from datasets import Augment, ImageSet, Pipeline, open_data, train_loader
 from datasets import crop as cropping
@@ -173,7 +172,7 @@ def reduced_pixels(folder: Path) -> list[dict[str, float]]:
 
 
 def main(arguments: list[str]) -> None:
-    options = tyro.cli(Data, args=arguments, description=__doc__, prog="python -m benchmarks data")
+    options = parsed(Data, arguments, "data", __doc__)
     torch.set_num_threads(1)
     random.seed(0)
     results: dict[str, Any] = {}

@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-import tyro
 from torch import Tensor
 
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from benchmarks.rfdetr_peers import PEERS, SIDE, Contestant, ours
-from benchmarks.turns import Clock, Turns, table, take_turns
+from benchmarks.turns import CLOCK, Clock, Turns, table, take_turns
 from vit.errors import UserError
 
 OBJECTS = 7
@@ -35,8 +34,12 @@ class Options:
     """Of ours and of the peers, as far as they compile."""
     amp: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
     rounds: int = 7
-    clock: Clock = "cpu"
+    clock: Clock = CLOCK
     json: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.peers:
+            raise UserError("--peers needs one at least, whose weights ours takes.")
 
 
 def difference(a: Contestant, b: Contestant, images: Tensor) -> tuple[float, float]:
@@ -105,11 +108,11 @@ def contestants(peers: tuple[str, ...]) -> dict[str, Contestant]:
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Options, args=arguments, prog="python -m benchmarks detect")
-    made = contestants(o.peers)
+    o = parsed(Options, arguments, "detect", __doc__)
     results: dict[str, Any] = {}
     images = {n: torch.randn(n, 3, SIDE, SIDE) for n in {*o.batches, o.training_batch} - {0}}
     for mode in o.modes:
+        made = contestants(o.peers)  # what has been compiled stays so
         if mode == "compiled":
             for c in made.values():
                 c.model.compile()
@@ -124,11 +127,13 @@ def main(arguments: list[str]) -> None:
             turns = take_turns(runs, o.rounds, clock=o.clock)
             title = f"{what}, batch {n}, {mode}"
             print(f"\n### {title}\n\n{lines(turns, n)}", flush=True)
-            ratios = {name: turns.ratio(name, "ours")._asdict() for name in runs}
+            first = next(iter(runs))
+            ratios = {name: turns.ratio(name, first)._asdict() for name in runs}
             results[title] = {"turns": turns.to_dict(), "ratios": ratios}
     write(o.json, {"options": asdict(o), "results": results})
 
 
 def lines(turns: Turns, n: int) -> str:
-    rows = [[name, f"{1e3 * turns[name].median / n:.1f}", turns.ratio(name, "ours").told()] for name in turns.seconds]
-    return table(["model", "ms an image", "time / ours"], rows)
+    first = next(iter(turns.seconds))  # ours, in the first precision
+    rows = [[name, f"{1e3 * turns[name].median / n:.1f}", turns.ratio(name, first).told()] for name in turns.seconds]
+    return table(["model", "ms an image", f"time / {first}"], rows)

@@ -15,9 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import tyro
-
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from benchmarks.detectors import RATES
 from benchmarks.race import Racer, judge, lay_track, ours, race, rival
 
@@ -31,7 +29,7 @@ class Detection:
     test: int = 500
     """Test scenes that are judged on."""
     seed: int = 0
-    rivals: tuple[str, ...] = ("lwdetr", "deimv2", "fasterrcnn")
+    rivals: tuple[Literal["lwdetr", "deimv2", "fasterrcnn"], ...] = ("lwdetr", "deimv2", "fasterrcnn")
     amp: Literal["none", "bf16"] = "none"
     """Mixed precision, for everyone."""
     turn: int = 10
@@ -95,7 +93,7 @@ def table(race: dict[str, dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Detection, args=arguments, prog="python -m benchmarks detection")
+    o = parsed(Detection, arguments, "detection", __doc__)
     result = both_races(o) if o.tune is None else tune(o, o.tune)
     for title in ("equal images", "equal time"):
         if title in result:

@@ -3,18 +3,17 @@
 The contestants train one epoch each in turn in one process, so that a slow moment of the machine hits all.
 Every one sees the same 3,500 images with the same affine augmentation, ours with mixup, too; timm's has patches of 4
 (its tokens are then three times ours) and of 7 (as many tokens as ours), AdamW and cosine schedule from timm's own
-factories.
+factories. All train in float32, whatever the machine would choose.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import tyro
 
-from benchmarks.contest import Contestant, write
+from benchmarks.contest import Contestant, parsed, write
 from benchmarks.peers import contestant, timm_vit
 from datasets import Data, Mix, Pipeline, eval_loader, named_augment, open_data, survey, train_loader
 from vit import build
@@ -37,7 +36,7 @@ class Digits:
 
 def ours(data: Data, seed: int) -> Contestant:
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
-    recipe, _ = settle(RECIPES["digits"][1], facts)
+    recipe, _ = settle(replace(RECIPES["digits"][1], amp="none"), facts)
     torch.manual_seed(seed)
     model, preprocess, _ = build.build_model(recipe, data.classes, facts)
     assert recipe.augment and recipe.batch_size and recipe.epochs and recipe.ema and data.test
@@ -76,7 +75,7 @@ def ours(data: Data, seed: int) -> Contestant:
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Digits, args=arguments, prog="python -m benchmarks digits")
+    o = parsed(Digits, arguments, "digits", __doc__)
     data = open_data("digits")
     assert data.test is not None
     racers = [ours(data, o.seed)]

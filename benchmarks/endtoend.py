@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 from torch.nn import functional as F
 
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos
 from benchmarks.turns import Clock, Figures, Turns, table
 from datasets import Pipeline, open_data, train_loader
 from datasets.transforms import Augment
 from vit.build import DTYPES
 from vit.classifier import create
+from vit.errors import UserError
 from vit.image import Preprocess
 from vit.loop import Loop
 from vit.losses import ClassificationLoss
@@ -55,6 +55,12 @@ class Options:
     folder: Path | None = None
     """Where the images are, or are to be made; a temporary folder if left out."""
     json: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers and self.clock == "cpu":
+            raise UserError("--workers compute in processes that --clock cpu does not count: add --clock wall.")
+        if not self.settings:
+            raise UserError("--settings needs one at least: fp32.")
 
 
 @dataclass
@@ -135,7 +141,7 @@ def timm(folder: Path, setting: str, o: Options) -> tuple[Iterator[Any], Callabl
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Options, args=arguments, prog="python -m benchmarks endtoend")
+    o = parsed(Options, arguments, "endtoend", __doc__)
     with tempfile.TemporaryDirectory() as temporary:
         folder = o.folder or Path(temporary)
         if not any(folder.rglob("*.jpg")):

@@ -15,13 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from benchmarks.model import batch_of, forward, training
-from benchmarks.turns import Clock, exponent, peak_memory, table, take_turns
+from benchmarks.turns import CLOCK, Clock, exponent, peak_memory, table, take_turns
 from benchmarks.vits import Shape, ours
 from vit.boxes import to_xyxy
 from vit.detection_losses import DetectionLoss, Predictions
@@ -43,7 +42,7 @@ class Options:
     images: tuple[int, ...] = (500, 2000, 8000)
     """Files of a folder that is opened, and images that are judged."""
     rounds: int = 3
-    clock: Clock = "cpu"
+    clock: Clock = CLOCK
     json: str | None = None
 
 
@@ -153,7 +152,7 @@ def grown(runs: dict[float, Run], o: Options) -> dict[str, Any]:
     seconds = [turns[str(size)].median for size in runs]
     memory = [peak_memory(run) for run in runs.values()]
     sizes = list(runs)
-    found: dict[str, Any] = {"sizes": sizes, "seconds": seconds, "bytes": memory}
+    found: dict[str, Any] = {"sizes": sizes, "seconds": seconds, "bytes": memory, "turns": turns.to_dict()}
     found["time"] = (exponent(sizes, seconds), exponent(sizes[-2:], seconds[-2:]))
     known = [(size, m) for size, m in zip(sizes, memory, strict=True) if m]
     if len(known) > 1:
@@ -163,7 +162,7 @@ def grown(runs: dict[float, Run], o: Options) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Options, args=arguments, prog="python -m benchmarks growth")
+    o = parsed(Options, arguments, "growth", __doc__)
     results: dict[str, Any] = {}
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from PIL import Image
 
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from datasets import Pipeline, named_augment, open_data, train_loader
 from datasets.imageset import FileSet
 from vit.image import Preprocess
@@ -42,7 +41,7 @@ class Index:
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = tyro.cli(Index, args=arguments, prog="python -m benchmarks index", description=__doc__)
+    options = parsed(Index, arguments, "index", __doc__)
     folder = Path(options.folder or tempfile.mkdtemp())
     try:
         begun = time.perf_counter()

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import tyro
 
-from benchmarks.contest import write
-from benchmarks.turns import Clock, table, take_turns
+from benchmarks.contest import parsed, write
+from benchmarks.turns import CLOCK, Clock, table, take_turns
 from datasets import eval_loader, open_data
 from vit.checkpoint import load_model
+from vit.errors import UserError
 from vit.evaluate import collect
 from vit.image import Preprocess
 from vit.merging import merging
@@ -24,19 +24,22 @@ from vit.merging import merging
 @dataclass(frozen=True)
 class Options:
     checkpoint: str
+    """A run or checkpoint folder of a model of the bundled digits."""
     counts: tuple[int, ...] = (0, 2, 4, 8, 12)
     batch: int = 64
     rounds: int = 5
-    clock: Clock = "cpu"
+    clock: Clock = CLOCK
     json: str | None = None
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Options, args=arguments, prog="python -m benchmarks merging")
+    o = parsed(Options, arguments, "merging", __doc__)
     model, config = load_model(o.checkpoint)
     preprocess = Preprocess.from_dict(config["preprocess"])
     test = open_data("digits").test
     assert test is not None
+    if tuple(config["classes"]) != tuple(test.classes):
+        raise UserError(f"{o.checkpoint} does not know the bundled digits, which it is judged on.")
     accuracy: dict[int, float] = {}
     for count in o.counts:
         outputs = collect(merging(model, count), eval_loader(test, preprocess, batch_size=o.batch))
@@ -49,12 +52,12 @@ def main(arguments: list[str]) -> None:
         return merging(model, count)(images)
 
     turns = take_turns({str(count): lambda count=count: run(count) for count in o.counts}, o.rounds, clock=o.clock)
-    tokens = model.config.encoder.grid[0] * model.config.encoder.grid[1]
-    blocks = len(model.encoder.blocks)
+    with torch.no_grad():
+        left = {n: merging(model, n).forward_features(images[:1]).patches.shape[1] for n in (0, *o.counts)}
     rows = [
         [
             str(count),
-            f"{tokens} to {tokens - blocks * count}",
+            f"{left[0]} to {left[count]}",
             f"{accuracy[count]:.2%}",
             f"{1e3 * turns[str(count)].median / o.batch:.2f}",
             turns.ratio(str(o.counts[0]), str(count)).told(),
@@ -62,4 +65,4 @@ def main(arguments: list[str]) -> None:
         for count in o.counts
     ]
     print(table(["merged in a block", "patches", "test top-1", "ms an image", "times as fast"], rows))
-    write(o.json, {"options": asdict(o), "top1": accuracy, "turns": turns.to_dict()})
+    write(o.json, {"options": asdict(o), "patches": left, "top1": accuracy, "turns": turns.to_dict()})

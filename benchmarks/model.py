@@ -15,32 +15,45 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.contest import write
-from benchmarks.turns import Clock, Turns, matrix_peak, peak_memory, table, take_turns
+from benchmarks.contest import parsed, write
+from benchmarks.turns import CLOCK, Clock, Turns, matrix_peak, peak_memory, table, take_turns
 from benchmarks.vits import MODELS, Shape
+from vit.errors import UserError
 
 Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Options:
-    sizes: tuple[Literal["ti", "s", "b", "l"], ...] = ("ti", "s", "b")
-    sides: tuple[int, ...] = (224, 384)
+class Contest:
+    """What is compared, whatever the shape."""
+
     batches: tuple[int, ...] = (1, 8, 0)
     """0: the largest with which everyone's training step fits into --memory-gb."""
     work: tuple[Literal["forward", "training"], ...] = ("forward", "training")
-    models: tuple[str, ...] = tuple(MODELS)
+    models: tuple[Literal["ours", "timm", "transformers", "torchvision", "vit-pytorch"], ...] = (
+        "ours", "timm", "transformers", "torchvision", "vit-pytorch",
+    )  # fmt: skip
     modes: tuple[Literal["eager", "compiled"], ...] = ("eager",)
     amp: tuple[Literal["fp32", "bf16"], ...] = ("fp32",)
     """bf16: autocast. All combinations of models, modes and precisions run in turn."""
     memory_gb: float = 6.0
     rounds: int = 7
-    clock: Clock = "cpu"
+    clock: Clock = CLOCK
     json: str | None = None
+
+    def __post_init__(self) -> None:
+        if "ours" not in self.models:
+            raise UserError("--models needs ours, which the others are compared with.")
+
+
+@dataclass(frozen=True)
+class Options(Contest):
+    sizes: tuple[Literal["ti", "s", "b", "l"], ...] = ("ti", "s", "b")
+    sides: tuple[int, ...] = (224, 384)
+    """Of square images; patches of 16."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,7 @@ def compare(shape: Shape, n: int, work: str, entries: list[Entry], rounds: int, 
 def lines(result: dict[str, Any], entries: list[Entry], n: int) -> str:
     turns: Turns = result["turns"]
     mine, best = verdict(turns, entries)
+    first = reference(entries)
     rows = []
     for entry in entries:
         name, memory = entry.name, result["memory"][entry.name]
@@ -140,22 +154,29 @@ def lines(result: dict[str, Any], entries: list[Entry], n: int) -> str:
             [
                 name,
                 f"{1e3 * turns[name].median / n:.2f}",
-                turns.ratio(name, "ours").told(),
+                turns.ratio(name, first).told(),
                 f"{result['share'][name]:.0%}",
                 "" if memory is None else f"{memory / 2**20:,.0f}",
             ]
         )
-    told = table(["model", "ms an image", "time / ours", "of peak", "MiB"], rows)
+    told = table(["model", "ms an image", f"time / {first}", "of peak", "MiB"], rows)
+    if best is None:
+        return told
     return f"{told}\n\n{mine} against the fastest peer's eager, {best}: {turns.ratio(best, mine).told()} times as fast"
 
 
-def verdict(turns: Turns, entries: list[Entry]) -> tuple[str, str]:
-    """Our fastest entry, and the peers' fastest eager one in fp32."""
+def reference(entries: list[Entry]) -> str:
+    """The first of ours: eager in fp32, if it is among them."""
+    return next(e.name for e in entries if e.library == "ours")
+
+
+def verdict(turns: Turns, entries: list[Entry]) -> tuple[str, str | None]:
+    """Our fastest entry, and the peers' fastest eager one in fp32, if there is any."""
     plain = [e.name for e in entries if e.library != "ours" and (e.mode, e.amp) == ("eager", "fp32")]
-    return turns.fastest([e.name for e in entries if e.library == "ours"]), turns.fastest(plain or ["ours"])
+    return turns.fastest([e.name for e in entries if e.library == "ours"]), turns.fastest(plain) if plain else None
 
 
-def contest(shapes: dict[str, Shape], o: Options) -> list[dict[str, Any]]:
+def contest(shapes: dict[str, Shape], o: Contest) -> list[dict[str, Any]]:
     """Every shape, batch and kind of work; prints a table each. For JSON."""
     entries = [Entry(library, mode, amp) for mode in o.modes for amp in o.amp for library in o.models]
     results = []
@@ -166,7 +187,8 @@ def contest(shapes: dict[str, Shape], o: Options) -> list[dict[str, Any]]:
                 result = compare(shape, n, work, entries, o.rounds, o.clock)
                 print(f"\n### {name}, batch {n}, {work}\n\n{lines(result, entries, n)}", flush=True)
                 turns: Turns = result["turns"]
-                ratios = {e.name: turns.ratio(e.name, "ours")._asdict() for e in entries}
+                first = reference(entries)
+                ratios = {e.name: turns.ratio(e.name, first)._asdict() for e in entries}
                 results.append(
                     {"shape": name, "batch": n, "work": work, **result, "turns": turns.to_dict(), "ratios": ratios}
                 )
@@ -174,7 +196,7 @@ def contest(shapes: dict[str, Shape], o: Options) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Options, args=arguments, prog="python -m benchmarks model")
+    o = parsed(Options, arguments, "model", __doc__)
     shapes = {f"vit_{size}16 at {side}": Shape.of(size, side) for size in o.sizes for side in o.sides}
     print(__doc__)
     write(o.json, {"options": asdict(o), "results": contest(shapes, o)})

@@ -22,11 +22,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
-import tyro
 from PIL import Image
 
 import train_detector
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from benchmarks.photo_set import CLASSES, TILE, drawn, pictures, write_photo_set
 from benchmarks.transfer import weights
 from vit.detection_recipes import DETECTION_RECIPES
@@ -35,7 +34,12 @@ from vit.detection_recipes import DETECTION_RECIPES
 @dataclass(frozen=True)
 class Photographs:
     seeds: tuple[int, ...] = (0, 1, 2)
-    rows: tuple[str, ...] = ("pretrained", "scratch", "scratch, Muon", "nano")
+    rows: tuple[Literal["pretrained", "scratch", "scratch, Muon", "nano"], ...] = (
+        "pretrained",
+        "scratch",
+        "scratch, Muon",
+        "nano",
+    )
     epochs: int = 16
     batch_size: int = 8
     image_size: int = TILE
@@ -65,7 +69,7 @@ def trained(row: str, data: str, out: str, seed: int, o: Photographs) -> dict[st
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Photographs, args=arguments, prog="python -m benchmarks photographs")
+    o = parsed(Photographs, arguments, "photographs", __doc__)
     if o.draw is not None:
         Path(o.draw).mkdir(parents=True, exist_ok=True)
         for name, picture in pictures().items():

@@ -15,9 +15,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import tyro
 
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from datasets import ImageSet, open_data
 from datasets.command_pack import Pack, pack
 from datasets.sampling import epoch_order
@@ -35,7 +34,7 @@ class Shards:
 
 
 def main(arguments: Sequence[str]) -> None:
-    options = tyro.cli(Shards, args=arguments, prog="python -m benchmarks shards", description=__doc__)
+    options = parsed(Shards, arguments, "shards", __doc__)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         photos, shards = Path(folder, "photos"), Path(folder, "shards")
         write_files(photos, options)

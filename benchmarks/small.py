@@ -1,15 +1,15 @@
-"""The small models that the bundled recipes train, where overhead rules: `benchmarks.model` at their geometry, with
-patches by one matrix product. `--recipe` compares whole steps instead: ours as `train.py` takes it, with its stem,
-Muon, clipping and moving average, and timm's under the optimizer that timm's factory makes."""
+"""The small models that the bundled recipes train, where overhead rules: what `python -m benchmarks model` compares, at
+their geometry (width 128, 4 blocks), with patches by one matrix product.
+
+A training step is forward, cross-entropy, backward and torch's fused AdamW, the same for everyone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 
-import tyro
-
-from benchmarks.contest import write
-from benchmarks.model import Options, contest
+from benchmarks.contest import parsed, write
+from benchmarks.model import Contest, contest
 from benchmarks.vits import Shape
 
 SHAPES = {
@@ -19,10 +19,11 @@ SHAPES = {
 
 
 @dataclass(frozen=True)
-class Small:
-    options: tyro.conf.OmitArgPrefixes[Options] = field(default_factory=lambda: replace(Options(), batches=(1, 8, 64)))
+class Small(Contest):
+    batches: tuple[int, ...] = (1, 8, 64)
+    """0: the largest with which everyone's training step fits into --memory-gb."""
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Small, args=arguments, prog="python -m benchmarks small").options
+    o = parsed(Small, arguments, "small", __doc__)
     write(o.json, {"options": asdict(o), "results": contest(SHAPES, o)})

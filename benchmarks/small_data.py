@@ -16,12 +16,12 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
+from typing import Literal
 
 import torch
-import tyro
 from PIL import Image
 
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from benchmarks.peers import contestant, small_cnn, timm_vit
 from datasets import Data, open_data
 from train import train
@@ -33,7 +33,7 @@ from vit.settle import epochs_for
 class SmallData:
     sizes: tuple[int, ...] = (350, 1000, 3500)
     seeds: tuple[int, ...] = (0, 1, 2)
-    models: tuple[str, ...] = ("ours", "timm", "cnn")
+    models: tuple[Literal["ours", "timm", "cnn"], ...] = ("ours", "timm", "cnn")
     json: str | None = None
 
 
@@ -79,7 +79,7 @@ def rival(name: str, folder: Path, seed: int) -> float:
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(SmallData, args=arguments, prog="python -m benchmarks small_data")
+    o = parsed(SmallData, arguments, "small_data", __doc__)
     data = open_data("digits")
     scores: dict[str, dict[int, list[float]]] = {name: {} for name in o.models}
     for n in o.sizes:

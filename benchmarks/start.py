@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos
 from benchmarks.turns import Clock, Turns, table
 from benchmarks.vits import Shape, timm, torchvision, transformers
@@ -93,7 +92,9 @@ print(sum(p.numel() for p in model.parameters()), "parameters, loss", float(loss
 @dataclass(frozen=True)
 class Options:
     what: tuple[Literal["import", "predict", "dry-run"], ...] = ("import", "predict", "dry-run")
-    peers: tuple[str, ...] = ("timm", "torchvision", "pipeline", "transformers")
+    peers: tuple[Literal["timm", "torchvision", "pipeline", "transformers"], ...] = (
+        "timm", "torchvision", "pipeline", "transformers",
+    )  # fmt: skip
     """pipeline and transformers: the latter's two ways."""
     rounds: int = 5
     clock: Clock = "cpu"
@@ -168,10 +169,8 @@ def commands(what: str, folder: Path, image: Path, peers: Sequence[str]) -> dict
         return {"vitral predict": [python, "-m", "vit", "predict", str(folder / "ours"), str(image)], **others}
     if not (folder / "digits").exists():
         write_digits(folder / "digits")
-    return {
-        "vitral train.py --dry-run": [python, "train.py", "--dry-run"],
-        "timm": [*script, TIMM_TRAINING, str(folder / "digits")],
-    }
+    made = {"vitral train.py --dry-run": [python, "train.py", "--dry-run"]}
+    return {**made, "timm": [*script, TIMM_TRAINING, str(folder / "digits")]} if "timm" in peers else made
 
 
 def write_digits(folder: Path) -> None:
@@ -188,7 +187,7 @@ def write_digits(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Options, args=arguments, prog="python -m benchmarks start")
+    o = parsed(Options, arguments, "start", __doc__)
     results = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

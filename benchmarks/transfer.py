@@ -2,7 +2,8 @@
 the same images, on two sets of handwritten digits, with all training images and with 10 of each class.
 
 Everything goes through the recipes as a user would type them: `probe`, `finetune` and `folder`, and `eval.py --knn`.
-Means over seeds, which choose the 10 images of each class, too; k-NN on all images has nothing random in it.
+Means over seeds, which choose the 10 images of each class, too; k-NN on all images has nothing random in it. All is
+computed in float32, whatever the machine would choose.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ import contextlib
 import importlib.util
 import io
 import json
+import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import tyro
 from PIL import Image
 
 import eval as evaluation
-from benchmarks.contest import write
+from benchmarks.contest import parsed, write
 from datasets import open_data
 from train import train
 from vit.errors import UserError
@@ -32,11 +33,18 @@ from vit.recipes import RECIPES
 @dataclass(frozen=True)
 class Transfer:
     seeds: tuple[int, ...] = (0, 1, 2)
-    sets: tuple[str, ...] = ("digits", "sklearn")
+    sets: tuple[Literal["digits", "sklearn"], ...] = ("digits", "sklearn")
     rows: tuple[str, ...] = ("all: knn", "all: probe", "10: knn", "10: probe", "10: finetune", "10: scratch")
     image_size: int = 84
     """Of the public encoder, in pixels."""
     json: str | None = None
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if not re.fullmatch(r"(all|[1-9]\d*): (knn|probe|finetune|scratch)", row):
+                raise UserError(
+                    f"--rows {row!r}: a row is 'all' or images of a class, then knn, probe, finetune or scratch."
+                )
 
 
 @dataclass(frozen=True)
@@ -93,12 +101,12 @@ def top1(method: str, folder: str, seed: int, side: int, place: str) -> float:
         evaluation.main(evaluation.Evaluate(**args, **public))
         return json.loads(file.read_text())["top1"]
     name = "folder" if method == "scratch" else method
-    recipe = replace(RECIPES[name][1], data=folder, seed=seed, out=f"{place}/run")
+    recipe = replace(RECIPES[name][1], data=folder, seed=seed, out=f"{place}/run", amp="none")
     return train(recipe if method == "scratch" else replace(recipe, weights=weights(), **public))["top1"]
 
 
 def main(arguments: list[str]) -> None:
-    o = tyro.cli(Transfer, args=arguments, prog="python -m benchmarks transfer")
+    o = parsed(Transfer, arguments, "transfer", __doc__)
     scores: dict[str, dict[str, list[float]]] = {row: {} for row in o.rows}
     for name in o.sets:
         digits = bundled() if name == "digits" else sklearn()
