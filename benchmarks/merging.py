@@ -1,6 +1,6 @@
 """Token merging on the bundled digits: test top-1 and time of a trained checkpoint against tokens merged in each block.
 
-python train.py digits --model vit_nano4_conv_mean --image-size 32 --epochs 10 --out runs/fine
+python train.py digits --model vit_nano4_conv_mean --image-size 32 --epochs 10 --amp none --out runs/fine
 python -m benchmarks merging --checkpoint runs/fine
 """
 

@@ -59,9 +59,11 @@ def test_every_command_is_understood(line, tmp_path):
             assert callable(train_replay.main)
         case ["python", "eval.py", *words]:
             tyro.cli(evaluation.Evaluate, args=words, config=(tyro.conf.FlagCreatePairsOff,))
-        case ["python", "-m", "benchmarks", name, *_]:
+        case ["python", "-m", "benchmarks", name, *words]:
             assert name in NAMES
-            assert callable(importlib.import_module(f"benchmarks.{name}").main)
+            with pytest.raises(SystemExit) as exit:  # an option that does not exist is told before the help
+                importlib.import_module(f"benchmarks.{name}").main([*words, "--help"])
+            assert exit.value.code == 0
         case ["python", "-m", "datasets", name, *_]:
             assert name in DATA_COMMANDS
             assert callable(importlib.import_module(f"datasets.command_{name}").main)

@@ -1,6 +1,8 @@
 """The benchmarks of detection, start, whole epochs and growth, as far as they can be tested without their minutes."""
 
+import importlib
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import endtoend, growth, merging, start
+import benchmarks.__main__
+from benchmarks import contest, detect, endtoend, growth, merging, start
+from benchmarks.__main__ import NAMES
 from benchmarks.detect import check_equal, training
 from benchmarks.endtoend import Runner
 from benchmarks.rfdetr_peers import Contestant
@@ -91,6 +95,42 @@ def test_both_train_from_the_same_folder(tmp_path: Path, capsys: pytest.CaptureF
     endtoend.main([*options, "--json", str(tmp_path / "r.json")])
     said = capsys.readouterr().out
     assert "| ours |" in said and "| timm |" in said and (tmp_path / "r.json").stat().st_size > 100
+
+
+def test_options_that_would_tell_something_wrong_are_refused():
+    with pytest.raises(UserError, match="--clock cpu does not count: add --clock wall"):
+        endtoend.Options(workers=2)
+    with pytest.raises(UserError, match="--peers needs one at least"):
+        detect.Options(peers=())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_says_what_is_measured(name: str, capsys: pytest.CaptureFixture[str]):
+    module = importlib.import_module(f"benchmarks.{name}")
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert " ".join((module.__doc__ or "").split())[:60] in said
+
+
+def test_a_result_has_a_place_and_tells_where_it_was_measured(tmp_path: Path):
+    file = tmp_path / "new" / "r.json"
+    o = contest.parsed(merging.Options, ["--checkpoint", "c", "--json", str(file)], "merging", None)
+    contest.write(o.json, {"a": 1})
+    told = json.loads(file.read_text())
+    assert told["a"] == 1 and {"cpu", "threads", "python", "torch", "timm"} <= set(told["machine"])
+    with pytest.raises(UserError, match="is a folder: name a file"):
+        contest.parsed(merging.Options, ["--checkpoint", "c", "--json", str(tmp_path)], "merging", None)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
+    def missing(arguments: list[str]) -> None:
+        raise ModuleNotFoundError("no", name="rfdetr.config")
+
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "merging"])
+    monkeypatch.setattr(merging, "main", missing)
+    with pytest.raises(UserError, match=r"merging needs the package rfdetr: pip install"):
+        benchmarks.__main__.main()
 
 
 def test_exponents_of_boxes_are_told(capsys: pytest.CaptureFixture[str]):

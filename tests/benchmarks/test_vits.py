@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.model import Entry, Options, compare, contest, largest, verdict
+from benchmarks.model import Entry, Options, compare, contest, largest, reference, verdict
 from benchmarks.turns import Turns
 from benchmarks.vits import MODELS, Shape
 from vit.config import Size
+from vit.errors import UserError
 
 SMALL = Shape(Size(48, 2, 3, 192), 8, 32, 10)
 
@@ -52,6 +53,16 @@ def test_one_comparison(capsys: pytest.CaptureFixture[str]):
     assert "### small, batch 2, training" in said and "times as fast" in said
 
 
+def test_one_precision_alone(capsys: pytest.CaptureFixture[str]):
+    contest(
+        {"small": SMALL}, Options(batches=(1,), work=("forward",), models=("timm", "ours"), amp=("bf16",), rounds=1)
+    )
+    said = capsys.readouterr().out
+    assert "| time / ours, bf16 |" in said and "times as fast" not in said
+    with pytest.raises(UserError, match="--models needs ours"):
+        Options(models=("timm",))
+
+
 def test_training_trains():
     """A step changes every weight, and the loss falls over a few."""
     from benchmarks.model import batch_of, make, training
@@ -69,7 +80,11 @@ def test_training_trains():
 def test_the_verdict_compares_our_best_with_the_peers_plain_best():
     entries = [Entry(library, mode, "fp32") for library in ("ours", "timm", "other") for mode in ("eager", "compiled")]
     seconds = {"ours": 3, "ours, compiled": 2, "timm": 2.5, "timm, compiled": 1, "other": 2.2, "other, compiled": 1}
-    assert verdict(Turns({k: [v] for k, v in seconds.items()}), entries) == ("ours, compiled", "other")
+    turns = Turns({k: [v] for k, v in seconds.items()})
+    assert verdict(turns, entries) == ("ours, compiled", "other")
+    assert reference(entries) == "ours" and reference(entries[1:]) == "ours, compiled"
+    compiled = [e for e in entries if e.mode == "compiled"]
+    assert verdict(turns, compiled) == ("ours, compiled", None)
 
 
 def test_the_largest_batch_fits():
