@@ -176,6 +176,7 @@ def finish(args: Evaluate, result: dict[str, Any], outputs: Outputs, images: Ima
         write_json(args.json, result)
     if args.out is not None:
         write_report(args.out, result, outputs, images.classes, image=images.image, name=images.name)
+        print(f"the report and its pictures are in {args.out}")
 
 
 def detection(args: Evaluate, config: dict[str, Any]) -> None:
@@ -205,6 +206,8 @@ def detection(args: Evaluate, config: dict[str, Any]) -> None:
         tick=progress(len(data.splits().get(split, ()))),
         out=args.out,
     )
+    if args.out is not None:
+        print(f"the report and its pictures are in {args.out}")
     if args.json is not None:
         write_json(args.json, result)
 

@@ -142,9 +142,11 @@ def prepare(folder: Path, peers: Sequence[str]) -> Path:
     if "torchvision" in peers:
         save_file(torchvision(SHAPE).state_dict(), folder / "torchvision.safetensors")
     if {"pipeline", "transformers"} & set(peers):
+        wrapped: Any = transformers(SHAPE)  # which imports the package as it has to be
         from transformers import ViTImageProcessor
+        from transformers.utils import logging
 
-        wrapped: Any = transformers(SHAPE)
+        logging.disable_progress_bar()
         wrapped.model.save_pretrained(folder / "transformers")
         ViTImageProcessor().save_pretrained(folder / "transformers")
     return next((folder / "photos").rglob("*.jpg"))

@@ -12,6 +12,7 @@ import tyro
 from datasets.convert import Target, convert
 from datasets.open_any import as_found
 from datasets.output import Images
+from datasets.split import NO_TEST
 from vit.errors import UserError
 
 
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     data, splits = as_found(args.source, args.format)
     notes = convert(data, splits, args.out, args.to, args.images)
     for note in (*data.notes, *notes):
-        print(note)
+        if note != NO_TEST:  # nothing is reported here
+            print(note)
     for split, images in splits.items():
         print(f"{split}: {len(images):,} images -> {args.out}")
     return 0

@@ -27,6 +27,7 @@ from datasets.sampling import epoch_order
 from datasets.shard_index import indexes
 from datasets.shard_writer import ShardWriter, key_of
 from datasets.shards import FACTS
+from datasets.split import NO_TEST
 from vit.errors import UserError, shown
 from vit.image import image_size
 
@@ -66,7 +67,8 @@ def pack(options: Pack) -> int:
         raise UserError(f"{folder}: is left over from a run that did not end. Remove it.")
     data, facts = _opened(options)
     for note in data.notes:
-        print(note)
+        if note != NO_TEST:  # nothing is reported here
+            print(note)
     os.makedirs(folder)
     try:
         bad = write_shards(data.splits(), facts, folder, shard_mb=options.shard_mb, seed=options.seed)

@@ -80,6 +80,7 @@ def test_neighbors_alone_for_public_weights(public, two_blocks, photos: Path, tm
     result = json.loads((tmp_path / "a.json").read_text())
     printed = capsys.readouterr()
     assert "positions resized" in printed.err and "(k = 3, 36 in memory)" in printed.out
+    assert f"pictures are in {report}\n" in printed.out
     assert (result["split"], result["n"], result["knn"]["memory"]) == ("test", 15, 36)
     assert result["top1"] == result["knn"]["top1"] and result["temperature"] is None
     assert {path.name for path in report.iterdir()} == {"report.json", "confusion.png", "mistakes.png"}

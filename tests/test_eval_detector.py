@@ -60,6 +60,7 @@ def test_figures_and_pictures(detector: SimpleNamespace, tmp_path: Path, capsys:
     for name in ("precision_recall.png", "confusion.png", "predictions.png", "mistakes.png"):
         assert colors(tmp_path / "report" / name) > 50
     printed = capsys.readouterr().out
+    assert f"pictures are in {tmp_path / 'report'}\n" in printed
     assert "test: 18 images" in printed and f"{100 * result['map']:.2f} %" in printed
 
 
