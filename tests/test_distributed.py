@@ -291,7 +291,7 @@ class Malicious:
 
 
 DYING = """
-import os, signal, sys
+import os, signal, sys, time
 import vit.engine
 rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 how, inner, calls = sys.argv[1], vit.engine.train_step, 0
@@ -302,6 +302,8 @@ def step(*args):
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if how == "raises":
+            with open(os.path.join(os.path.dirname(__file__), "raised"), "w") as stamp:
+                stamp.write(str(time.time()))
             raise RuntimeError("a bug in one of them")
     if how == "ended" and calls == 9 and rank == 0 and attempt == 0:
         os.kill(os.getppid(), signal.SIGTERM)
@@ -315,9 +317,11 @@ run(lambda: train.main(sys.argv[2:]))
 
 @pytest.fixture(scope="module")
 def torchrun(tmp_path_factory):
-    """torchrun(how, *words): train.py in two processes; what became of it, and the seconds it took."""
+    """torchrun(how, *words): train.py in two processes; what became of it, and the seconds from the moment that one of
+    them raised to the end of all."""
     place = tmp_path_factory.mktemp("torchrun")
     (place / "dying.py").write_text(DYING)
+    raised = place / "raised"
     data = write_digits(place / "digits", 12)
     options = [
         "--data", data, "--model", "vit_nano4", "--image-size", 8, "--epochs", 4, "--batch-size", 18, "--device", "cpu",
@@ -328,12 +332,11 @@ def torchrun(tmp_path_factory):
         words = ["--standalone", "--nproc-per-node", 2, "--max-restarts", restarts, place / "dying.py", how, "folder"]
         words += [*options, "--out", out, *more]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        begun = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", *map(str, words)],
             cwd=place, env=environment, capture_output=True, text=True, timeout=900,
         )  # fmt: skip
-        return done, time.monotonic() - begun
+        return done, time.time() - float(raised.read_text()) if raised.exists() else None
 
     return call
 
@@ -357,7 +360,7 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_the_whole_one(torchr
 def test_row_53_a_rank_that_raises_ends_all_and_sigterm_saves(torchrun, tmp_path):
     done, seconds = torchrun("raises", tmp_path / "raises")
     assert done.returncode != 0 and "a bug in one of them" in done.stderr
-    assert seconds < 120  # with the start of three Pythons; after the error less than 60
+    assert 0 < seconds < 60
     done, _ = torchrun("ended", tmp_path / "ended")
     assert done.returncode != 0
     state = torch.load(tmp_path / "ended/checkpoints/last/trainer.pt", weights_only=True)
