@@ -1,4 +1,4 @@
-"""A process of train.py that torchrun has started, and of which one dies in its 9th step: `how` is killed, raises, ended
+"""Processes of train.py that torchrun has started, one of which dies in its 9th step: `how` is killed, raises, ended
 (by a SIGTERM to torchrun) or never."""
 
 import os
