@@ -16,6 +16,7 @@ NAMES = {
     "start": "from the command to its answer: import, predict, dry run, against timm, torchvision and transformers",
     "growth": "time and memory against tokens, batch, boxes and images, with their exponents",
     "merging": "token merging: test top-1 and time of a checkpoint against the number of tokens merged in a block",
+    "checkpointing": "steps of a training loop with a checkpoint every 100 and without",
     "digits": "time to 98 % on the bundled digits: ours against timm's VisionTransformer, epoch by epoch in turn",
     "small_data": "from scratch on 350, 1,000 and 3,500 images: ours, timm's VisionTransformer and a small CNN",
     "data": "decoding and augmenting JPEGs: ours against timm's create_loader and torchvision's v2 transforms",
@@ -32,7 +33,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print("python -m benchmarks NAME [--options]\n")
         for name, told in NAMES.items():
-            print(f"  {name:<12} {told}")
+            print(f"  {name:<13} {told}")
         return
     name = sys.argv[1]
     if name not in NAMES:

@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FORKS = """
 import importlib, json, os, sys
+import tests.warm
 module, name, place, port, sizes = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), json.loads(sys.argv[5])
 function = getattr(importlib.import_module(module), name)
 for k, size in enumerate(sizes):
@@ -42,7 +43,7 @@ def run_ranks(function, place, sizes, timeout=300):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = [function.__module__, function.__name__, str(place), str(port), json.dumps(sizes)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", FORKS, *words], capture_output=True, text=True, env=environment, timeout=timeout
     )

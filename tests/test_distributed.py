@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from tests.dying import AGENTS
 from tests.ranks import ROOT, run_ranks
 from tests.small_data import write_digits
 
@@ -290,77 +291,68 @@ class Malicious:
         return open, (self.mark, "w")
 
 
-DYING = """
-import os, signal, sys
-import vit.engine
-rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-how, inner, calls = sys.argv[1], vit.engine.train_step, 0
-def step(*args):
-    global calls
-    calls += 1
-    if attempt == 0 and rank == 1 and calls == 9:
-        if how == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if how == "raises":
-            raise RuntimeError("a bug in one of them")
-    if how == "ended" and calls == 9 and rank == 0 and attempt == 0:
-        os.kill(os.getppid(), signal.SIGTERM)
-    return inner(*args)
-vit.engine.train_step = step
-import train
-from vit.command import run
-run(lambda: train.main(sys.argv[2:]))
-"""
-
-
 @pytest.fixture(scope="module")
 def torchrun(tmp_path_factory):
-    """torchrun(how, *words): train.py in two processes; what became of it, and the seconds it took."""
+    """torchrun(how, *words): train.py in two processes that an agent of torchrun started; what became of it. With
+    `command` torchrun is typed."""
     place = tmp_path_factory.mktemp("torchrun")
-    (place / "dying.py").write_text(DYING)
     data = write_digits(place / "digits", 12)
     options = [
-        "--data", data, "--model", "vit_nano4", "--image-size", 8, "--epochs", 4, "--batch-size", 18, "--device", "cpu",
+        "--data", data, "--model", "vit_nano4", "--image-size", 8, "--epochs", 3, "--batch-size", 18, "--device", "cpu",
         "--drop-path", 0.2, "--mixup", 0.5, "--save-every", 3, "--workers", 1, "--optimizer", "adamw",
     ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", AGENTS], env=environment, **pipes) as agents:
 
-    def call(how, out, *more, restarts=0):
-        words = ["--standalone", "--nproc-per-node", 2, "--max-restarts", restarts, place / "dying.py", how, "folder"]
-        words += [*options, "--out", out, *more]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        begun = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", *map(str, words)],
-            cwd=place, env=environment, capture_output=True, text=True, timeout=900,
-        )  # fmt: skip
-        return done, time.monotonic() - begun
+        def call(how, out, *more, restarts=0, command=False):
+            words = ["folder", *map(str, [*options, "--out", out, *more])]
+            if command:
+                typed = ["--standalone", "--nproc-per-node", "2", str(ROOT / "tests/dying.py"), how, str(place)]
+                return subprocess.run(
+                    [sys.executable, "-m", "torch.distributed.run", *typed, *words],
+                    env=environment, capture_output=True, text=True, timeout=900,
+                )  # fmt: skip
+            agents.stdin.write(json.dumps([how, str(place), restarts, words]) + "\n")
+            code = int(agents.stdout.readline())
+            return SimpleNamespace(
+                returncode=code,
+                **{f"std{name}": (place / name).read_text(encoding="utf-8") for name in ("out", "err")},
+            )
 
-    return call
+        call.place = place
+        yield call
+        agents.stdin.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_a_killed_rank_is_started_again_and_the_run_ends_as_the_whole_one(torchrun, tmp_path, parallel):
-    """100 training images, 5 steps an epoch, 20 steps: killed in the 9th, resumed from the 6th."""
+    """100 training images, 5 steps an epoch, 15 steps: killed in the 9th, resumed from the 6th."""
     weights = {}
     for how in ("never", "killed"):
-        done, _ = torchrun(how, tmp_path / how, "--parallel", parallel, restarts=1)
+        done = torchrun(how, tmp_path / how, "--parallel", parallel, restarts=1)
         assert done.returncode == 0, done.stdout + done.stderr
         weights[how] = load_file(tmp_path / how / "checkpoints/best/model.safetensors")
         rows = (tmp_path / how / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(row)["step"] for row in rows if '"train"' in row] == [5, 10, 15, 20]
+        assert [json.loads(row)["step"] for row in rows if '"train"' in row] == [5, 10, 15]
         assert json.loads((tmp_path / how / "report.json").read_text())["n"] == 20
     assert all(torch.equal(weights["never"][k], v) for k, v in weights["killed"].items())
 
 
 @pytest.mark.slow
-def test_row_53_a_rank_that_raises_ends_all_and_sigterm_saves(torchrun, tmp_path):
-    done, seconds = torchrun("raises", tmp_path / "raises")
+def test_row_53_a_rank_that_raises_ends_all(torchrun, tmp_path):
+    done = torchrun("raises", tmp_path / "run", command=True)
+    seconds = time.time() - float((torchrun.place / "raised").read_text())
     assert done.returncode != 0 and "a bug in one of them" in done.stderr
-    assert seconds < 120  # with the start of three Pythons; after the error less than 60
-    done, _ = torchrun("ended", tmp_path / "ended")
+    assert 0 < seconds < 60
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_saves(torchrun, tmp_path):
+    done = torchrun("ended", tmp_path / "ended")
     assert done.returncode != 0
     state = torch.load(tmp_path / "ended/checkpoints/last/trainer.pt", weights_only=True)
     assert state["progress"]["step"] >= 9
-    done, _ = torchrun("never", tmp_path / "ended", "--resume")
+    done = torchrun("never", tmp_path / "ended", "--resume")
     assert done.returncode == 0, done.stdout + done.stderr

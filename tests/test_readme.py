@@ -106,18 +106,24 @@ def write_photos(folder):
     Image.fromarray(pixels).save(folder.parent / "scene.png")
 
 
+def shorten(file, pattern, by):
+    text = file.read_text(encoding="utf-8")
+    shorter = re.sub(pattern, by, text)
+    assert shorter != text
+    file.write_text(shorter, encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_commands_run_in_this_order(tmp_path):
-    """As a reader would type them, in a copy of the repository, whose scenes are fewer: they would take ten minutes.
-    What needs a network or the weights of somebody else is left out, and so are the benchmarks."""
+    """As a reader would type them, in a copy of the repository in which digits take fewer epochs and scenes are fewer:
+    they would take ten minutes. What needs a network or the weights of somebody else is left out, and so are the
+    benchmarks."""
     place = tmp_path / "clone"
     kept = shutil.ignore_patterns(".git", "runs", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, place, ignore=kept)
-    scenes = place / "datasets" / "scenes.py"
-    text = scenes.read_text(encoding="utf-8")
-    fewer = re.sub(r'"train": \d+, "val": \d+, "test": \d+', '"train": 80, "val": 40, "test": 40', text)
-    assert fewer != text
-    scenes.write_text(fewer, encoding="utf-8")
+    counts = r'"train": \d+, "val": \d+, "test": \d+'
+    shorten(place / "datasets/scenes.py", counts, '"train": 80, "val": 40, "test": 40')
+    shorten(place / "vit/recipes.py", r'recipe="digits", data="digits"', r"\g<0>, epochs=2")
     write_photos(place / "photos")
     vitral = f"{shlex.quote(sys.executable)} -m vit"
     ran = 0

@@ -170,7 +170,11 @@ def join(device: str = "auto", *, sharded: bool = False) -> World:
     if not torch.distributed.is_initialized():
         if gpus:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+        from vit.rounds import round_store
+
+        store = round_store(world.rank, size, TIMEOUT)
+        place: dict[str, Any] = {} if store is None else {"store": store, "rank": world.rank, "world_size": size}
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT, **place)
     if not world.main:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     return world

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 import benchmarks.__main__
-from benchmarks import contest, detect, endtoend, growth, merging, start
+from benchmarks import checkpointing, contest, detect, endtoend, growth, merging, start
 from benchmarks.__main__ import NAMES
 from benchmarks.detect import check_equal, training
 from benchmarks.endtoend import Runner
 from benchmarks.rfdetr_peers import Contestant
 from benchmarks.turns import Turns
-from vit.checkpoint import save_checkpoint
+from vit.checkpoint import load_trainer, save_checkpoint
 from vit.classifier import create
 from vit.errors import UserError
 from vit.image import Preprocess
@@ -192,3 +192,20 @@ def test_merging_is_judged_on_a_checkpoint(tmp_path: Path, capsys: pytest.Captur
     merging.main(["--checkpoint", str(tmp_path / "c"), "--counts", "0", "3", "--rounds", "1"])
     said = capsys.readouterr().out
     assert "| 3 | 16 to 4 |" in said and "1.00 (1.00 to 1.00)" in said
+
+
+def test_turns_differ_by_one_checkpoint_on_the_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    options = checkpointing.Options(model="vit_nano8", image_size=16, batch=2, every=4, rounds=2)
+    training = checkpointing.Training(options, tmp_path / "here")
+    training.turn(False)
+    assert not (tmp_path / "here").exists() and not training.waited
+    training.turn(True)
+    assert [folder.name for folder in (tmp_path / "here").iterdir()] == ["last"] and len(training.waited) == 1
+    state = load_trainer(tmp_path / "here/last")
+    assert state["progress"]["step"] == 2 and state["ema"] is not None and len(state["optimizers"]) == 1
+    words = ["--model", "vit_nano8", "--image-size", "16", "--every", "4", "--rounds", "2", "--folder", str(tmp_path)]
+    checkpointing.main([*words, "--json", str(tmp_path / "found.json")])
+    assert [file.name for file in tmp_path.iterdir() if file.name not in ("here", "found.json")] == []
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["waited"]) >= 3 and found["bytes"] > 4 * 4 * 100_000  # weights, average and two moments
+    assert "| with |" in capsys.readouterr().out
