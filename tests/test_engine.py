@@ -39,7 +39,7 @@ def bars(n, seed):
     labels = torch.randint(3, (n,), generator=generator)
     images = torch.randn(n, 3, 8, 8, generator=generator)
     for image, label in zip(images, labels.tolist(), strict=True):
-        image[:, :, 2 * label : 2 * label + 2] += 2
+        image[:, :, 3 * label : 3 * label + 2] += 2
     return Batch(images, labels)
 
 
