@@ -1,12 +1,19 @@
 """A small data set and a checkpoint trained on it, made once for all tests."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("albumentations") and not find_spec("albumentations"):
+        pytest.skip("albumentations is not installed")
+
 
 COLORS = {"bluish": (40, 60, 200), "grün": (50, 190, 60), "red wine": (200, 50, 60)}
 
