@@ -1,12 +1,19 @@
 """A small data set and a checkpoint trained on it, made once for all tests."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("albumentations") and not find_spec("albumentations"):
+        pytest.skip("albumentations is not installed")
+
 
 COLORS = {"bluish": (40, 60, 200), "grün": (50, 190, 60), "red wine": (200, 50, 60)}
 
@@ -124,8 +131,9 @@ def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
     torch.manual_seed(0)
     head = {"layers": 1, "heads": 2, "sampling_heads": 2, "points": 4, "mlp": 64, "queries": 12, "groups": 1}
     model = Detector(DetectorConfig(encoder, num_classes=3, taps=(1,), neck_blocks=1, width=32, **head))
-    loss, steps = DetectionLoss(3), 150
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    # With a second beta of 0.999 and 150 steps, one initialization in five finds nothing yet.
+    loss, steps = DetectionLoss(3), 180
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
     pipeline = BoxPipeline(BoxAugment(flip=0.5), preprocess)
     for batch in box_train_loader(data.train, pipeline, preprocess, batch_size=8, epochs=steps // 6):

@@ -1,10 +1,14 @@
-"""Small data sets on disk, for tests that start processes."""
+"""Small data sets on disk, for tests that start processes, and how tests of loaders and loops augment."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+AUGMENT = "glyph" if find_spec("albumentations") else "light"
+"""The augmentation with most random streams that works here: rotating needs albumentations."""
 
 
 def write_digits(root, count, name=str):

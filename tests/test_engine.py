@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from datasets import AUGMENTS, Mix, Pipeline, eval_loader, open_data, train_loader
+from tests.small_data import AUGMENT
 from vit.checkpoint import load_trainer, save_checkpoint
 from vit.classifier import create
 from vit.engine import Loop, _keeps, evaluate, fit, train_step
@@ -39,7 +40,7 @@ def bars(n, seed):
     labels = torch.randint(3, (n,), generator=generator)
     images = torch.randn(n, 3, 8, 8, generator=generator)
     for image, label in zip(images, labels.tolist(), strict=True):
-        image[:, :, 2 * label : 2 * label + 2] += 2
+        image[:, :, 3 * label : 3 * label + 2] += 2
     return Batch(images, labels)
 
 
@@ -497,7 +498,7 @@ class Run:
         start = state["progress"]["step"] if state else 0
         batches = train_loader(
             self.train,
-            Pipeline(AUGMENTS["glyph"], self.preprocess),
+            Pipeline(AUGMENTS[AUGMENT], self.preprocess),
             self.preprocess,
             batch_size=12,
             epochs=3,

@@ -119,7 +119,11 @@ def test_the_head_is_the_one_that_images_give(command, trained, data, tmp_path, 
     assert one["confusion"] == other["confusion"] and one["temperature"] == pytest.approx(other["temperature"], rel=0.1)
 
 
-@pytest.mark.parametrize("changes", [["--flip", "yes"], ["--mixup", 0.2], ["--augment", "glyph"]], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [["--flip", "yes"], ["--mixup", 0.2], pytest.param(["--augment", "glyph"], marks=pytest.mark.albumentations)],
+    ids=str,
+)
 def test_images_that_change_go_through_in_every_epoch(command, trained, data, tmp_path, seen, changes):
     options = ["--data", data, "--weights", trained.run, "--out", tmp_path / "run", "--epochs", 3, *changes]
     code, told, err = command(*options)

@@ -84,6 +84,7 @@ def test_a_grid_is_written(shapes, tmp_path, capsys):
     assert (page[gap:cell, gap:cell] != 255).any() and (page[-cell:-gap, -cell:-gap] == 255).all()
 
 
+@pytest.mark.albumentations
 def test_digits_and_the_epochs_there_are(tmp_path):
     command = ["digits", "--images", "4", "--out", str(tmp_path / "a.png")]
     show.main(command)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from vit.errors import Stopped
 from vit.runlog import read_rows
 
 ROOT = Path(__file__).parent.parent
-BRIEF = ["--device", "cpu", "--batch-size", "48"]
+CHOSEN = [] if find_spec("albumentations") else ["--augment", "light"]
+"""The augmentation chosen for digits rotates them."""
+BRIEF = ["--device", "cpu", "--batch-size", "48", *CHOSEN]
 """240 training images: 5 steps an epoch."""
 
 
@@ -183,7 +186,7 @@ def test_lora_leaves_plain_checkpoints_and_is_resumed(command, trained, parity, 
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     options = ["--weights", trained[0], "--data", parity, "--epochs", 4, "--lora-rank", 3, "--ema", 0.9]
-    options += ["--drop-path", 0.2, "--lr", 1e-2, "--device", "cpu", "--batch-size", 16]  # 3 steps an epoch
+    options += ["--drop-path", 0.2, "--lr", 1e-2, "--device", "cpu", "--batch-size", 16, *CHOSEN]  # 3 steps an epoch
     code, told, err = command("finetune", "--out", whole, *options)
     assert code == 0, err
     assert "LoRA of rank 3 on 16 linear layers; only it and the head are trained" in told
@@ -214,7 +217,8 @@ def test_lora_leaves_plain_checkpoints_and_is_resumed(command, trained, parity, 
 def test_the_head_first_and_frozen_blocks_as_typed(command, trained, parity, tmp_path):
     out = tmp_path / "run"
     options = ["--weights", trained[0], "--data", parity, "--out", out, "--device", "cpu", "--batch-size", 16]
-    code, told, err = command("finetune", *options, "--epochs", 3, "--head-epochs", 1, "--freeze-blocks", 2)
+    options += ["--epochs", 3, "--head-epochs", 1, "--freeze-blocks", 2, *CHOSEN]
+    code, told, err = command("finetune", *options)
     assert code == 0, err
     assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told
     assert "up to epoch 1 the head is trained alone" in told and "trainable)" in told
@@ -413,6 +417,7 @@ def test_row_33_too_many_broken_files_stop_the_training_and_are_listed(command, 
     assert all("scan 3 " in row and "cannot be decoded" in row for row in rows[1:])
 
 
+@pytest.mark.albumentations
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_a_cache_changes_nothing_where_pixels_are_resized_first(command, folder, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("VITRAL_CACHE", str(tmp_path / "cache"))

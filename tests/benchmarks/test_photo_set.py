@@ -17,6 +17,9 @@ from benchmarks.photo_set import pictures as make_pictures
 
 SCALES = {"coin": 1.0, "brick": 1.0, "galaxy": 1.5}
 
+# scikit-image 0.26 with NumPy 2.5.
+pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, Picture]:

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.model import Entry, Options, compare, contest, largest, reference, verdict
 from benchmarks.turns import Turns
 from benchmarks.vits import MODELS, Shape
 from vit.config import Size
+from vit.cost import flop_counter
 from vit.errors import UserError
 
 SMALL = Shape(Size(48, 2, 3, 192), 8, 32, 10)
@@ -33,7 +33,7 @@ def test_vit_pytorch_differs_as_it_says():
 @pytest.mark.parametrize("library", ["ours", "timm"])
 def test_flops_are_those_torch_counts(library: str):
     model = MODELS[library](SMALL)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         logits = model(torch.zeros(2, 3, 32, 32))
     assert logits.shape == (2, 10)
     assert counter.get_total_flops() == pytest.approx(2 * SMALL.flops(), rel=1e-6)

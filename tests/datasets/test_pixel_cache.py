@@ -68,7 +68,14 @@ def test_evaluation_is_the_same_to_the_last_bit(images, kind, workers, resize):
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
-@pytest.mark.parametrize("augment", [AUGMENTS["none"], AUGMENTS["glyph"], Augment(flip=0.5, brightness=0.3)])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        AUGMENTS["none"],
+        pytest.param(AUGMENTS["glyph"], marks=pytest.mark.albumentations),
+        Augment(flip=0.5, brightness=0.3),
+    ],
+)
 def test_training_without_a_random_crop_is_the_same_to_the_last_bit(images, kind, augment):
     equal(batches(images, augment), batches(images, augment, PixelCache(kind, 1.0)))
 

@@ -20,6 +20,7 @@ EVERYTHING = Augment(
     degrees=5, shear=3, crop=(0.5, 1.0), flip=0.5, hue=0.1, contrast=0.1, three=0.5, operations=2, erase=0.5
 )
 PIPELINES = {**AUGMENTS, "everything": EVERYTHING}
+NAMES = [pytest.param(name, marks=[pytest.mark.albumentations] * PIPELINES[name].affine) for name in PIPELINES]
 
 
 def photo(height=40, width=56, seed=0):
@@ -30,7 +31,7 @@ def photo(height=40, width=56, seed=0):
     return np.clip(base + rng.normal(0, 8, base.shape), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_sample_depends_on_its_seed_alone(name):
     image = photo()
     before = image.copy()
@@ -70,7 +71,7 @@ def test_row_62_another_process_without_network_gives_the_same_samples():
     assert run.stdout.strip() == digest(), run.stderr
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1000), (300, 2), (28, 28)])
 def test_row_31_extreme_shapes(name, shape):
     assert Pipeline(PIPELINES[name], SIZE)(np.full((*shape, 3), 90, np.uint8), 3).shape == (28, 28, 3)
@@ -81,6 +82,7 @@ def test_the_output_may_be_a_rectangle():
     assert pipeline(photo(), 1).shape == (32, 48, 3)
 
 
+@pytest.mark.albumentations
 @pytest.mark.parametrize("paper", [0, 255])
 def test_glyphs_keep_their_paper(paper):
     image = np.full((28, 28, 3), paper, np.uint8)
@@ -151,6 +153,7 @@ def test_none_is_the_evaluation_transform():
     np.testing.assert_array_equal(Pipeline(AUGMENTS["none"], preprocess)(photo(), 5), preprocess.pixels(photo()))
 
 
+@pytest.mark.albumentations
 def test_a_glyph_takes_well_under_a_third_of_a_millisecond():
     pipeline, image = Pipeline(AUGMENTS["glyph"], SIZE), photo(28, 28)
     best = 1.0
