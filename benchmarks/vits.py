@@ -86,7 +86,7 @@ def torchvision(s: Shape) -> nn.Module:
 
 
 def vit_pytorch(s: Shape) -> nn.Module:
-    from vit_pytorch.vit import ViT
+    from vit_pytorch.vit import ViT  # pyright: ignore[reportMissingImports]
 
     width, depth, heads, mlp = s.size
     return ViT(
