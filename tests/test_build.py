@@ -125,9 +125,12 @@ def test_there_is_nothing_to_keep_from_scratch(name):
         build_model(recipe, ["a", "b", "c"], facts)
 
 
-@pytest.mark.parametrize("amx", [True, False])
-def test_a_cpu_computes_in_bf16_where_it_has_amx(monkeypatch: pytest.MonkeyPatch, amx: bool):
+@pytest.mark.parametrize(("amx", "avx512"), [(True, True), (False, True), (True, False), (False, False)])
+def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool
+):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     cpu = torch.device("cpu")
-    assert mixed_precision("auto", cpu) is (torch.bfloat16 if amx else None)
+    assert mixed_precision("auto", cpu) is (torch.bfloat16 if amx or avx512 else None)
     assert mixed_precision("none", cpu) is None and mixed_precision("bf16", cpu) is torch.bfloat16

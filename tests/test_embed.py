@@ -93,7 +93,8 @@ def test_unreadable_images_are_named_and_left_out(trained: SimpleNamespace, tmp_
     printed = capsys.readouterr()
     assert str(broken) in printed.err and "1 of 3 images could not be read" in printed.err
     features, files, _ = read(out)
-    assert files == [str(good), str(good)] and np.array_equal(features[0], features[1])
+    assert files == [str(good), str(good)]
+    np.testing.assert_allclose(features[0], features[1], atol=1e-5)  # rows of a product may differ in their last bits
     out.unlink()
     assert embed(trained.run, broken, "--out", out) == 2
     assert not out.exists() and "images ->" not in capsys.readouterr().out

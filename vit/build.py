@@ -161,9 +161,9 @@ def mixed_precision(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def _fast_in_bf16(device: torch.device) -> bool:
-    """CPUs gain where they multiply matrices of bfloat16 by AMX (benchmarks/LOG.md)."""
+    """CPUs gain where they have instructions for matrices or vectors of bfloat16 (benchmarks/LOG.md)."""
     if device.type == "cpu":
-        return torch.cpu._is_amx_tile_supported()  # pyright: ignore[reportPrivateUsage]
+        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # pyright: ignore
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vit.config import ClassifierConfig, EncoderConfig, changed, preset
 from vit.encoder import Encoder, Tokens, init_weights
 from vit.layers import Attention, Mlp, make_norm
+from vit.linear import Linear
 
 
 def create(
@@ -57,8 +58,8 @@ class TwoHeads(nn.Module):
 
     def __init__(self, width: int, num_classes: int, *, bias: bool = True):
         super().__init__()
-        self.cls = nn.Linear(width, num_classes, bias=bias)
-        self.dist = nn.Linear(width, num_classes, bias=bias)
+        self.cls = Linear(width, num_classes, bias=bias)
+        self.dist = Linear(width, num_classes, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         by_class, by_distillation = x.chunk(2, dim=-1)
@@ -111,6 +112,6 @@ def make_head(config: ClassifierConfig) -> nn.Module:
     if c.pool == "class_distill":
         head = TwoHeads(c.encoder.width, c.num_classes, bias=c.head_bias)
     else:
-        head = nn.Linear(c.features, c.num_classes, bias=c.head_bias)
+        head = Linear(c.features, c.num_classes, bias=c.head_bias)
     init_weights(head)
     return head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+import vit.linear  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,14 @@ def measure(model: nn.Module, image_shape: tuple[int, int, int], step: Callable[
 
 def flop_counter() -> FlopCounterMode:
     """A context that counts the floating-point operations of forward passes (a multiply-add is two)."""
-    # torch 2.11 knows no formula for the attention that runs on CPUs, and counts it as nothing.
+    # What torch knows no formula for counts as nothing: vit.linear's operator, and in 2.11 the attention on CPUs.
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
+    formulas = {attention: _attention_flops, torch.ops.vitral.linear: _linear_flops}
+    return FlopCounterMode(display=False, custom_mapping=formulas)
+
+
+def _linear_flops(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
+    return 2 * math.prod(x) * weight[0]
 
 
 def _attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: object, **__: object) -> int:

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit.linear import Linear
+
 
 class DeformableAttention(nn.Module):
     """Cross-attention that looks at a few places only (Zhu et al. 2021, eq. 3): each head of a query reads `points`
@@ -17,10 +19,10 @@ class DeformableAttention(nn.Module):
         self.heads, self.levels, self.points = heads, levels, points
         self.gather = False
         """Read the maps by index instead of by `grid_sample`: for export, where that operator is missing or slow."""
-        self.offsets = nn.Linear(width, heads * levels * points * 2)
-        self.weights = nn.Linear(width, heads * levels * points)
-        self.value = nn.Linear(width, width)
-        self.proj = nn.Linear(width, width)
+        self.offsets = Linear(width, heads * levels * points * 2)
+        self.weights = Linear(width, heads * levels * points)
+        self.value = Linear(width, width)
+        self.proj = Linear(width, width)
         self.init_weights()
 
     def init_weights(self) -> None:

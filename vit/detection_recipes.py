@@ -109,7 +109,7 @@ class DetectionRecipe:
     class_weights: bool = False
     """Weigh the loss of a class by 1 / its frequency."""
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
-    """Mixed precision; auto: bf16 on CUDA and on CPUs with AMX."""
+    """Mixed precision; auto: bf16 on CUDA and on CPUs with AMX or AVX512-BF16."""
     compile: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """How processes that torchrun has started share the work: each has all of the model, or a part of it (FSDP2)."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vit.attend import attend
 from vit.config import Activation, EncoderConfig, Norm
+from vit.linear import Linear, linear
 from vit.position import Rope, rotate
 
 ACTIVATIONS = {
@@ -54,13 +55,13 @@ class Attention(nn.Module):
     ):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias is True)
+        self.qkv = Linear(width, 3 * width, bias=qkv_bias is True)
         self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
         self.v_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
         self.q_norm = make_norm(norm, width // heads, eps) if qk_norm else NOTHING
         self.k_norm = make_norm(norm, width // heads, eps) if qk_norm else NOTHING
         self.inner_norm = make_norm(norm, width, eps) if inner_norm else NOTHING
-        self.proj = nn.Linear(width, width, bias=bias)
+        self.proj = Linear(width, width, bias=bias)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, rope: Rope | None = None) -> Tensor:
         """q [B, N, D], k and v [B, M, D] -> [B, N, D].
@@ -92,7 +93,7 @@ class Attention(nn.Module):
         weights = self.qkv.weight.chunk(3)
         biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (self.q_bias, None, self.v_bias)
         return tuple(  # pyright: ignore[reportReturnType]
-            F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x, weight, bias in zip((q, k, v), weights, biases, strict=True)
         )
 
@@ -112,9 +113,9 @@ class Mlp(nn.Module):
     ):
         super().__init__()
         self.activation = ACTIVATIONS[activation]
-        self.fc1 = nn.Linear(width, hidden, bias=bias)
+        self.fc1 = Linear(width, hidden, bias=bias)
         self.norm = norm or NOTHING
-        self.fc2 = nn.Linear(hidden, width, bias=bias)
+        self.fc2 = Linear(hidden, width, bias=bias)
         self.drop = nn.Dropout(dropout) if dropout else NOTHING
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,9 +129,9 @@ class SwiGLU(nn.Module):
         self, width: int, hidden: int, dropout: float = 0.0, *, bias: bool = True, norm: nn.Module | None = None
     ):
         super().__init__()
-        self.w12 = nn.Linear(width, 2 * hidden, bias=bias)
+        self.w12 = Linear(width, 2 * hidden, bias=bias)
         self.norm = norm or NOTHING
-        self.w3 = nn.Linear(hidden, width, bias=bias)
+        self.w3 = Linear(hidden, width, bias=bias)
         self.drop = nn.Dropout(dropout) if dropout else NOTHING
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit.classifier import Classifier
 from vit.errors import UserError
+from vit.linear import Linear, linear
 
 STACKED = {"qkv": 3, "w12": 2}
 """Layers that hold several matrices in one: queries, keys and values; the two inputs of SwiGLU."""
 
 
-class LoraLinear(nn.Linear):
+class LoraLinear(Linear):
     """W x + alpha / r * B A x (section 4.1, eq. 3), where W and its bias are `linear`'s own, [..., in] -> [..., out].
 
     Each of the `parts` matrices that W stacks has its own A and B, as in layers of their own: lora_a [parts, r, in],
@@ -33,8 +33,8 @@ class LoraLinear(nn.Linear):
         nn.init.uniform_(self.lora_a, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        down = F.linear(x, self.lora_a.flatten(0, 1))  # [..., parts * r]
-        return super().forward(x) + F.linear(down, self.scale * torch.block_diag(*self.lora_b))
+        down = linear(x, self.lora_a.flatten(0, 1))  # [..., parts * r]
+        return super().forward(x) + linear(down, self.scale * torch.block_diag(*self.lora_b))
 
 
 def add_lora(model: Classifier, rank: int, alpha: float, *, first_block: int = 0) -> int:

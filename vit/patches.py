@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vit.linear import Linear
+
 
 class LinearPatches(nn.Module):
     """Images [B, C, H, W] -> patches [B, P, D] by one matrix product: a convolution with stride p, without
@@ -16,7 +18,7 @@ class LinearPatches(nn.Module):
     def __init__(self, in_chans: int, patch_size: int, width: int, *, bias: bool = True):
         super().__init__()
         self.patch_size = patch_size
-        self.proj = nn.Linear(in_chans * patch_size**2, width, bias=bias)
+        self.proj = Linear(in_chans * patch_size**2, width, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         p = self.patch_size
@@ -48,7 +50,7 @@ class ConvPatches(nn.Module):
                 layers += [conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
                 before = after
         self.convs = nn.Sequential(*layers)
-        self.proj = nn.Linear(before, width, bias=bias)
+        self.proj = Linear(before, width, bias=bias)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.coarse(self.fine(images))

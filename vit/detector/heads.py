@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vit.linear import Linear
+
 PRIOR = -math.log(99.0)
 """Bias of a class head under which every score starts at 1 % (Lin et al. 2017, section 4.1)."""
 
@@ -18,7 +20,7 @@ class Layers(nn.Module):
 
     def __init__(self, *widths: int):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:

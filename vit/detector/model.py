@@ -21,6 +21,7 @@ from vit.detector.heads import PRIOR, Layers, box_head, moved
 from vit.detector.neck import Neck
 from vit.detector.selection import Selection, anchors
 from vit.encoder import Encoder
+from vit.linear import Linear
 
 
 class Output(NamedTuple):
@@ -54,7 +55,7 @@ class Detector(nn.Module):
         self.query_box = nn.Parameter(torch.empty(c.groups * c.queries, 4))
         self.shaken_query = nn.Parameter(torch.empty(1, 1, c.width)) if c.denoise else None
         self.decoder = Decoder(c)
-        self.class_head = nn.Linear(c.width, c.num_classes)
+        self.class_head = Linear(c.width, c.num_classes)
         self.box_head = box_head(c.width)
         init_detector(self)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vit.detector.heads import box_head, moved
+from vit.linear import Linear
 
 
 class Selected(NamedTuple):
@@ -26,9 +27,9 @@ class Selection(nn.Module):
     def __init__(self, width: int, num_classes: int, queries: int):
         super().__init__()
         self.queries = queries
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
         self.norm = nn.LayerNorm(width)
-        self.class_head = nn.Linear(width, num_classes)
+        self.class_head = Linear(width, num_classes)
         self.box_head = box_head(width)
 
     def forward(self, cells: Tensor, anchors: Tensor, usable: Tensor) -> Selected:

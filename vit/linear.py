@@ -1,0 +1,112 @@
+"""Linear layers: torch's, and in float32 by oneDNN on the CPUs where torch's own matrix products are slow.
+
+Wheels of torch multiply float32 matrices on x86 by MKL, which leaves the AVX-512 units of other makers' CPUs alone:
+half of the rate that oneDNN, which torch brings, too, reaches there (benchmarks/LOG.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAST = 1 << 21
+"""Multiply-adds: oneDNN's call alone takes 12 us, in which MKL does a third of them."""
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x w^T + b: x [..., K], weight [N, K], bias [N] -> [..., N]."""
+    if MKL_IS_SLOW and _is_large(x, weight) and not torch.is_autocast_enabled("cpu") and not _is_rewritten():
+        return product(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+_LIBRARY = torch.library.Library("vitral", "FRAGMENT")
+_LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = torch.ops.vitral.linear.default
+"""The same by oneDNN, float32 on a CPU. An operator of its own, which torch.compile leaves as it is: oneDNN's compiles
+for weights only that never change."""
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
+
+
+def _shaped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Products themselves, so that their own gradients are known, too."""
+    x, weight = ctx.saved_tensors
+    of_x, of_weight, of_bias = ctx.needs_input_grad
+    g, rows = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+    return (
+        product(grad, weight.t(), None) if of_x else None,
+        _of_weight(g, rows) if of_weight else None,
+        g.sum(0) if of_bias else None,
+    )
+
+
+def _of_weight(g: Tensor, rows: Tensor) -> Tensor:
+    """g^T rows: [R, N], [R, K] -> [N, K]. oneDNN copies the first of its operands, so that it is the narrower."""
+    if g.shape[1] <= rows.shape[1]:
+        return product(g.t(), rows.t(), None)
+    return product(rows.t(), g.t(), None).t().contiguous()
+
+
+_LIBRARY.impl("linear", _forward, "CPU")
+torch.library.register_fake("vitral::linear", _shaped)
+torch.library.register_autograd("vitral::linear", _backward, setup_context=_keep)
+
+
+def _is_large(x: Tensor, weight: Tensor) -> bool:
+    return (
+        x.numel() * weight.shape[0] >= LEAST
+        and x.dtype == weight.dtype == torch.float32
+        and x.device.type == weight.device.type == "cpu"
+    )
+
+
+def _is_rewritten() -> bool:
+    """For others than torch, or by torch.func, which know common operators only."""
+    return (
+        torch.compiler.is_exporting() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
+    )
+
+
+def _mkl_is_slow() -> bool:
+    return (
+        torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and "AuthenticAMD" in _cpu()
+    )
+
+
+def _cpu() -> str:
+    """What tells the maker: on Linux the first lines of a file, on Windows a variable."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return file.read(512)
+    except OSError:
+        return os.environ.get("PROCESSOR_IDENTIFIER", "")
+
+
+MKL_IS_SLOW = _mkl_is_slow()
