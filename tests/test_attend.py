@@ -68,13 +68,16 @@ def test_bfloat16_is_no_less_exact_than_torch(mask: str):
         assert error < max(2 * least, 0.01)
 
 
-def test_what_learns_in_bfloat16_goes_step_by_step(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("slow", [False, True])
+def test_what_learns_in_bfloat16_goes_step_by_step(monkeypatch: pytest.MonkeyPatch, slow: bool):
     called = []
+    monkeypatch.setattr(module, "SLOW_FORWARD", slow)
     monkeypatch.setattr(module, "step_by_step", lambda *given: called.append(given) or step_by_step(*given))
     attend(*inputs(torch.float32))
     with torch.no_grad():
         attend(*(x.detach() for x in inputs(torch.bfloat16)))
-    assert not called
+    assert len(called) == slow
+    called.clear()
     attend(*inputs(torch.bfloat16))
     assert len(called) == 1
     q, k, v = inputs(torch.bfloat16)

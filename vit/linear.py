@@ -87,7 +87,7 @@ def _is_large(x: Tensor, weight: Tensor) -> bool:
 def _is_rewritten() -> bool:
     """For others than torch, or by torch.func, which know common operators only."""
     return (
-        torch.compiler.is_exporting() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()  # pyright: ignore[reportAttributeAccessIssue]
+        torch.compiler.is_exporting() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()  # pyright: ignore
     )
 
 
