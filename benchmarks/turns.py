@@ -139,7 +139,8 @@ def _status(name: str) -> int:
 
 def matrix_peak(dtype: torch.dtype = torch.float32, side: int | None = None) -> tuple[Callable[[], object], float]:
     """A product of two square matrices, to run among the contestants, and its floating-point operations: what this
-    machine reaches when there is nothing but arithmetic, by the library that is faster here. side: 1,024, and 8,192 on a GPU, if left out."""
+    machine reaches when there is nothing but arithmetic, by the library that is faster on it. side: 1,024, and 8,192
+    on a GPU, if left out."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     side = side or (8192 if device == "cuda" else 1024)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
