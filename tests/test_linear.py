@@ -91,8 +91,25 @@ def test_who_gets_what(by_onednn, monkeypatch):
         assert layer(x).dtype == torch.bfloat16
     layer.double()(x.double())
     layer.float().to("meta")(x.to("meta"))
-    monkeypatch.setattr(vit.linear, "LEAST", 3 * 8 * 4 + 1)
-    Linear(8, 4)(x)
+    assert not by_onednn
+    monkeypatch.setattr(vit.linear, "LEAST", 3 * 8 * 4)  # too few for one that learns
+    layer = Linear(8, 4)
+    layer(x)
+    assert not by_onednn
+    with torch.no_grad():
+        layer(x)
+    assert len(by_onednn) == 1
+
+
+class Other(Tensor):
+    pass
+
+
+def test_other_kinds_of_tensors_have_their_own_products(by_onednn):
+    layer, x = Linear(8, 4), torch.randn(3, 8)
+    layer(x.as_subclass(Other))
+    layer.weight = nn.Parameter(layer.weight.detach().as_subclass(Other))
+    layer(x)
     assert not by_onednn
 
 
