@@ -1,6 +1,7 @@
 """A small data set and a checkpoint trained on it, made once for all tests."""
 
 import json
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,17 @@ from PIL import Image
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("albumentations") and not find_spec("albumentations"):
         pytest.skip("albumentations is not installed")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for a busy core count as work, and MKL may divide the rows of a product unevenly among them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 COLORS = {"bluish": (40, 60, 200), "grün": (50, 190, 60), "red wine": (200, 50, 60)}

@@ -85,7 +85,7 @@ def test_public_weights(trained: SimpleNamespace, tmp_path: Path, capsys):
     torch.testing.assert_close(torch.from_numpy(features), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_unreadable_images_are_named_and_left_out(trained: SimpleNamespace, tmp_path: Path, capsys):
+def test_unreadable_images_are_named_and_left_out(trained: SimpleNamespace, tmp_path: Path, capsys, one_thread):
     good = trained.photos / "test" / "grün" / "tile 0.png"
     broken, out = tmp_path / "broken.png", tmp_path / "features.npz"
     broken.write_bytes(good.read_bytes()[:300])
@@ -93,8 +93,7 @@ def test_unreadable_images_are_named_and_left_out(trained: SimpleNamespace, tmp_
     printed = capsys.readouterr()
     assert str(broken) in printed.err and "1 of 3 images could not be read" in printed.err
     features, files, _ = read(out)
-    assert files == [str(good), str(good)]
-    np.testing.assert_allclose(features[0], features[1], atol=1e-5)  # rows of a product may differ in their last bits
+    assert files == [str(good), str(good)] and np.array_equal(features[0], features[1])
     out.unlink()
     assert embed(trained.run, broken, "--out", out) == 2
     assert not out.exists() and "images ->" not in capsys.readouterr().out

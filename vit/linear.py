@@ -30,7 +30,7 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x w^T + b: x [..., K], weight [N, K], bias [N] -> [..., N]."""
-    if MKL_IS_SLOW and x.numel() * weight.shape[0] >= LEAST and _suits(x, weight) and not _is_rewritten():
+    if MKL_IS_SLOW and _suits(x, weight) and not _is_rewritten():
         return product(x, weight, bias)
     return F.linear(x, weight, bias)
 
@@ -81,7 +81,7 @@ torch.library.register_autograd("vitral::linear", _backward, setup_context=_keep
 def _suits(x: Tensor, weight: Tensor) -> bool:
     """Tensors of other kinds (shards, quantised weights) have products of their own."""
     return (
-        (not torch.is_grad_enabled() or x.numel() * weight.shape[0] >= 2 * LEAST)
+        x.numel() * weight.shape[0] >= (2 * LEAST if torch.is_grad_enabled() else LEAST)
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
         and type(x) in PLAIN

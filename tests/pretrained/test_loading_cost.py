@@ -9,7 +9,6 @@ from statistics import median
 
 import pytest
 import timm
-import torch
 from safetensors.torch import load_file, save_file
 
 from vit.bare import bare
@@ -36,8 +35,7 @@ def cost(make, read: bool = True) -> float:
 
 
 @pytest.mark.slow
-def test_a_base_model_loads_within_1_3_times_what_load_file_and_empty_modules_take(file):
-    torch.set_num_threads(1)
+def test_a_base_model_loads_within_1_3_times_what_load_file_and_empty_modules_take(file, one_thread):
     config = load("vit_b16", file).model.config
     rounds = []
     for _ in range(12):  # in turn, so that a busy moment meets all
