@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from vit.command import run
+from vit.commands.exit import run
 from vit.errors import UserError, nearest
 
 NAMES = {

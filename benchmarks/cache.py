@@ -20,9 +20,9 @@ import torch
 
 from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos
-from datasets import ImageSet, Pipeline, named_augment, open_data, train_loader
-from datasets.pixel_cache import PixelCache
-from vit.image import Preprocess
+from vit.data import ImageSet, Pipeline, named_augment, open_data, train_loader
+from vit.data.load.pixel_cache import PixelCache
+from vit.images.preprocess import Preprocess
 
 SIZES = ((375, 500), (1500, 2000))
 KINDS = ("none", "ram", "disk")

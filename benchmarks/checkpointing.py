@@ -21,18 +21,18 @@ from torch import Tensor
 
 from benchmarks.contest import parsed, write
 from benchmarks.turns import Clock, Figures, table, take_turns
-from vit.build import mixed_precision
-from vit.classifier import create
-from vit.engine import fit
-from vit.keeping import save_last
-from vit.loop import Loop
-from vit.losses import ClassificationLoss
-from vit.optim import Ema, make_optimizers
-from vit.runlog import Silent
-from vit.safety import Safety
-from vit.tasks import Classification
-from vit.training import writing
-from vit.writer import snapshot
+from vit.model.classifier import create
+from vit.optim.optimizers import Ema, make_optimizers
+from vit.runs.background import snapshot
+from vit.runs.retention import save_last
+from vit.tasks.classification.build import mixed_precision
+from vit.tasks.classification.loss import ClassificationLoss
+from vit.tasks.task import Classification
+from vit.training.engine import fit
+from vit.training.log import Silent
+from vit.training.run import writing
+from vit.training.safety import Safety
+from vit.training.schedule import Loop
 
 CLASSES = 1000
 

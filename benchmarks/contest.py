@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor, nn
 
 from vit.errors import UserError
-from vit.evaluate import collect
+from vit.tasks.classification.outputs import collect
 
 T = TypeVar("T")
 

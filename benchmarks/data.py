@@ -21,10 +21,10 @@ import torch
 
 from benchmarks.contest import parsed, write
 from benchmarks.jpegs import write_jpegs
-from datasets import Augment, ImageSet, Pipeline, open_data, train_loader
-from datasets import crop as cropping
-from datasets.window import Window
-from vit.image import Preprocess
+from vit.data import Augment, ImageSet, Pipeline, open_data, train_loader
+from vit.data.augment import crop as cropping
+from vit.data.sets.window import Window
+from vit.images.preprocess import Preprocess
 
 SIDE, AREA, RATIO, JITTER = 224, (0.08, 1.0), (3 / 4, 4 / 3), 0.4
 AUGMENT = Augment(crop=AREA, ratio=RATIO, flip=0.5, brightness=JITTER, contrast=JITTER, saturation=JITTER)
@@ -70,7 +70,7 @@ def ours(folder: Path, batch_size: int) -> Epoch:
 
 def without_simplejpeg(epoch: Epoch) -> Epoch:
     def pillow() -> Iterable[Any]:
-        with mock.patch("datasets.window._simplejpeg", lambda: None):
+        with mock.patch("vit.data.sets.window._simplejpeg", lambda: None):
             yield from epoch()
 
     return pillow
@@ -160,7 +160,7 @@ def reduced_pixels(folder: Path) -> list[dict[str, float]]:
     for spare in (1.0, 1.5, 2.0, 3.0):
         with mock.patch.object(cropping, "SPARE", spare):
             less, fast = samples()
-            with mock.patch("datasets.transforms.window_for", whole):
+            with mock.patch("vit.data.augment.images.window_for", whole):
                 full, slow = samples()
         errors = [np.square(a.astype(np.float64) - b).mean() for a, b in zip(full, less, strict=True)]
         changed = [10 * np.log10(255**2 / error) for error in errors if error > 0]

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vit.boxes import to_xyxy
-from vit.detection_losses import Predictions
-from vit.detection_metrics import DetectionMetrics
+from vit.detector.boxes import to_xyxy
 from vit.detector.postprocess import Found
+from vit.tasks.detection.loss import Predictions
+from vit.tasks.detection.metrics import DetectionMetrics
 
 
 @dataclass

@@ -16,13 +16,13 @@ import torch
 
 from benchmarks.contest import Contestant, parsed, write
 from benchmarks.peers import contestant, timm_vit
-from datasets import Data, Mix, Pipeline, eval_loader, named_augment, open_data, survey, train_loader
-from vit import build
-from vit.engine import train_step
-from vit.optim import Ema, set_lr, warmup_cosine
-from vit.recipes import RECIPES
-from vit.settle import Facts, settle
-from vit.statistics import IMAGES, with_statistics
+from vit.data import Data, Mix, Pipeline, eval_loader, named_augment, open_data, survey, train_loader
+from vit.optim.optimizers import Ema, set_lr, warmup_cosine
+from vit.tasks.classification import build
+from vit.tasks.classification.recipe import RECIPES
+from vit.tasks.classification.settle import Facts, settle
+from vit.training.batch_norm import IMAGES, with_statistics
+from vit.training.engine import train_step
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,17 @@ from torch.nn import functional as F
 from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos
 from benchmarks.turns import Clock, Figures, Turns, table
-from datasets import Pipeline, open_data, train_loader
-from datasets.transforms import Augment
-from vit.build import DTYPES
-from vit.classifier import create
+from vit.data import Pipeline, open_data, train_loader
+from vit.data.augment.images import Augment
 from vit.errors import UserError
-from vit.image import Preprocess
-from vit.loop import Loop
-from vit.losses import ClassificationLoss
-from vit.optim import make_optimizers
-from vit.step import train_step
-from vit.tasks import Classification
+from vit.images.preprocess import Preprocess
+from vit.model.classifier import create
+from vit.optim.optimizers import make_optimizers
+from vit.tasks.classification.build import DTYPES
+from vit.tasks.classification.loss import ClassificationLoss
+from vit.tasks.task import Classification
+from vit.training.schedule import Loop
+from vit.training.step import train_step
 
 SIDE = 224
 CROP = (0.08, 1.0)

@@ -22,9 +22,9 @@ from benchmarks.contest import parsed, write
 from benchmarks.model import batch_of, forward, training
 from benchmarks.turns import CLOCK, Clock, exponent, peak_memory, table, take_turns
 from benchmarks.vits import Shape, ours
-from vit.boxes import to_xyxy
-from vit.detection_losses import DetectionLoss, Predictions
-from vit.detection_metrics import DetectionMetrics
+from vit.detector.boxes import to_xyxy
+from vit.tasks.detection.loss import DetectionLoss, Predictions
+from vit.tasks.detection.metrics import DetectionMetrics
 
 Run = Callable[[], object]
 CLASSES = 80
@@ -120,8 +120,8 @@ def _objects(n: int, image: int, generator: torch.Generator) -> dict[str, Any]:
 
 def by_images(o: Options, folder: Path) -> dict[str, dict[float, Run]]:
     """Opening a folder of so many files, and classification metrics over so many images."""
-    from datasets import open_data
-    from vit.metrics import ClassificationMetrics
+    from vit.data import open_data
+    from vit.tasks.classification.metrics import ClassificationMetrics
 
     generator = torch.Generator().manual_seed(0)
     found: dict[str, dict[float, Run]] = {"opening a folder": {}, "classification metrics": {}}

@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.contest import parsed, write
-from datasets import Pipeline, named_augment, open_data, train_loader
-from datasets.imageset import FileSet
-from vit.image import Preprocess
+from vit.data import Pipeline, named_augment, open_data, train_loader
+from vit.data.sets.imageset import FileSet
+from vit.images.preprocess import Preprocess
 
 
 @dataclass(frozen=True)

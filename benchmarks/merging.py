@@ -13,12 +13,12 @@ import torch
 
 from benchmarks.contest import parsed, write
 from benchmarks.turns import CLOCK, Clock, table, take_turns
-from datasets import eval_loader, open_data
-from vit.checkpoint import load_model
+from vit.data import eval_loader, open_data
 from vit.errors import UserError
-from vit.evaluate import collect
-from vit.image import Preprocess
-from vit.merging import merging
+from vit.images.preprocess import Preprocess
+from vit.model.merging import merging
+from vit.runs.checkpoint import load_model
+from vit.tasks.classification.outputs import collect
 
 
 @dataclass(frozen=True)

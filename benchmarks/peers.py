@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.contest import Contestant
-from datasets import ImageSet, Mix, Pipeline, eval_loader, named_augment, train_loader
-from vit.image import Preprocess
+from vit.data import ImageSet, Mix, Pipeline, eval_loader, named_augment, train_loader
+from vit.images.preprocess import Preprocess
 
 
 def timm_vit(side: int, patch: int, classes: int, *, width: int = 128, depth: int = 4, heads: int = 4) -> nn.Module:

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from vit.draw import Mark, color_of, draw_boxes
 from vit.errors import UserError
+from vit.images.draw import Mark, color_of, draw_boxes
 
 CLASSES = ("coin", "brick", "galaxy")
 TILE = 126

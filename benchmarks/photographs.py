@@ -24,11 +24,11 @@ from typing import Any, Literal
 
 from PIL import Image
 
-import train_detector
 from benchmarks.contest import parsed, write
 from benchmarks.photo_set import CLASSES, TILE, drawn, pictures, write_photo_set
 from benchmarks.transfer import weights
-from vit.detection_recipes import DETECTION_RECIPES
+from vit.tasks.detection.recipe import DETECTION_RECIPES
+from vit.training import run_detector as train_detector
 
 
 @dataclass(frozen=True)

@@ -17,21 +17,22 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.detectors import RIVALS, Rival
-from datasets import survey
-from datasets.box_loader import BoxBatch, box_eval_loader, box_train_loader
-from datasets.box_transforms import BoxPipeline, named_box_augment
-from datasets.open_detection import open_detection
-from vit import build, detection_build
-from vit.detection_metrics import DetectionMetrics
-from vit.detection_recipes import DETECTION_RECIPES, settle_detection
-from vit.engine import train_step
-from vit.image import Preprocess
-from vit.optim import Ema, set_lr, warmup_cosine
-from vit.settle import Facts
-from vit.statistics import IMAGES, with_statistics
+from vit.data import survey
+from vit.data.augment.boxes import BoxPipeline, named_box_augment
+from vit.data.load.box_loader import BoxBatch, box_eval_loader, box_train_loader
+from vit.data.open_detection import open_detection
+from vit.images.preprocess import Preprocess
+from vit.optim.optimizers import Ema, set_lr, warmup_cosine
+from vit.tasks.classification import build
+from vit.tasks.classification.settle import Facts
+from vit.tasks.detection import build as detection_build
+from vit.tasks.detection.metrics import DetectionMetrics
+from vit.tasks.detection.recipe import DETECTION_RECIPES, settle_detection
+from vit.training.batch_norm import IMAGES, with_statistics
+from vit.training.engine import train_step
 
 if TYPE_CHECKING:
-    from vit.detection_recipes import SettledDetection
+    from vit.tasks.detection.recipe import SettledDetection
 
 Judged = Callable[[DetectionMetrics, BoxBatch], None]
 
@@ -217,7 +218,7 @@ def judge(racer: Racer, track: Track) -> dict[str, Any]:
 
 
 def _averaging(steps: int) -> Callable[[Any, Any, Any], None]:
-    """The decay that our recipe has for a run of so many steps, warmed up as in `vit.optim.Ema`."""
+    """The decay that our recipe has for a run of so many steps, warmed up as in `vit.optim.optimizers.Ema`."""
     decay = 1 - 1 / min(2000.0, max(10.0, 0.08 * steps))
 
     @torch.no_grad()

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.detectors import transformers
-from vit.checkpoint import fit_tensors
-from vit.detection_losses import DetectionLoss
 from vit.detector import Detector, detector_preset
-from vit.detector.foreign import convert
+from vit.pretrained.layouts.detectors import convert
+from vit.runs.checkpoint import fit_tensors
+from vit.tasks.detection.loss import DetectionLoss
 
 SIDE = 384
 Answer = tuple[Tensor, Tensor]

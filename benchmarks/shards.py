@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contest import parsed, write
-from datasets import ImageSet, open_data
-from datasets.command_pack import Pack, pack
-from datasets.sampling import epoch_order
+from vit.commands.data.pack import Pack, pack
+from vit.data import ImageSet, open_data
+from vit.data.load.sampling import epoch_order
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from PIL import Image
 
 from benchmarks.contest import parsed, write
 from benchmarks.peers import contestant, small_cnn, timm_vit
-from datasets import Data, open_data
-from train import train
-from vit.recipes import RECIPES
-from vit.settle import epochs_for
+from vit.commands.train import train
+from vit.data import Data, open_data
+from vit.tasks.classification.recipe import RECIPES
+from vit.tasks.classification.settle import epochs_for
 
 
 @dataclass(frozen=True)

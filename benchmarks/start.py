@@ -123,9 +123,9 @@ def prepare(folder: Path, peers: Sequence[str]) -> Path:
     """Random weights in everyone's own format, and a photograph: its path."""
     from safetensors.torch import save_file
 
-    from vit.checkpoint import save_checkpoint
-    from vit.classifier import create
-    from vit.image import Preprocess
+    from vit.images.preprocess import Preprocess
+    from vit.model.classifier import create
+    from vit.runs.checkpoint import save_checkpoint
 
     write_photos(folder / "photos", 1, (375, 500))
     torch.manual_seed(0)
@@ -179,7 +179,7 @@ def write_digits(folder: Path) -> None:
     """100 of the bundled digits as PNG class folders."""
     from PIL import Image
 
-    from datasets import open_data
+    from vit.data import open_data
 
     images = open_data("digits").train
     for i in range(100):

@@ -22,12 +22,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-import eval as evaluation
 from benchmarks.contest import parsed, write
-from datasets import open_data
-from train import train
+from vit.commands import eval as evaluation
+from vit.commands.train import train
+from vit.data import open_data
 from vit.errors import UserError
-from vit.recipes import RECIPES
+from vit.tasks.classification.recipe import RECIPES
 
 
 @dataclass(frozen=True)

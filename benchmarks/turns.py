@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from vit.linear import linear
+from vit.model.linear import linear
 
 Clock = Literal["cpu", "wall"]
 """cpu: seconds that the process computed, on all its threads, whatever else the machine did meanwhile. Right for one

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vit.config import SIZES, ClassifierConfig, EncoderConfig, Size
+from vit.model.config import SIZES, ClassifierConfig, EncoderConfig, Size
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Shape:
 
 
 def ours(s: Shape) -> nn.Module:
-    from vit.classifier import Classifier
+    from vit.model.classifier import Classifier
 
     encoder = EncoderConfig(*s.size, patch_size=s.patch, image_size=(s.side, s.side), prefix_positions=1)
     return Classifier(ClassifierConfig(encoder, num_classes=s.classes))

@@ -55,17 +55,17 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
     import torch
     from torch.nn import functional as F
 
-    import datasets
     import vit
-    from vit.checkpoint import save_checkpoint
-    from vit.image import Preprocess
+    from vit.data import eval_loader, open_data
+    from vit.images.preprocess import Preprocess
+    from vit.runs.checkpoint import save_checkpoint
 
-    data = datasets.open_data(str(photos))
+    data = open_data(str(photos))
     preprocess = Preprocess((16, 16), crop=0.9)
     torch.manual_seed(0)
     model = vit.create("vit_nano8", num_classes=3, image_size=16, width=32, depth=1, heads=2, mlp=64)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    batch = next(iter(datasets.eval_loader(data.train, preprocess, batch_size=64)))
+    batch = next(iter(eval_loader(data.train, preprocess, batch_size=64)))
     for _ in range(30):
         optimizer.zero_grad()
         F.cross_entropy(model(batch.images), batch.targets).backward()
@@ -126,16 +126,16 @@ def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
     """`.run`: a run folder with a detector that has learned the shapes a little; `.shapes`, `.config`."""
     import torch
 
-    from datasets.box_loader import box_train_loader
-    from datasets.box_transforms import BoxAugment, BoxPipeline
-    from datasets.open_detection import open_detection
-    from vit.checkpoint import save_checkpoint
-    from vit.config import EncoderConfig
-    from vit.detection import Detection
-    from vit.detection_build import detection_config
-    from vit.detection_losses import DetectionLoss
+    from vit.data.augment.boxes import BoxAugment, BoxPipeline
+    from vit.data.load.box_loader import box_train_loader
+    from vit.data.open_detection import open_detection
     from vit.detector import Detector, DetectorConfig
-    from vit.image import Preprocess
+    from vit.images.preprocess import Preprocess
+    from vit.model.config import EncoderConfig
+    from vit.runs.checkpoint import save_checkpoint
+    from vit.tasks.detection.build import detection_config
+    from vit.tasks.detection.loss import DetectionLoss
+    from vit.tasks.detection.task import Detection
 
     data = open_detection(str(shapes))
     preprocess = Preprocess((64, 64), resize="letterbox", interpolation="bilinear")

@@ -13,13 +13,14 @@ import pytest
 import tyro
 from PIL import Image
 
-import eval as evaluation
-import train
-import train_replay
 import vit
 from benchmarks.__main__ import NAMES
-from datasets.__main__ import COMMANDS as DATA_COMMANDS
+from tests.clones import clone
 from vit.__main__ import COMMANDS
+from vit.commands import eval as evaluation
+from vit.commands import replay as train_replay
+from vit.commands import train
+from vit.commands.data.main import COMMANDS as DATA_COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,7 +56,7 @@ def test_every_command_is_understood(line, tmp_path):
             pass
         case ["python", "train.py", *words] if "--help" not in words:
             train.parse(words)
-        case ["python", "train_replay.py", _, _]:
+        case ["vitral", "replay", _, _]:
             assert callable(train_replay.main)
         case ["python", "eval.py", *words]:
             tyro.cli(evaluation.Evaluate, args=words, config=(tyro.conf.FlagCreatePairsOff,))
@@ -64,9 +65,9 @@ def test_every_command_is_understood(line, tmp_path):
             with pytest.raises(SystemExit) as exit:  # an option that does not exist is told before the help
                 importlib.import_module(f"benchmarks.{name}").main([*words, "--help"])
             assert exit.value.code == 0
-        case ["python", "-m", "datasets", name, *_]:
+        case ["vitral", "data", name, *_]:
             assert name in DATA_COMMANDS
-            assert callable(importlib.import_module(f"datasets.command_{name}").main)
+            assert callable(importlib.import_module(f"vit.commands.data.{name}").main)
         case ["vitral", command, *words] if command in COMMANDS:
             tyro.extras.subcommand_cli_from_dict(
                 COMMANDS, args=[command, *words], config=(tyro.conf.FlagCreatePairsOff,)
@@ -118,12 +119,10 @@ def test_the_commands_run_in_this_order(tmp_path):
     """As a reader would type them, in a copy of the repository in which digits take fewer epochs and scenes are fewer:
     they would take ten minutes. What needs a network or the weights of somebody else is left out, and so are the
     benchmarks."""
-    place = tmp_path / "clone"
-    kept = shutil.ignore_patterns(".git", "runs", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, place, ignore=kept)
+    place = clone(tmp_path / "clone")
     counts = r'"train": \d+, "val": \d+, "test": \d+'
-    shorten(place / "datasets/scenes.py", counts, '"train": 80, "val": 40, "test": 40')
-    shorten(place / "vit/recipes.py", r'recipe="digits", data="digits"', r"\g<0>, epochs=2")
+    shorten(place / "vit/data/bundled/scenes.py", counts, '"train": 80, "val": 40, "test": 40')
+    shorten(place / "vit/tasks/classification/recipe.py", r'recipe="digits", data="digits"', r"\g<0>, epochs=2")
     write_photos(place / "photos")
     vitral = f"{shlex.quote(sys.executable)} -m vit"
     ran = 0

@@ -1,23 +1,48 @@
-"""The import rules of the design, and promises about the project as a whole."""
+"""The rooms of the house and who may import whom, and promises about the project as a whole."""
 
 import ast
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import sysconfig
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from tests.clones import clone
+
 ROOT = Path(__file__).parent.parent
-OURS = [*sorted((ROOT / "vit").rglob("*.py")), *sorted((ROOT / "datasets").rglob("*.py"))]
-SCRIPTS = (
-    "train", "train_parts", "train_detector", "train_detector_parts", "train_replay", "eval", "eval_detector", "show",
+SOURCES = sorted((ROOT / "vit").rglob("*.py"))
+SCRIPTS = ("train.py", "eval.py")
+
+# A line may import the lines above it, never one below; rooms that share a line do not know each other.
+ROOMS = (
+    ("errors",), ("typed",),
+    ("images",), ("processes",), ("report",),
+    ("model",), ("detector",), ("optim",),
+    ("predict",), ("runs",), ("pretrained",),
+    ("data",),
+    ("tasks",),
+    ("training",),
+    ("explain", "export", "compress", "serve", "search"),
+    ("commands",),
+    ("__main__",),
 )  # fmt: skip
-SOURCES = [*OURS, *(ROOT / f"{name}.py" for name in SCRIPTS)]
+RANK = {f"vit.{room}": rank for rank, line in enumerate(ROOMS) for room in line}
+RANK["vit"] = len(ROOMS)
+# What a room may import, where that is less than all above it.
+LESS = {
+    "vit.images": {"vit.errors", "vit.typed"},
+    "vit.processes": {"vit.errors"},
+    "vit.report": {"vit.errors"},
+    "vit.model": {"vit.errors", "vit.typed"},
+    "vit.detector": {"vit.errors", "vit.typed", "vit.model"},
+    "vit.optim": {"vit.errors", "vit.model"},
+    "vit.data": {"vit.errors", "vit.typed", "vit.images", "vit.processes", "vit.report"},
+}
 
 
 def module_of(file):
@@ -27,165 +52,69 @@ def module_of(file):
 MODULES = {module_of(file) for file in SOURCES}
 
 
-def imports(file, *, typing=False):
-    """Modules that a file imports, at the top or inside functions; with typing also those for annotations only."""
-    found = set()
+class Import(NamedTuple):
+    name: str
+    line: int
+    inside: bool
+    """In a function."""
+    typing: bool
+    """For annotations only."""
 
-    def visit(node):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
-            return
+
+def imports(file):
+    """What a file imports; `from vit.model import layers` imports vit.model.layers."""
+    found = []
+
+    def visit(node, inside, typing):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            typing = True
+        names = set()
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            names = {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            # `from vit import build` imports vit.build.
-            deeper = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES
-            found.update(deeper or {node.module})
+            names = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES or {node.module}
+        found.extend(Import(name, getattr(node, "lineno", 0), inside, typing) for name in names)
+        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
-            visit(child)
+            visit(child, inside, typing)
 
-    visit(ast.parse(file.read_text(encoding="utf-8")))
+    visit(ast.parse(file.read_text(encoding="utf-8")), False, False)
     return found
 
 
-GRAPH = {module_of(file): imports(file) for file in SOURCES}
+IMPORTS = {module_of(file): imports(file) for file in SOURCES}
+
+
+def room_of(module):
+    return max((room for room in RANK if inside(module, room)), key=len)
 
 
 def inside(module, package):
     return module == package or module.startswith(package + ".")
 
 
-def within(module, package):
-    """What `module` imports from `package`."""
-    return {name for name in GRAPH[module] if inside(name, package)}
+def ours(module):
+    return [found for found in IMPORTS[module] if inside(found.name, "vit")]
 
 
 def test_the_graph_sees_what_it_should():
-    assert {"vit.build", "vit.engine", "datasets", "torch"} <= GRAPH["train"] | GRAPH["train_parts"]
-    assert "datasets.transforms" in GRAPH["datasets.loader"] and "cv2" in GRAPH["datasets.operations"]
+    assert {"torch", "vit.training.step"} <= {found.name for found in IMPORTS["vit.training.engine"]}
+    assert any(found.inside for found in IMPORTS["vit.commands.predict"])
 
 
-def test_vit_never_imports_datasets_nor_the_scripts():
-    for file in OURS:
-        module = module_of(file)
-        if inside(module, "vit"):
-            everything = imports(file, typing=True)
-            assert not [name for name in everything if inside(name, "datasets") or name in SCRIPTS], module
+@pytest.mark.xfail(reason="the next steps mend it")
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_one_way_through_the_rooms(module):
+    here = room_of(module)
+    for found in ours(module):
+        there = room_of(found.name)
+        if there != here:
+            assert RANK[there] < RANK[here], f"{module}:{found.line} imports {found.name}"
+            assert there in LESS.get(here, RANK), f"{module}:{found.line} imports {found.name}"
 
 
-def test_datasets_imports_three_leaves_of_vit():
-    for module in GRAPH:
-        if inside(module, "datasets"):
-            # A command ends as all commands of the project do.
-            more = {"vit.command"} if module == "datasets.__main__" else set()
-            assert within(module, "vit") <= {"vit.errors", "vit.image", "vit.decode"} | more, module
-    assert within("vit.errors", "vit") == set() and within("vit.command", "vit") == {"vit.errors"}
-    assert within("vit.image", "vit") == {"vit.decode", "vit.errors", "vit.typed"}
-    assert within("vit.decode", "vit") == within("vit.typed", "vit") == {"vit.errors"}
-
-
-LAYERS = {
-    "vit.config": {"vit.errors", "vit.typed"},
-    "vit.position": set(),
-    "vit.attend": set(),
-    "vit.linear": set(),
-    "vit.layers": {"vit.attend", "vit.config", "vit.linear", "vit.position"},
-    "vit.patches": {"vit.linear"},
-    "vit.encoder": {"vit.config", "vit.errors", "vit.layers", "vit.patches", "vit.position"},
-    "vit.classifier": {"vit.config", "vit.encoder", "vit.layers", "vit.linear"},
-    "vit.probe": {"vit.classifier"},
-    "vit.lora": {"vit.classifier", "vit.errors", "vit.linear"},
-    "vit.losses": set(),
-    "vit.metrics": set(),
-    "vit.tasks": {"vit.losses", "vit.metrics"},
-    "vit.muon": set(),
-    "vit.optim": {"vit.muon"},
-    "vit.boxes": set(),
-    "vit.matcher": {"vit.boxes"},
-    "vit.detection_losses": {"vit.boxes", "vit.errors", "vit.matcher"},
-    "vit.deformable": {"vit.linear"},
-    "vit.detector.postprocess": {"vit.boxes", "vit.detection_losses"},
-    "vit.detector.pool": {"vit.detector.postprocess"},
-    "vit.detector.tiles": {"vit.boxes", "vit.detector.pool", "vit.detector.postprocess"},
-    "vit.detector.views": {"vit.boxes", "vit.detection_losses", "vit.detector.pool", "vit.detector.postprocess"},
-    "vit.predictor": {"vit.errors", "vit.image"},
-    "vit.detector.decoder": {"vit.deformable", "vit.detector.config", "vit.detector.heads", "vit.layers"},
-    "vit.signals": {"vit.errors"},
-    "vit.distributed": {"vit.errors", "vit.rounds", "vit.signals"},
-    "vit.rounds": {"vit.errors"},
-    "vit.loop": {"vit.optim"},
-    "vit.meter": set(),
-    "vit.writer": set(),
-    "vit.step": {"vit.distributed", "vit.errors", "vit.loop", "vit.tasks"},
-    "vit.safety": {
-        "vit.distributed",
-        "vit.errors",
-        "vit.loop",
-        "vit.resumable",
-        "vit.runlog",
-        "vit.signals",
-        "vit.tasks",
-        "vit.writer",
-    },
-    "vit.engine": {
-        "vit.distributed",
-        "vit.errors",
-        "vit.loop",
-        "vit.meter",
-        "vit.metrics",
-        "vit.optim",
-        "vit.resumable",
-        "vit.runlog",
-        "vit.safety",
-        "vit.signals",
-        "vit.statistics",
-        "vit.step",
-        "vit.tasks",
-        "vit.writer",
-    },
-    "vit.resumable": {"vit.meter", "vit.optim", "vit.sharded"},
-    "vit.sharded": {"vit.distributed", "vit.errors", "vit.optim"},
-    "vit.statistics": set(),
-}
-
-
-@pytest.mark.parametrize("module", LAYERS)
-def test_layers_import_downwards_only(module):
-    assert within(module, "vit") <= LAYERS[module]
-
-
-def test_the_engine_knows_no_model_and_no_task_but_the_protocol():
-    tree = ast.parse((ROOT / "vit/engine.py").read_text(encoding="utf-8"))
-    taken = {
-        alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "vit.tasks"
-        for alias in node.names
-    }
-    assert taken == {"Metrics", "Task"}
-
-
-def test_leaves_are_imported_by_no_part_of_the_core():
-    leaves = {
-        "vit.predict", "vit.report", "vit.plots", "vit.confusion", "vit.evaluate", "vit.knn", "vit.tta", "vit.__main__",
-        "vit.summary", "vit.predict_command", "vit.detection_predict", "vit.detections", "vit.detection_report",
-        "vit.detection_pictures", "vit.draw", "vit.gallery", "vit.video", "vit.embed", "vit.features", "vit.files",
-        "vit.progress",
-    }  # fmt: skip
-    for module in [*LAYERS, "vit.checkpoint", "vit.transfer", "vit.build", "vit.runs", "vit.recipes"]:
-        assert not within(module, "vit") & leaves, module
-
-
-def test_classification_does_not_need_detection():
-    detection = {"vit.boxes", "vit.matcher", "vit.deformable", "vit.detection", "vit.detector"}
-    for module in ["vit.classifier", "vit.tasks", "vit.engine", "vit.build", "vit.predict", "vit.evaluate", "datasets"]:
-        assert not within(module, "datasets") & {"datasets.coco", "datasets.open_detection", "datasets.scenes"}, module
-        assert not [name for name in GRAPH[module] if any(inside(name, other) for other in detection)], module
-    # One door, behind which `vit.load` finds a detector's predictor.
-    assert {name for name in GRAPH["vit.predict"] if name.startswith("vit.detect")} == {"vit.detection_predict"}
-
-
-def test_there_are_no_cycles():
+def test_there_are_no_circles():
     done, path = set(), []
 
     def walk(module):
@@ -193,27 +122,65 @@ def test_there_are_no_cycles():
         if module in done:
             return
         path.append(module)
-        for name in GRAPH.get(module, ()):
-            # The packages' own __init__ only names what is inside.
-            if name in MODULES - {"vit", "datasets"}:
-                walk(name)
+        for found in IMPORTS.get(module, ()):
+            if found.name in MODULES - {"vit"} and not found.typing:
+                walk(found.name)
         done.add(path.pop())
 
     for module in sorted(MODULES):
         walk(module)
 
 
+@pytest.mark.xfail(reason="the next steps mend it")
+def test_only_commands_import_what_they_need_when_they_need_it():
+    lazy = ("vit", "vit.__main__", "vit.commands")
+    found = [f"{module}:{each.line} {each.name}" for module in MODULES for each in ours(module) if each.inside]
+    assert not [place for place in found if place.split(":")[0] not in lazy and not place.startswith("vit.commands.")]
+
+
+@pytest.mark.xfail(reason="the next steps mend it")
+def test_rooms_are_small():
+    for folder in {file.parent for file in SOURCES}:
+        assert len(list(folder.glob("*.py"))) <= 16, folder
+    assert {file.name for file in ROOT.glob("*.py")} == set(SCRIPTS)
+    for script in SCRIPTS:
+        assert len((ROOT / script).read_text(encoding="utf-8").splitlines()) <= 25, script
+
+
+@pytest.mark.xfail(reason="the next steps mend it")
+def test_functions_are_short_and_take_few_parameters():
+    for file in SOURCES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            place = f"{file}:{node.lineno} {node.name}"
+            assert len([name for name in names if name not in ("self", "cls")]) <= 8, place
+            assert node.end_lineno - node.lineno < 60 or file.name == "table.py", place
+
+
+@pytest.mark.xfail(reason="the next steps mend it")
+def test_a_classifier_does_not_load_detection():
+    for module in MODULES:
+        if inside(module, "vit.tasks.classification") or inside(module, "vit.training"):
+            assert not [each for each in ours(module) if inside(each.name, "vit.detector")], module
+            assert not [each for each in ours(module) if inside(each.name, "vit.tasks.detection")], module
+
+
 def test_hugging_face_is_never_imported_and_albumentations_in_one_place():
     forbidden = ("transformers", "huggingface_hub", "pytorch_lightning", "lightning", "accelerate", "ultralytics")
-    alone = "vit.pretrained.huggingface_process"  # a script, which is run in a process of its own
-    assert not any(alone in names for names in GRAPH.values())
+    alone = "vit.pretrained.convert.huggingface_process"  # a script, which is run in a process of its own
+    assert not [module for module in MODULES for each in IMPORTS[module] if each.name == alone]
     for file in SOURCES:
-        for name in imports(file, typing=True):
+        for name in {each.name for each in imports(file)}:
             apart = name == "transformers" and module_of(file) == alone
-            fetching = inside(name, "huggingface_hub") and module_of(file) in ("vit.pretrained.fetch", "datasets.hub")
+            fetching = inside(name, "huggingface_hub") and module_of(file) in (
+                "vit.pretrained.files.fetch",
+                "vit.data.store.hub",
+            )
             assert fetching or apart or not any(inside(name, other) for other in forbidden), file
             if inside(name, "albumentations"):
-                assert module_of(file) == "datasets.transforms"
+                assert module_of(file) == "vit.data.augment.images"
 
 
 def test_files_are_small_and_hold_one_idea():
@@ -265,7 +232,8 @@ socket.getaddrinfo = socket.create_connection = socket.gethostbyname = refuse
 @pytest.mark.slow
 def test_row_62_no_network_on_import_and_in_training(tmp_path):
     code = f"""{NO_NETWORK}
-import os, sys, vit, train, eval, datasets
+import os, sys, vit
+from vit.commands import train
 from PIL import Image
 vit.load, vit.create
 try:
@@ -277,11 +245,12 @@ for i in range(20):
     Image.new("RGB", (8, 8), (i, 0, 9 * i)).save(f"data/{{i % 2}}/{{i}}.png")
 train.main(["folder", "--data", "data", "--device", "cpu", "--out", "run", "--epochs", "1"])
 # Nor does a classifier load what only a detector needs.
-print([name for name in sys.modules if name.startswith("vit.detect") or name in ("vit.matcher", "datasets.coco")])
+print([name for name in sys.modules if name.startswith("vit.detect") or name in ("vit.data.boxes.annotations.coco",)
+      or name.startswith("vit.tasks.detection")])
 """
     # Without this, albumentations asks the network for its newest version.
     told = python(code, cwd=tmp_path, env={"NO_ALBUMENTATIONS_UPDATE": ""})
-    assert "['vit.detection_recipes']" in told
+    assert "['vit.tasks.detection.recipe']" in told
     assert "the guard works" in told and (tmp_path / "run/report.json").is_file()
 
 
@@ -289,10 +258,7 @@ print([name for name in sys.modules if name.startswith("vit.detect") or name in 
 def wheel(tmp_path_factory):
     """The names in the built wheel. Built from a copy: the working tree stays as it is."""
     place = tmp_path_factory.mktemp("wheel")
-    source = place / "source"
-    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", "build", "runs", ".*")
-    shutil.copytree(ROOT, source, ignore=ignored)
-    (source / "README.md").touch()
+    source = clone(place / "source")
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", place, source],
         check=True,
@@ -310,7 +276,8 @@ def test_the_wheel_holds_vit_and_nothing_else(wheel):
     names, metadata, entry = wheel
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"vit"}
     packaged = {name for name in names if name.startswith("vit/")}
-    assert packaged == {str(file.relative_to(ROOT)) for file in OURS if inside(module_of(file), "vit")}
+    data = {f"vit/data/bundled/files/{name}" for name in ("digits/digits.npz", "digits/ORIGIN.md")}
+    assert packaged == {str(file.relative_to(ROOT)) for file in SOURCES} | data
     assert any(name.endswith("LICENSE") for name in names)
     assert "License-Expression: Apache-2.0" in metadata and "Name: vitral" in metadata
     assert "vitral = vit.__main__:main" in entry

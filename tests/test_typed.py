@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
-from vit.config import ClassifierConfig, EncoderConfig
-from vit.detection_recipes import DETECTION_RECIPES, DetectionRecipe
 from vit.detector import PRESETS, DetectorConfig
 from vit.errors import UserError
-from vit.pretrained.registry import MODELS
-from vit.recipes import RECIPES, Recipe
+from vit.model.config import ClassifierConfig, EncoderConfig
+from vit.pretrained.registry.find import MODELS
+from vit.tasks.classification.recipe import RECIPES, Recipe
+from vit.tasks.detection.recipe import DETECTION_RECIPES, DetectionRecipe
 from vit.typed import build, fits, told
 
 

@@ -7,13 +7,40 @@ import os
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 NAMES = (
-    "train", "train_detector", "train_parts", "train_detector_parts", "eval_detector", "datasets", "datasets.loader",
-    "datasets.box_loader", "datasets.multiscale", "datasets.open_detection", "datasets.scenes", "datasets.transforms",
-    "datasets.box_transforms", "datasets.workers", "vit", "vit.training", "vit.build", "vit.checkpoint", "vit.engine",
-    "vit.detection_build", "vit.detector", "vit.report", "vit.evaluate", "vit.detection_report", "vit.predict",
-    "torch._dynamo", "torchmetrics", "torchmetrics.functional.classification", "torchmetrics.detection",
-    "faster_coco_eval", "matplotlib.pyplot", "scipy.optimize", "torch.distributed.fsdp",
-)  # fmt: skip
+    "vit.commands.train",
+    "vit.training.run_detector",
+    "vit.training.parts",
+    "vit.training.detector_parts",
+    "vit.tasks.detection.evaluate",
+    "vit.data",
+    "vit.data.load.loader",
+    "vit.data.load.box_loader",
+    "vit.data.augment.multiscale",
+    "vit.data.open_detection",
+    "vit.data.bundled.scenes",
+    "vit.data.augment.images",
+    "vit.data.augment.boxes",
+    "vit.data.load.workers",
+    "vit",
+    "vit.training.run",
+    "vit.tasks.classification.build",
+    "vit.runs.checkpoint",
+    "vit.training.engine",
+    "vit.tasks.detection.build",
+    "vit.detector",
+    "vit.tasks.classification.report",
+    "vit.tasks.classification.outputs",
+    "vit.tasks.detection.report",
+    "vit.tasks.classification.predict",
+    "torch._dynamo",
+    "torchmetrics",
+    "torchmetrics.functional.classification",
+    "torchmetrics.detection",
+    "faster_coco_eval",
+    "matplotlib.pyplot",
+    "scipy.optimize",
+    "torch.distributed.fsdp",
+)
 
 for name in NAMES:
     importlib.import_module(name)

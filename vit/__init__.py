@@ -13,29 +13,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vit.detection_predict import DetectionPredictor as DetectionPredictor
-    from vit.detections import Detections as Detections
     from vit.errors import UserError as UserError
-    from vit.image import Preprocess as Preprocess
-    from vit.predict import Prediction as Prediction
-    from vit.predict import Predictor as Predictor
-    from vit.predict import load as load
+    from vit.images.preprocess import Preprocess as Preprocess
     from vit.pretrained.create import create as create
-    from vit.pretrained.listing import models as models
-    from vit.scan import Scan as Scan
+    from vit.pretrained.registry.listing import models as models
+    from vit.tasks.classification.predict import Prediction as Prediction
+    from vit.tasks.classification.predict import Predictor as Predictor
+    from vit.tasks.classification.predict import load as load
+    from vit.tasks.detection.detections import Detections as Detections
+    from vit.tasks.detection.predict import DetectionPredictor as DetectionPredictor
+    from vit.tasks.detection.scan.options import Scan as Scan
 
     __version__: str
 
 _HOMES = {
     "create": "vit.pretrained.create",
-    "DetectionPredictor": "vit.detection_predict",
-    "Detections": "vit.detections",
-    "load": "vit.predict",
-    "models": "vit.pretrained.listing",
-    "Prediction": "vit.predict",
-    "Predictor": "vit.predict",
-    "Preprocess": "vit.image",
-    "Scan": "vit.scan",
+    "DetectionPredictor": "vit.tasks.detection.predict",
+    "Detections": "vit.tasks.detection.detections",
+    "load": "vit.tasks.classification.predict",
+    "models": "vit.pretrained.registry.listing",
+    "Prediction": "vit.tasks.classification.predict",
+    "Predictor": "vit.tasks.classification.predict",
+    "Preprocess": "vit.images.preprocess",
+    "Scan": "vit.tasks.detection.scan.options",
     "UserError": "vit.errors",
 }
 __all__ = [

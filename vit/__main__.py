@@ -15,19 +15,19 @@ from collections.abc import Sequence
 
 import tyro
 
-from vit.command import run
-from vit.embed import Embed
+from vit.commands.embed import Embed
+from vit.commands.exit import run
+from vit.commands.gather import Gather
+from vit.commands.models import Convert, Models
+from vit.commands.predict import Predict
 from vit.errors import UserError, nearest, shown
-from vit.predict_command import Predict
-from vit.pretrained.commands import Convert, Models
-from vit.sharding import Gather
 
 COMMANDS = {"predict": Predict, "embed": Embed, "models": Models, "convert": Convert, "gather": Gather}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `vitral`."""
-    run(lambda: command(sys.argv[1:]))
+    run(lambda: command(sys.argv[1:] if arguments is None else arguments))
 
 
 def command(arguments: Sequence[str]) -> int:
@@ -36,12 +36,35 @@ def command(arguments: Sequence[str]) -> int:
 
         print(f"vitral {vit.__version__}")
         return 0
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        where = " train.py and eval.py, in the repository, train and evaluate."
+    if (
+        arguments
+        and not arguments[0].startswith("-")
+        and arguments[0] not in (*COMMANDS, "data", "replay", "train", "eval")
+    ):
         raise UserError(
             f"vitral has no command {arguments[0]!r}.{nearest(arguments[0], COMMANDS)} "
-            f"Commands: {shown(list(COMMANDS))}.{where if arguments[0] in ('train', 'eval') else ''}"
+            f"Commands: {shown(list(COMMANDS))}."
         )
+    if arguments and arguments[0] == "train":
+        from vit.commands.train import main as train
+
+        train(arguments[1:])
+        return 0
+    if arguments and arguments[0] == "eval":
+        from vit.commands.eval import Evaluate
+        from vit.commands.eval import main as evaluate
+
+        evaluate(tyro.cli(Evaluate, prog="vitral eval", args=arguments[1:], config=(tyro.conf.FlagCreatePairsOff,)))
+        return 0
+    if arguments and arguments[0] == "data":
+        from vit.commands.data.main import main as data
+
+        return data(list(arguments[1:])) or 0
+    if arguments and arguments[0] == "replay":
+        from vit.commands.replay import main as replay
+
+        replay(arguments[1:])
+        return 0
     parsed = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="vitral",

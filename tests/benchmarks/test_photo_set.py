@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from datasets.open_detection import open_detection
+from vit.data.open_detection import open_detection
 
 pytest.importorskip("skimage")
 

@@ -67,7 +67,7 @@ def test_the_table_compares_with_ours():
 
 @pytest.mark.slow
 def test_both_races_from_the_command_line(tmp_path: Path):
-    """In a process of its own: transformers is imported beside our `datasets`, and does not take it for its own."""
+    """In a process of its own: transformers is imported beside all of ours."""
     pytest.importorskip("transformers")
     options = [
         "--images",
@@ -81,11 +81,7 @@ def test_both_races_from_the_command_line(tmp_path: Path):
         "--json",
         str(tmp_path / "r.json"),
     ]
-    code = (
-        f"import sys, datasets, benchmarks.detection\nbenchmarks.detection.main({options})\n"
-        "from transformers.utils.import_utils import is_datasets_available\n"
-        "assert not is_datasets_available() and hasattr(sys.modules['datasets'], 'open_data')\n"
-    )
+    code = f"import benchmarks.detection\nbenchmarks.detection.main({options})\n"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -19,10 +19,10 @@ from benchmarks.detect import check_equal, training
 from benchmarks.endtoend import Runner
 from benchmarks.rfdetr_peers import Contestant
 from benchmarks.turns import Turns
-from vit.checkpoint import load_trainer, save_checkpoint
-from vit.classifier import create
 from vit.errors import UserError
-from vit.image import Preprocess
+from vit.images.preprocess import Preprocess
+from vit.model.classifier import create
+from vit.runs.checkpoint import load_trainer, save_checkpoint
 
 
 def answering(shift: float) -> Contestant:

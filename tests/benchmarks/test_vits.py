@@ -6,9 +6,9 @@ import torch
 from benchmarks.model import Entry, Options, compare, contest, largest, reference, verdict
 from benchmarks.turns import Turns
 from benchmarks.vits import MODELS, Shape
-from vit.config import Size
-from vit.cost import flop_counter
 from vit.errors import UserError
+from vit.model.config import Size
+from vit.model.cost import flop_counter
 
 SMALL = Shape(Size(48, 2, 3, 192), 8, 32, 10)
 
@@ -104,7 +104,7 @@ def test_all_libraries_in_one_run():
         pytest.importorskip(package)
     code = (
         "from benchmarks.model import Entry, compare\nfrom benchmarks.vits import MODELS, Shape\n"
-        "from vit.config import Size\nshape = Shape(Size(48, 2, 3, 192), 8, 32, 10)\n"
+        "from vit.model.config import Size\nshape = Shape(Size(48, 2, 3, 192), 8, 32, 10)\n"
         "entries = [Entry(library, 'eager', 'fp32') for library in MODELS]\n"
         "result = compare(shape, 2, 'training', entries, 1, 'cpu')\nassert set(result['memory']) == set(MODELS)\n"
         "count = lambda name: sum(p.numel() for p in MODELS[name](shape).parameters())\n"

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import ops
 
-from vit.boxes import area, giou, iou, to_cxcywh, to_xyxy
+from vit.detector.boxes import area, giou, iou, to_cxcywh, to_xyxy
 
 
 def boxes(n: int, seed: int) -> torch.Tensor:

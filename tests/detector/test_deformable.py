@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vit.deformable import DeformableAttention, sample_by_grid, sample_by_index
+from vit.detector.deformable import DeformableAttention, sample_by_grid, sample_by_index
 
 GRIDS = [(6, 9), (3, 4)]
 

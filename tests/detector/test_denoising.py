@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vit.detection_losses import DetectionLoss, Predictions
 from vit.detector import Detector, detector_preset
 from vit.detector.denoising import SHIFT, STRETCH, Denoised, shaken
 from vit.detector.model import Output
+from vit.tasks.detection.loss import DetectionLoss, Predictions
 
 CPU = torch.device("cpu")
 BOXES = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.2, 0.7, 0.1, 0.1], [0.8, 0.3, 0.3, 0.2]])

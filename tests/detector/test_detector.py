@@ -6,15 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit.config import EncoderConfig
-from vit.detection import Detection
-from vit.detection_losses import DetectionLoss
 from vit.detector import PRESETS, Detector, DetectorConfig, detector_changed, detector_preset
 from vit.detector.backbone import into_windows, out_of_windows, tapped_maps
 from vit.detector.heads import box_positions, moved
 from vit.detector.selection import anchors
-from vit.engine import Loop, train_step
 from vit.errors import UserError
+from vit.model.config import EncoderConfig
+from vit.tasks.detection.loss import DetectionLoss
+from vit.tasks.detection.task import Detection
+from vit.training.engine import Loop, train_step
 
 ENCODER = EncoderConfig(32, 3, 2, 64, patch_size=8, image_size=(64, 64), class_token=False, final_norm=False)
 TINY = DetectorConfig(

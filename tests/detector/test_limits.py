@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.box_loader import box_eval_loader, box_train_loader
-from datasets.box_transforms import BOX_AUGMENTS, BoxPipeline
-from datasets.boxset import Annotation
-from datasets.imageset import ImageSet
-from vit.config import EncoderConfig
-from vit.detection import Detection
-from vit.detection_losses import DetectionLoss
-from vit.detection_metrics import Boxes, DetectionMetrics, Truth
+from vit.data.augment.boxes import BOX_AUGMENTS, BoxPipeline
+from vit.data.load.box_loader import box_eval_loader, box_train_loader
+from vit.data.sets.boxset import Annotation
+from vit.data.sets.imageset import ImageSet
 from vit.detector import Detector, DetectorConfig
 from vit.detector.postprocess import Found
-from vit.detector.tiles import stitch, windows_of
-from vit.engine import Loop, evaluate, train_step
-from vit.image import Preprocess
+from vit.images.preprocess import Preprocess
+from vit.model.config import EncoderConfig
+from vit.tasks.detection.loss import DetectionLoss
+from vit.tasks.detection.metrics import Boxes, DetectionMetrics, Truth
+from vit.tasks.detection.scan.tiles import stitch, windows_of
+from vit.tasks.detection.task import Detection
+from vit.training.engine import Loop, evaluate, train_step
 
 SIDE = 96
 

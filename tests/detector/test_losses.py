@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torchvision.ops import box_convert, box_iou
 
-from vit.detection_losses import DetectionLoss, Predictions
 from vit.detector.denoising import Denoised
 from vit.errors import UserError
+from vit.tasks.detection.loss import DetectionLoss, Predictions
 
 
 class Out(NamedTuple):

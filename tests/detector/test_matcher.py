@@ -2,7 +2,7 @@ import itertools
 
 import torch
 
-from vit.matcher import Matcher
+from vit.tasks.detection.matcher import Matcher
 
 
 def problem(queries: int, objects: list[int], classes: int = 4, seed: int = 0):

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 import vit
-from vit.checkpoint import fit_tensors
-from vit.config import EncoderConfig
 from vit.detector import PRESETS, Detector, DetectorConfig, detector_preset
-from vit.detector.foreign import convert
 from vit.errors import UserError
+from vit.model.config import EncoderConfig
+from vit.pretrained.layouts.detectors import convert
+from vit.runs.checkpoint import fit_tensors
 
 SMALL = {"num_classes": 7, "width": 64, "layers": 2, "heads": 4, "sampling_heads": 8, "mlp": 96, "queries": 20}
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vit.detection_losses import Predictions
 from vit.detector.postprocess import Found
-from vit.detector.scanner import Scanner
-from vit.detector.views import View, fuse, views_of
 from vit.errors import UserError
-from vit.image import Preprocess
-from vit.scan import Scan
+from vit.images.preprocess import Preprocess
+from vit.tasks.detection.loss import Predictions
+from vit.tasks.detection.scan.options import Scan
+from vit.tasks.detection.scan.scanner import Scanner
+from vit.tasks.detection.scan.views import View, fuse, views_of
 
 
 class Bright(nn.Module):

@@ -12,22 +12,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import vit
-from vit.checkpoint import save_checkpoint
-from vit.classifier import Classifier
-from vit.config import EncoderConfig, Size
-from vit.detection_build import begin_detector
-from vit.detection_recipes import DetectionRecipe
 from vit.detector import PRESETS, Detector, DetectorConfig, detector_changed
 from vit.detector.backbone import into_windows, out_of_windows, tapped_maps
-from vit.detector.flops import detector_flops
-from vit.detector.public import PUBLIC
-from vit.detector.start import begin, create_detector, on_encoder
-from vit.encoder import Encoder
+from vit.detector.cost import detector_flops
 from vit.errors import UserError
-from vit.image import Preprocess
-from vit.pretrained import dino_layouts, registry, timm_layouts
+from vit.images.preprocess import Preprocess
+from vit.model.classifier import Classifier
+from vit.model.config import EncoderConfig, Size
+from vit.model.encoder import Encoder
 from vit.pretrained.create import DETECTORS, create
-from vit.pretrained.rules import write
+from vit.pretrained.layouts import dino as dino_layouts
+from vit.pretrained.layouts import timm as timm_layouts
+from vit.pretrained.layouts.rules import write
+from vit.pretrained.load_detector import begin, create_detector, on_encoder
+from vit.pretrained.registry.detectors import PUBLIC
+from vit.pretrained.registry.find import find as registry
+from vit.runs.checkpoint import save_checkpoint
+from vit.tasks.detection.build import begin_detector
+from vit.tasks.detection.recipe import DetectionRecipe
 
 ENCODER = EncoderConfig(
     24, 4, 2, 48, patch_size=16, image_size=(64, 64), class_token=False, position_resize="plain", qkv_bias="qv",

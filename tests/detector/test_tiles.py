@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit.detector.postprocess import Found
-from vit.detector.tiles import Window, stitch, windows_of
+from vit.tasks.detection.scan.tiles import Window, stitch, windows_of
 
 
 @given(

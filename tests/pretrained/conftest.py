@@ -14,12 +14,12 @@ import pytest
 import vit.pretrained
 from tests.pretrained.parity import random_model
 from tests.pretrained.random_weights import images
-from vit.classifier import Classifier
-from vit.config import Size
-from vit.pretrained.certificate import ask
-from vit.pretrained.export import exported, save_folder
-from vit.pretrained.model import Model
-from vit.pretrained.registry import MODELS
+from vit.model.classifier import Classifier
+from vit.model.config import Size
+from vit.pretrained.convert.certificate import ask
+from vit.pretrained.convert.export import exported, save_folder
+from vit.pretrained.registry.find import MODELS
+from vit.pretrained.registry.model import Model
 
 EXPORTS = {
     "vit": ("vit_ti16", 5), "vit bare": ("vit_ti16", 0), "deit": ("deit_ti16_distilled", 5), "dino": ("dino_s16", 0),

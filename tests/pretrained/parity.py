@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tests.pretrained.random_weights import randomize
-from vit.classifier import Classifier
-from vit.config import ClassifierConfig
+from vit.model.classifier import Classifier
+from vit.model.config import ClassifierConfig
+from vit.pretrained.files.source import Source
 from vit.pretrained.load import from_public
-from vit.pretrained.registry import find
-from vit.pretrained.source import Source
+from vit.pretrained.registry.find import find
 
 LIMIT = 1e-5
 

@@ -14,15 +14,15 @@ from safetensors.torch import save_file
 
 import vit
 from tests.pretrained.random_weights import randomize
-from vit.classifier import Classifier
-from vit.config import Size
 from vit.errors import UserError
-from vit.pretrained import huggingface_layouts as hf
-from vit.pretrained import timm_layouts
+from vit.model.classifier import Classifier
+from vit.model.config import Size
+from vit.pretrained.files.source import Source, open_source
+from vit.pretrained.layouts import huggingface as hf
+from vit.pretrained.layouts import timm as timm_layouts
+from vit.pretrained.layouts.rules import write
 from vit.pretrained.load import from_public, load
-from vit.pretrained.registry import MODELS, Model, find
-from vit.pretrained.rules import write
-from vit.pretrained.source import Source, open_source
+from vit.pretrained.registry.find import MODELS, Model, find
 
 TINY = Model("tiny", "vit", Size(48, 2, 3, 96), 16, 64)
 
@@ -178,7 +178,7 @@ def test_torchscript_is_read_without_its_code(tmp_path, capsys):
 
 def test_gray_weights_meet_images_in_color(tmp_path, state):
     """Files are decoded to three channels: the kernel is brought to them, and that is said."""
-    from vit.features import open_encoder
+    from vit.tasks.classification.features import open_encoder
 
     gray = vit.create("vit_nano16", num_classes=0, in_chans=1)
     file = tmp_path / "gray.safetensors"

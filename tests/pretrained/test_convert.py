@@ -14,20 +14,20 @@ from safetensors.torch import load_file, save_file
 import vit
 from tests.pretrained.parity import error, ours_from
 from tests.pretrained.random_weights import images, randomize
-from vit.checkpoint import save_checkpoint
-from vit.classifier import Classifier
-from vit.config import Size
+from vit.commands.models import Convert
 from vit.errors import UserError
-from vit.pretrained.commands import Convert
-from vit.pretrained.export import exported
-from vit.pretrained.families import FAMILIES
-from vit.pretrained.listing import flops, models
+from vit.model.classifier import Classifier
+from vit.model.config import Size
+from vit.model.resize import fit_channels
+from vit.pretrained.convert.export import exported
+from vit.pretrained.files.source import Source
+from vit.pretrained.layouts.rules import write
 from vit.pretrained.load import from_public, load, recognise
-from vit.pretrained.registry import Model, find
-from vit.pretrained.rules import write
-from vit.pretrained.source import Source
-from vit.refit import fit_channels
-from vit.transfer import start_from
+from vit.pretrained.registry.families import FAMILIES
+from vit.pretrained.registry.find import Model, find
+from vit.pretrained.registry.listing import flops, models
+from vit.pretrained.transfer import start_from
+from vit.runs.checkpoint import save_checkpoint
 
 SMALL = Size(48, 2, 3, 96)
 
@@ -98,7 +98,7 @@ def test_every_layout_of_every_family_round_trips(family, name):
                                   "vit_base_patch16_siglip_224", "beit_base_patch16_224", "eva02_base_patch14_448",
                                   "vit_small_plus_patch16_dinov3", "vit_pe_core_base_patch16_224"])  # fmt: skip
 def test_a_timm_file_comes_back_bit_for_bit(name):
-    from vit.pretrained.registry import MODELS
+    from vit.pretrained.registry.find import MODELS
 
     ours = next(row.name for row in MODELS.values() if row.timm and row.timm.split(".")[0] == name)
     other = timm.create_model(name, depth=2, num_classes=3)
@@ -155,7 +155,7 @@ def test_convert_writes_a_file_and_its_certificate(tmp_path, capsys, to):
     assert found["largest_relative_difference"] < 1e-5 and to in found["reference"]
     assert "largest difference to" in capsys.readouterr().out
     row = dataclasses.replace(tiny("vit"), name="tiny")
-    from vit.pretrained.source import open_source
+    from vit.pretrained.files.source import open_source
 
     again = from_public(row, open_source(out)).model
     for key, value in model.state_dict().items():
@@ -272,11 +272,11 @@ def test_the_convert_command(tmp_path, capsys):
     _, folder = a_checkpoint(tmp_path)
     assert command(["convert", str(folder), str(tmp_path / "o.safetensors"), "--to", "hf"]) == 0
     assert "as hf names it" in capsys.readouterr().out
-    assert "vit.encoder.layer.0.attention.attention.query.weight" in load_file(tmp_path / "o.safetensors")
+    assert "vit.model.encoder.layer.0.attention.attention.query.weight" in load_file(tmp_path / "o.safetensors")
 
 
 def test_a_model_is_found_by_its_source():
-    from vit.pretrained.registry import by_source
+    from vit.pretrained.registry.find import by_source
 
     assert by_source("timm:vit_small_patch14_dinov2.lvd142m").name == "dinov2_s14"
     assert by_source("hf:facebook/dinov2-small").name == "dinov2_s14"

@@ -19,17 +19,18 @@ import vit
 from tests.pretrained.hub import Hub, running
 from tests.pretrained.parity import error, outputs, random_model
 from tests.pretrained.random_weights import images, randomize
-from vit.classifier import Classifier
-from vit.config import Size
 from vit.errors import UserError
-from vit.image import Preprocess
-from vit.pretrained import clip_layouts, google_layouts
-from vit.pretrained.export import exported, save_folder
+from vit.images.preprocess import Preprocess
+from vit.model.classifier import Classifier
+from vit.model.config import Size
+from vit.pretrained.convert.export import exported, save_folder
+from vit.pretrained.files.source import open_source
+from vit.pretrained.layouts import clip as clip_layouts
+from vit.pretrained.layouts import google as google_layouts
+from vit.pretrained.layouts.rules import write
 from vit.pretrained.load import load
-from vit.pretrained.model import Model
-from vit.pretrained.registry import MODELS
-from vit.pretrained.rules import write
-from vit.pretrained.source import open_source
+from vit.pretrained.registry.find import MODELS
+from vit.pretrained.registry.model import Model
 
 ROW = Model("row", "vit", Size(48, 2, 3, 96), 16, 64)
 OWN = Preprocess((64, 64), "squash", interpolation="bilinear", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))

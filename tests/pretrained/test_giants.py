@@ -6,9 +6,9 @@ import pytest
 import timm
 import torch
 
+from vit.pretrained.files.source import Source
 from vit.pretrained.load import from_public
-from vit.pretrained.registry import MODELS
-from vit.pretrained.source import Source
+from vit.pretrained.registry.find import MODELS
 
 GIANTS = ["dinov2_g14", "dinov3_7b16", "dinov3_h16plus", "pe_core_g14", "aimv2_3b14", "siglip_so400m14"]
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from tests.pretrained.parity import LIMIT, error, heads_swapped, other_order, outputs, token_unplaced, with_fields
 from tests.pretrained.random_weights import images
-from vit.config import Size
-from vit.pretrained.card import folder_card
+from vit.model.config import Size
+from vit.pretrained.files.card import folder_card
+from vit.pretrained.files.source import open_source
 from vit.pretrained.load import from_public, load
-from vit.pretrained.registry import Model
-from vit.pretrained.source import open_source
+from vit.pretrained.registry.find import Model
 
 if importlib.util.find_spec("transformers") is None:
     pytest.skip("transformers is not installed", allow_module_level=True)

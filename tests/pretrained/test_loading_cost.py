@@ -11,8 +11,8 @@ import pytest
 import timm
 from safetensors.torch import load_file, save_file
 
-from vit.bare import bare
-from vit.classifier import Classifier
+from vit.model.classifier import Classifier
+from vit.model.unfilled import bare
 from vit.pretrained.load import load
 
 

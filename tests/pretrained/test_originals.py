@@ -15,16 +15,20 @@ from timm.models import eva, vision_transformer
 
 from tests.pretrained.parity import LIMIT, error, outputs, random_model, with_fields
 from tests.pretrained.random_weights import images, randomize
-from vit.config import Size
-from vit.position import resize_grid
-from vit.pretrained import clip_layouts, dino_layouts, google_layouts, huggingface_towers, timm_layouts
-from vit.pretrained.google_layouts import unstack
+from vit.model.config import Size
+from vit.model.position import resize_grid
+from vit.model.resize import resize_kernel
+from vit.pretrained.files.source import Source, open_source
+from vit.pretrained.layouts import clip as clip_layouts
+from vit.pretrained.layouts import dino as dino_layouts
+from vit.pretrained.layouts import google as google_layouts
+from vit.pretrained.layouts import huggingface_towers
+from vit.pretrained.layouts import timm as timm_layouts
+from vit.pretrained.layouts.google import unstack
+from vit.pretrained.layouts.rules import write
+from vit.pretrained.layouts.torchvision import TORCHVISION
 from vit.pretrained.load import as_wanted, from_public
-from vit.pretrained.registry import find
-from vit.pretrained.rules import write
-from vit.pretrained.source import Source, open_source
-from vit.pretrained.torchvision_layouts import TORCHVISION
-from vit.refit import resize_kernel
+from vit.pretrained.registry.find import find
 
 VIT, EVA = vision_transformer.checkpoint_filter_fn, eva.checkpoint_filter_fn
 FUSED = dataclasses.replace(  # the small sizes of EVA-02 have fused matrices

@@ -12,13 +12,13 @@ import torch
 from tests.pretrained.conftest import EXPORTS, tiny
 from tests.pretrained.parity import LIMIT, error, outputs, random_model, with_fields
 from tests.pretrained.random_weights import images
-from vit.classifier import Classifier
 from vit.errors import UserError
-from vit.pretrained.certificate import certificate, heard, huggingface_part, why_not
-from vit.pretrained.export import exported, save_as
+from vit.model.classifier import Classifier
+from vit.pretrained.convert.certificate import certificate, heard, huggingface_part, why_not
+from vit.pretrained.convert.export import exported, save_as
+from vit.pretrained.files.source import open_source
 from vit.pretrained.load import from_public, load
-from vit.pretrained.registry import MODELS, find
-from vit.pretrained.source import open_source
+from vit.pretrained.registry.find import MODELS, find
 
 
 def kinds() -> dict[str, str]:

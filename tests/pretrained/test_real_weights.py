@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-import datasets.open
 import vit
+import vit.data.open
 from tests.pretrained.parity import LIMIT, error
-from train import train
+from vit.commands.train import train
 from vit.pretrained.load import load
-from vit.recipes import RECIPES
+from vit.tasks.classification.recipe import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,9 @@ def test_its_features_see_what_is_in_an_image(file):
 def test_a_probe_on_5000_images_takes_under_3_minutes_on_2_cores(file, tmp_path, monkeypatch, one_thread):
     """Features of all images once, the head, the report: a fifth of the images in a fifth of the time, start included.
     Time of the processor, since others use the machine too."""
-    whole = datasets.open.load_digits()
+    whole = vit.data.open.load_digits()
     fifth = {name: images.select(np.arange(0, len(images), 5)) for name, images in whole.items()}
-    monkeypatch.setattr(datasets.open, "load_digits", lambda: fifth)
+    monkeypatch.setattr(vit.data.open, "load_digits", lambda: fifth)
     recipe = replace(
         RECIPES["probe"][1], data="digits", weights=str(file), model="dinov2_s14", image_size=112, device="cpu",
         out=str(tmp_path / "run"),

@@ -22,8 +22,8 @@ from tests.pretrained.parity import (
     with_fields,
 )
 from tests.pretrained.random_weights import images, randomize
-from vit.classifier import Classifier
-from vit.pretrained.registry import MODELS
+from vit.model.classifier import Classifier
+from vit.pretrained.registry.find import MODELS
 
 DEPTH = 2
 ODD, ODD14 = (96, 160), (84, 140)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from vit.detector.config import DetectorConfig
-from vit.encoder import Encoder
 from vit.errors import UserError
-from vit.position import Rope
+from vit.model.encoder import Encoder
+from vit.model.position import Rope
 
 
 def tapped_maps(encoder: Encoder, images: Tensor, config: DetectorConfig) -> list[Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from vit.config import SIZES, EncoderConfig
 from vit.errors import UserError, nearest
+from vit.model.config import SIZES, EncoderConfig
 from vit.typed import build
 
 

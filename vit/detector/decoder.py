@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vit.deformable import DeformableAttention
 from vit.detector.config import DetectorConfig
+from vit.detector.deformable import DeformableAttention
 from vit.detector.heads import Layers, box_positions
-from vit.layers import Attention, Mlp
+from vit.model.layers import Attention, Mlp
 
 
 class DecoderBlock(nn.Module):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vit.detection_losses import Predictions
+from vit.tasks.detection.loss import Predictions
 
 SHIFT, STRETCH = 0.25, 0.4
 """A center moves by at most this share of its box; a side changes by at most this factor's logarithm."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit.linear import Linear
+from vit.model.linear import Linear
 
 PRIOR = -math.log(99.0)
 """Bias of a class head under which every score starts at 1 % (Lin et al. 2017, section 4.1)."""

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vit.deformable import DeformableAttention
-from vit.detection_losses import Predictions
 from vit.detector.backbone import tapped_maps
 from vit.detector.config import DetectorConfig
 from vit.detector.decoder import Decoder
+from vit.detector.deformable import DeformableAttention
 from vit.detector.denoising import Denoised, shaken
 from vit.detector.heads import PRIOR, Layers, box_head, moved
 from vit.detector.neck import Neck
 from vit.detector.selection import Selection, anchors
-from vit.encoder import Encoder
-from vit.linear import Linear
+from vit.model.encoder import Encoder
+from vit.model.linear import Linear
+from vit.tasks.detection.loss import Predictions
 
 
 class Output(NamedTuple):
@@ -93,7 +93,7 @@ class Detector(nn.Module):
 
 
 def init_detector(model: Detector) -> None:
-    """Initialise everything but the encoder (see `vit.encoder.init_weights`).
+    """Initialise everything but the encoder (see `vit.model.encoder.init_weights`).
 
     | what                                      | how                                                       |
     |-------------------------------------------|-----------------------------------------------------------|

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vit.boxes import to_xyxy
-from vit.detection_losses import Predictions
+from vit.detector.boxes import to_xyxy
+from vit.tasks.detection.loss import Predictions
 
 LIMIT = 300
 """Boxes kept for an image; COCO's figures look at the best 100 of each class."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vit.detector.heads import box_head, moved
-from vit.linear import Linear
+from vit.model.linear import Linear
 
 
 class Selected(NamedTuple):

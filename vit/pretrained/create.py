@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from vit import classifier
-from vit.classifier import Classifier
-from vit.config import changed
+from vit.model import classifier
+from vit.model.classifier import Classifier
+from vit.model.config import changed
 from vit.pretrained.load import load
-from vit.pretrained.registry import find
+from vit.pretrained.registry.find import find
 
 if TYPE_CHECKING:
     from vit.detector import Detector
@@ -75,7 +75,7 @@ def create(
     Raises UserError on a name, a field or a size that does not exist, and on weights that do not fit.
     """
     if name.startswith(DETECTORS):
-        from vit.detector.start import create_detector
+        from vit.pretrained.load_detector import create_detector
 
         detector, notes = create_detector(
             name, weights=weights, num_classes=num_classes, image_size=image_size, trust_pickle=trust_pickle, **fields

@@ -6,21 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vit.bare import bare, fill, slots
-from vit.checkpoint import find_checkpoint, load_model
-from vit.classifier import Classifier
-from vit.config import ClassifierConfig, changed
 from vit.errors import UserError, shown
-from vit.image import Preprocess
-from vit.pretrained.card import Card
-from vit.pretrained.facts import config_of_file
-from vit.pretrained.families import FAMILIES
-from vit.pretrained.fetch import check_timm, is_remote, open_weights
-from vit.pretrained.google_layouts import unstack
-from vit.pretrained.registry import Model, by_card, by_source, find, in_layout
-from vit.pretrained.rules import Recognised, read
-from vit.pretrained.source import SUFFIXES, Source, is_foreign_folder
-from vit.refit import refit
+from vit.images.preprocess import Preprocess
+from vit.model.classifier import Classifier
+from vit.model.config import ClassifierConfig, changed
+from vit.model.resize import refit
+from vit.model.unfilled import bare, fill, slots
+from vit.pretrained.files.card import Card
+from vit.pretrained.files.fetch import check_timm, is_remote, open_weights
+from vit.pretrained.files.source import SUFFIXES, Source, is_foreign_folder
+from vit.pretrained.layouts.google import unstack
+from vit.pretrained.layouts.rules import Recognised, read
+from vit.pretrained.registry.facts import config_of_file
+from vit.pretrained.registry.families import FAMILIES
+from vit.pretrained.registry.find import Model, by_card, by_source, find, in_layout
+from vit.runs.checkpoint import find_checkpoint, load_model
 
 
 @dataclass(frozen=True)

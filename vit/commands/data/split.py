@@ -1,0 +1,146 @@
+"""vitral data split SRC OUT: divide a data set into train, val and test.
+
+The rule depends on names and the seed alone: adding images moves few others. Every class is divided in the same shares,
+equal files stay together, and so do those that --group says belong together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from vit.data.check.leakage import same_files
+from vit.data.open_any import as_found
+from vit.data.sets.boxset import Boxed, DetectionData
+from vit.data.split import rarest_label, validation_rows
+from vit.data.write.convert import Target, convert
+from vit.data.write.output import Images
+from vit.errors import UserError, shown
+
+SAME = {"manifest": "folder", "folder": "folder", "jsonl": "csv", "shards": "parquet"}
+"""What is written for formats that are not written themselves."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Divide a data set into train, val and test, in a new folder. SRC is only read."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
+    """What train.py takes as --data, with images that are not divided yet."""
+    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """A new folder."""
+    val: float = 0.1
+    """Share of the images."""
+    test: float = 0.1
+    seed: int = 0
+    group: str | None = None
+    """A regular expression: images in whose names it finds the same text stay together, such as '^.*_(?=\\d+)' for the
+    frames of a video. Of several (parts) their text counts."""
+    to: Target | None = None
+    """The format of OUT; that of SRC if left out."""
+    format: str | None = None
+    """The format of SRC, where more than one lies there."""
+    images: Images = "copy"
+    """copy; hardlink takes no space, but a file that is edited in place changes in both; symlink needs SRC to stay."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    args = tyro.cli(Split, args=arguments, prog="vitral data split", config=(tyro.conf.FlagCreatePairsOff,))
+    if not (0 <= args.val < 1 and 0 <= args.test < 1 and 0 < args.val + args.test < 1):
+        raise UserError(f"--val {args.val} and --test {args.test} are shares of all images, together below 1.")
+    data, found = as_found(args.source, args.format)
+    if len(found) > 1:
+        sizes = shown([f"{name} ({len(images)} images)" for name, images in found.items()])
+        raise UserError(f"{args.source}: is divided already: {sizes}. Give one part of it, or train on it as it is.")
+    images = next(iter(found.values()))
+    parts = divided(images, args.val, args.test, args.seed, args.group)
+    splits = {name: images.select(rows) for name, rows in parts.items() if len(rows)}
+    before = data.record.get("format") or "folder"
+    notes = convert(data, splits, args.out, args.to or SAME.get(before, before), args.images)  # pyright: ignore
+    for note in notes:
+        print(note)
+    for name, part in splits.items():
+        print(f"{name}: {len(part):,} images -> {args.out}")
+    missing = [k for name, part in splits.items() for k in _absent(images, part, name)]
+    if missing:
+        print(f"Warning: too few for every split to have one: {shown(missing)}.")
+    kind = "detect" if isinstance(data, DetectionData) else "folder"
+    print(f"python train.py {kind} --data {args.out}")
+    return 0
+
+
+def divided(images: Any, val: float, test: float, seed: int, group: str | None = None) -> dict[str, np.ndarray]:
+    """Rows of train, val and test, each in order. Groups, and equal files, are divided as one.
+
+    Raises UserError for a regular expression that is none, or finds the same in all names.
+    """
+    n = len(images)
+    owners = _groups(images, group)
+    names, first = _names_of(images, owners)
+    strata = _strata(images)[first]
+    chosen = {"test": np.zeros(len(names), bool), "val": np.zeros(len(names), bool)}
+    rest = np.arange(len(names))
+    for name, share in (("test", test), ("val", val / (1 - test))):
+        if share:
+            some = validation_rows([names[k] for k in rest.tolist()], strata[rest], seed, share)
+            chosen[name][rest[some]] = True
+            rest = rest[~some]
+    if not any(part.any() for part in chosen.values()):
+        raise UserError("no class has two images (or groups) to divide. Add images.")
+    parts = {name: np.flatnonzero(part[owners]) for name, part in chosen.items()}
+    taken = np.zeros(n, bool)
+    for rows in parts.values():
+        taken[rows] = True
+    return {"train": np.flatnonzero(~taken), "val": parts["val"], "test": parts["test"]}
+
+
+def _groups(images: Any, pattern: str | None) -> np.ndarray:
+    """The number of each image's group: int64 [n]."""
+    n = len(images)
+    parent = np.arange(n)
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
+        return i
+
+    for places in same_files({"all": images}, most=None):
+        for _, i in places[1:]:
+            parent[root(i)] = root(places[0][1])
+    if pattern is not None:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"--group {pattern!r} is no regular expression ({error}).") from None
+        known: dict[object, int] = {}
+        for i in range(n):
+            match = expression.search(images.key(i).decode("utf-8", "replace"))
+            if match is not None:
+                parent[root(i)] = root(known.setdefault(match.groups() or match[0], i))
+        if len(known) < 2:
+            raise UserError(f"--group {pattern!r} finds {len(known)} groups; two are the least.")
+    return np.unique([root(i) for i in range(n)], return_inverse=True)[1]
+
+
+def _names_of(images: Any, owners: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+    """Of each group the name that decides where it goes, and its first image."""
+    _, first = np.unique(owners, return_index=True)
+    return [images.key(i) for i in first.tolist()], first
+
+
+def _strata(images: Any) -> np.ndarray:
+    """int64 [n]: the class that stands for an image."""
+    if isinstance(images, Boxed):
+        return images.rarest()
+    return rarest_label(images.targets) if images.multilabel else images.targets
+
+
+def _absent(whole: Any, part: Any, name: str) -> list[str]:
+    lacking = np.flatnonzero((whole.counts() > 0) & (part.counts() == 0))
+    return [f"{whole.classes[k]} in {name}" for k in lacking.tolist()]

@@ -1,0 +1,80 @@
+"""`vitral embed`: the features of images, in a file for search, clustering or a classifier of one's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from vit.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Save the features of images as an .npz file.
+
+    It holds `features` float32 [n, D] (or [n, h, w, D]), `files`, the n names, and `made`, a JSON text: how they came
+    about. Exit code 1 when some images could not be read, which are left out, 2 when none could or the command is
+    mistaken."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """A checkpoint folder or a run folder; or public weights (a file, timm:NAME, hf:OWNER/REPO)."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER...")]
+    """Image files, and folders to look for them in, with everything below."""
+    out: Path
+    """The file to write, NAME.npz."""
+    features: Literal["pooled", "patches"] = "pooled"
+    """One vector an image, as the head sees it, or one for each patch."""
+    model: str | None = None
+    """The name of the model, where CHECKPOINT is a file of public weights (`vitral models` lists them)."""
+    image_size: int | None = None
+    """Side in pixels of the square that images are resized to, a multiple of the patch size; by default the model's."""
+    batch_size: int = 32
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+
+    def run(self) -> int:
+        if self.batch_size < 1:
+            raise UserError("--batch-size must be at least 1.")
+        if self.out.suffix != ".npz":
+            raise UserError(f"--out {self.out}: features are written as .npz. Call it {self.out.stem or 'NAME'}.npz.")
+        if not self.out.absolute().parent.is_dir():
+            raise UserError(f"--out {self.out}: there is no folder {self.out.absolute().parent}. Make it first.")
+
+        from vit.predict.files import exit_code, find_images
+
+        files = find_images(self.images)  # before torch: a misspelt path is told at once
+
+        from vit.predict.progress import clear, progress
+        from vit.tasks.classification.features import how_made, open_encoder, write_features
+        from vit.tasks.classification.predict import Unreadable
+
+        encoder, notes = open_encoder(self.checkpoint, model=self.model, image_size=self.image_size, device=self.device)
+        for note in notes:
+            print(note, file=sys.stderr)
+        tick, unreadable = progress(len(files)), 0
+
+        def rows() -> Iterator[tuple[str, Tensor]]:
+            nonlocal unreadable
+            forward = encoder.features if self.features == "pooled" else encoder.patch_features
+            for done, result in enumerate(encoder.each(forward, files, batch_size=self.batch_size), start=1):
+                if isinstance(result, Unreadable):
+                    unreadable += 1
+                    clear()
+                    print(f"error: {result.reason}", file=sys.stderr)
+                else:
+                    yield str(result[1]), result[0]
+                tick(done)
+
+        made = how_made(encoder, self.features, weights=self.checkpoint, name=self.model)
+        shape = write_features(self.out, rows(), made)
+        if shape:
+            print(f"{shape[0]} images -> {self.out}: {self.features} features {list(shape)}")
+        return exit_code(unreadable, len(files))

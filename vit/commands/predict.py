@@ -1,0 +1,190 @@
+"""`vitral predict`: labels or boxes of images, folders of images and the frames of videos."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import tyro
+
+from vit.errors import UserError
+from vit.tasks.detection.scan.options import Scan
+
+if TYPE_CHECKING:
+    from vit.images.video import Frame
+    from vit.tasks.classification.predict import Prediction
+    from vit.tasks.detection.detections import Detections
+
+TOP = 5
+"""Classes shown for an image."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Label images, or find objects in them, with a trained checkpoint.
+
+    Exit code 1 when some images could not be read, 2 when none could or the command is mistaken."""
+
+    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
+    """A checkpoint folder, or a run folder of train.py (its best checkpoint)."""
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|VIDEO...")]
+    """Image files, folders to look for them in, with everything below, and video files."""
+    top: int | None = None
+    """How many to show for an image: classes (5 if left out), or boxes (300)."""
+    json: bool = False
+    """A JSON list, one object a line, instead of text."""
+    out: Path | None = None
+    """Also draw the boxes: a picture of each image into this folder, a video of each video."""
+    threshold: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """The score from which a box, or a label of a multi-label checkpoint, is given: a number; of a detector also
+    CLASS=NUMBER, which can be repeated, or per-class for the best of each class on validation. Left out: .5, or the
+    detector's best on validation."""
+    tile: int | None = None
+    """A detector also looks at tiles of this side, in pixels of the image."""
+    overlap: float = Scan.overlap
+    """Share of a tile's side that neighbors have in common."""
+    tta: bool = False
+    """A detector looks at several scales, and at mirror images where training had them."""
+    nms: float | None = None
+    """A detector's boxes without those that a better one of the class overlaps by more than this IoU."""
+    every: int = 1
+    """Of a video, every so many-th frame."""
+    batch_size: int = 32
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+
+    def run(self) -> int:
+        if min(self.batch_size, self.every, 1 if self.top is None else self.top) < 1:
+            raise UserError("--top, --every and --batch-size must be at least 1.")
+        from vit.predict.files import exit_code, find_images
+        from vit.predict.gallery import Gallery, picture_files
+
+        # Before torch: a misspelt path is told at once.
+        files = find_images(self.images)
+        places = {} if self.out is None else picture_files(files, self.images, self.out)
+        rates = video_rates(files)
+        predictor = self.load()
+
+        from vit.predict.predictor import Unreadable
+
+        items: deque[Item] = deque()
+
+        def sources() -> Iterator[Any]:
+            for item in self.items(files):
+                items.append(item)
+                yield item.path if item.frame is None else item.frame.image
+
+        unreadable = count = 0
+        with Gallery(places, {file: rate / self.every for file, rate in rates.items()}) as gallery:
+            for result in predictor.stream(sources(), batch_size=self.batch_size):
+                item = items.popleft()
+                if isinstance(result, Unreadable):
+                    unreadable += 1
+                    print(f"error: {result.reason}", file=sys.stderr)
+                self.show(item, result, first=count == 0)
+                if self.out is not None and not isinstance(result, Unreadable):
+                    gallery.add(item.path, result.drawn(), video=item.frame is not None)
+                count += 1
+        if self.json:
+            print("\n]")
+        return exit_code(unreadable, count)
+
+    def load(self) -> Any:
+        """The predictor of the checkpoint, with the options of its task."""
+        from vit.runs.checkpoint import find_checkpoint, load_config
+        from vit.tasks.classification.predict import load
+
+        config = load_config(find_checkpoint(self.checkpoint))
+        threshold = parse_threshold(self.threshold, config["classes"])
+        if config.get("task") != "detection":
+            for name, given in (("out", self.out), ("tile", self.tile), ("tta", self.tta), ("nms", self.nms)):
+                if given:
+                    raise UserError(f"--{name} is for detectors; {self.checkpoint} is a classifier.")
+            return load(self.checkpoint, self.device, threshold=threshold)
+
+        scan = Scan(tile=self.tile, overlap=self.overlap, tta=self.tta, nms=self.nms)
+        return load(self.checkpoint, self.device, threshold=threshold, limit=self.top, scan=scan)
+
+    def items(self, files: list[str]) -> Iterator[Item]:
+        from vit.images.video import frames, is_video
+
+        for file in files:
+            if is_video(file):
+                yield from (Item(file, frame) for frame in frames(file, self.every))
+            else:
+                yield Item(file, None)
+
+    def show(self, item: Item, result: Any, *, first: bool) -> None:
+        from vit.predict.predictor import Unreadable
+        from vit.tasks.classification.predict import Prediction
+
+        labels = isinstance(result, Prediction)
+        if self.json:
+            values = result.to_dict(self.top or TOP) if labels else result.to_dict()
+            print("[" if first else ",\n", json.dumps(item.entry() | values, ensure_ascii=False), sep="", end="")
+        elif not isinstance(result, Unreadable):
+            print(f"{item}: {_labels(result, self.top or TOP) if labels else _boxes(result)}")
+
+
+def _labels(result: Prediction, top: int) -> str:
+    scored = ", ".join(f"{label} {100 * score:.2f} %" for label, score in result.top(top))
+    return f"[{', '.join(result.labels)}] {scored}" if result.multilabel else scored
+
+
+def _boxes(result: Detections) -> str:
+    found = [f"{box.name} {100 * box.score:.1f} % [{', '.join(f'{v:.0f}' for v in box.xyxy)}]" for box in result]
+    return ", ".join(found) or "nothing found"
+
+
+class Item(NamedTuple):
+    """An image file, or a frame of a video file."""
+
+    path: str
+    frame: Frame | None
+
+    def entry(self) -> dict[str, Any]:
+        place = {} if self.frame is None else {"frame": self.frame.index, "seconds": round(self.frame.seconds, 3)}
+        return {"source": self.path, **place}
+
+    def __str__(self) -> str:
+        return self.path if self.frame is None else f"{self.path} frame {self.frame.index} ({self.frame.seconds:.2f} s)"
+
+
+def video_rates(files: list[str]) -> dict[str, float]:
+    """Frames a second of the videos among the files. Raises UserError for one that cannot be read."""
+    from vit.images.video import frame_rate, is_video
+
+    return {file: frame_rate(file) for file in files if is_video(file)}
+
+
+def parse_threshold(given: tuple[str, ...], classes: list[str]) -> Any:
+    """("0.3", "cat=.5") -> {class: number} for all classes, ("cat=.5",) -> {"cat": .5}, ("0.3",) -> 0.3, () -> None.
+
+    Raises UserError for what is none of these.
+    """
+    if given == ("per-class",):
+        return "per-class"
+    single: list[float] = []
+    by_class: dict[str, float] = {}
+    for text in given:
+        name, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise UserError(
+                f"--threshold {text!r}: expected a number such as .3, CLASS=NUMBER, or per-class alone."
+            ) from None
+        if equals:
+            by_class[name] = value
+        else:
+            single.append(value)
+    if len(single) > 1:
+        raise UserError(f"--threshold has two numbers for all classes, {single[0]:g} and {single[1]:g}. Leave one.")
+    if by_class:
+        return {**dict.fromkeys(classes if single else (), *single), **by_class}
+    return single[0] if single else None

@@ -1,0 +1,73 @@
+"""Reading, augmenting and feeding images. Not part of the wheel: train.py and eval.py join it with `vit`.
+
+Names are imported when they are first used: the commands of `vitral data` need no torch, and their worker
+processes start at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# At once, since the function has the name of its module.
+from vit.data.survey import Survey as Survey
+from vit.data.survey import survey as survey
+
+if TYPE_CHECKING:
+    from vit.data.augment.batches import Mix as Mix
+    from vit.data.augment.images import AUGMENTS as AUGMENTS
+    from vit.data.augment.images import Augment as Augment
+    from vit.data.augment.images import Pipeline as Pipeline
+    from vit.data.augment.images import named_augment as named_augment
+    from vit.data.load.loader import Batch as Batch
+    from vit.data.load.loader import eval_loader as eval_loader
+    from vit.data.load.loader import train_loader as train_loader
+    from vit.data.open import open_data as open_data
+    from vit.data.open import reopen as reopen
+    from vit.data.sets.features import FeatureBatches as FeatureBatches
+    from vit.data.sets.features import Features as Features
+    from vit.data.sets.imageset import Data as Data
+    from vit.data.sets.imageset import ImageSet as ImageSet
+
+_HOMES = {
+    "FeatureBatches": "sets.features",
+    "Features": "sets.features",
+    "Data": "sets.imageset",
+    "ImageSet": "sets.imageset",
+    "Batch": "load.loader",
+    "eval_loader": "load.loader",
+    "train_loader": "load.loader",
+    "Mix": "augment.batches",
+    "open_data": "open",
+    "reopen": "open",
+    "AUGMENTS": "augment.images",
+    "Augment": "augment.images",
+    "Pipeline": "augment.images",
+    "named_augment": "augment.images",
+}
+__all__ = [
+    "AUGMENTS",
+    "Augment",
+    "Batch",
+    "Data",
+    "FeatureBatches",
+    "Features",
+    "ImageSet",
+    "Mix",
+    "Pipeline",
+    "Survey",
+    "eval_loader",
+    "named_augment",
+    "open_data",
+    "reopen",
+    "survey",
+    "train_loader",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vit.data' has no attribute {name!r}")
+    value = getattr(import_module(f"vit.data.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,117 @@
+"""Splitting a set in two by a rule that can be repeated from its record: the names and the seed decide."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar, cast
+
+import numpy as np
+
+from vit.data.sets.imageset import Data, ImageSet
+from vit.errors import UserError, shown
+
+VAL_SHARE = 0.2
+RULE = (
+    "per class (the rarest of those in an image), the files in the order of BLAKE2b-64(name, key = seed); the first "
+    "20 %, rounded and at least one of two, are val"
+)
+ALL_TEST = "all images are test"
+NO_TEST = "There is no test split: the report is made from val, which also chose the checkpoint."
+
+Images = TypeVar("Images", bound=ImageSet)
+
+
+def with_splits(
+    sets: Mapping[str, ImageSet],
+    source: str,
+    *,
+    seed: int | None,
+    evaluation: bool,
+    rule: str,
+    notes: Sequence[str] = (),
+    where: str | None = None,
+) -> Data:
+    """The Data of a reader that found these splits, all numbered by the same classes: "all" is one that nothing
+    divides; val is held out of train where there is none. `evaluation` and `seed` as in `open_data`; where: for
+    messages.
+
+    Raises UserError: no train, one class, labels in val or test that train does not have.
+    """
+    where, notes, sets = where or source, list(notes), dict(sets)
+    if "all" in sets:
+        sets = {"test" if evaluation else "train": sets["all"]}
+        rule = ALL_TEST if evaluation else rule
+    if "train" not in sets and not evaluation:
+        raise UserError(f"{where}: has {shown(list(sets))} but no train. Add images to train on.")
+    some = next(iter(sets.values()))
+    if len(some.classes) < (1 if some.multilabel else 2) and not evaluation:
+        raise UserError(f"{where}: one class only ({shown(some.classes)}); two are the least.")
+    if "train" in sets and "val" not in sets and seed is not None:
+        rule = RULE
+        train, val, note = hold_out(sets["train"], seed, where)
+        sets = {"train": train, "val": val, **{name: images for name, images in sets.items() if name != "train"}}
+        notes.append(note)
+    if "train" in sets:
+        notes += _compare_classes(where, sets)
+    if "test" not in sets:
+        notes.append(NO_TEST)
+    return Data.of(sets, source, notes=notes, seed=seed, rule=rule)
+
+
+def _compare_classes(where: str, sets: Mapping[str, ImageSet]) -> list[str]:
+    """Raise for labels that train does not have; a note for those that only train has."""
+    notes = []
+    trained = sets["train"].counts() > 0
+    for name in ("val", "test"):
+        if name not in sets:
+            continue
+        here = sets[name].counts() > 0
+        unseen = [sets[name].classes[k] for k in np.flatnonzero(here & ~trained)]
+        absent = [sets[name].classes[k] for k in np.flatnonzero(trained & ~here)]
+        if unseen:
+            raise UserError(f"{where}: train and {name} differ: labels only in {name}: {shown(unseen)}.")
+        if absent:
+            notes.append(f"Warning: {name} has no image of: {shown(absent)}.")
+    return notes
+
+
+def hold_out(whole: Images, seed: int, where: str, strata: np.ndarray | None = None) -> tuple[Images, Images, str]:
+    """(train, val, a note that says so). strata: int64 [n], what stands for the class where the targets are none.
+
+    Raises UserError, which names `where`, when no class has two images.
+    """
+    chosen = validation_rows(whole.keys(), whole.targets if strata is None else strata, seed)
+    if not chosen.any():
+        raise UserError(
+            f"{where}: no class has two images, so none can be held out for validation. "
+            "Add images, or give val beside train."
+        )
+    train, val = (cast(Images, whole.select(np.flatnonzero(rows))) for rows in (~chosen, chosen))
+    return train, val, f"Split by a fixed rule with seed {seed}: {len(train)} train, {len(val)} val."
+
+
+def validation_rows(names: Iterable[bytes], targets: np.ndarray, seed: int, share: float = VAL_SHARE) -> np.ndarray:
+    """Which rows are for validation: bool [n], stratified by class.
+
+    Each file's place depends on its own name and the seed alone, not on a random stream: adding files moves
+    few others, and no version of a library can change it. targets: int64 [n] or multi-hot [n, K], where the
+    rarest label of an image is its class.
+    """
+    key, n = seed.to_bytes(8, "little", signed=True), len(targets)
+    digests = (hashlib.blake2b(name, digest_size=8, key=key).digest() for name in names)
+    places = np.fromiter(digests, dtype="S8", count=n)
+    chosen = np.zeros(n, bool)
+    strata = rarest_label(targets) if targets.ndim == 2 else targets
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        count = int(len(rows) * share + 0.5)
+        count = min(max(count, 1), len(rows) - 1)
+        chosen[rows[np.argsort(places[rows], kind="stable")[:count]]] = True
+    return chosen
+
+
+def rarest_label(targets: np.ndarray) -> np.ndarray:
+    """multi-hot [n, K] -> int64 [n]: of each row's labels the least frequent one, -1 for none."""
+    frequency = np.where(targets > 0, targets.sum(axis=0), np.inf)
+    return np.where(targets.any(axis=1), frequency.argmin(axis=1), -1)

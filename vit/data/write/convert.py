@@ -1,0 +1,44 @@
+"""Writing a data set that was read into another format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from vit.commands.data.pack import facts_for, write_shards
+from vit.data.sets.boxset import DetectionData
+from vit.data.sets.imageset import Data
+from vit.data.write.boxes import WRITERS, Job
+from vit.data.write.labels import write_folder
+from vit.data.write.output import Images, new_folder
+from vit.data.write.parquet import write_parquet
+from vit.errors import UserError
+
+Target = Literal["coco", "yolo", "voc", "csv", "folder", "parquet", "shards"]
+DETECTION = ("coco", "yolo", "voc", "csv", "parquet", "shards")
+CLASSIFICATION = ("folder", "parquet", "shards")
+
+
+def convert(
+    data: Data | DetectionData, splits: Mapping[str, Any], out: str, to: Target, images: Images = "copy"
+) -> list[str]:
+    """Write splits of the data into the new folder `out`; lines that say what was left behind.
+
+    The source's own files are only read; `out` appears when all is written.
+
+    Raises UserError where the format cannot hold such data, or `out` exists.
+    """
+    boxes = isinstance(data, DetectionData)
+    possible = DETECTION if boxes else CLASSIFICATION
+    if to not in possible:
+        kind = "boxes" if boxes else "labels but no boxes"
+        raise UserError(f"{data.source}: these images have {kind}; they can be converted to {', '.join(possible)}.")
+    ids = data.category_ids if isinstance(data, DetectionData) else None
+    with new_folder(out, data.source) as folder:
+        if ids is not None and to in WRITERS:
+            return WRITERS[to](Job(splits, ids, folder, images))
+        if to == "parquet":
+            return write_parquet(splits, folder, ids)
+        if to == "shards":
+            return [f"Left out: {reason}" for reason in write_shards(splits, facts_for(data), folder)]
+        return write_folder(splits, folder, images)

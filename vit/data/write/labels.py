@@ -1,0 +1,34 @@
+"""Writing labelled images as class folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from vit.data.sets.imageset import ImageSet
+from vit.data.write.output import FileNames, Images, put_image
+from vit.errors import UserError, shown
+
+
+def write_folder(splits: Mapping[str, ImageSet], out: str, images: Images) -> list[str]:
+    """OUT/SPLIT/CLASS/image. Returns what to tell.
+
+    Raises UserError for several labels an image, and for names that no folder can have.
+    """
+    some = next(iter(splits.values()))
+    if some.multilabel:
+        raise UserError("class folders hold one label an image, these images have several. Convert to parquet.")
+    bad = [name for name in some.classes if not name or name[0] in ". " or re.search(r"[\x00-\x1f/\\]", name)]
+    if bad:
+        raise UserError(f"these classes cannot be names of folders: {shown(bad)}. Convert to parquet.")
+    for split, part in splits.items():
+        for name in part.classes:
+            os.makedirs(os.path.join(out, split, name))
+        names = FileNames(part)
+        for i in range(len(part)):
+            # The class is the folder already, where it was one before.
+            name, label = names.of(i), part.classes[part.targets[i]]
+            put_image(part, i, os.path.join(out, split, label, name.removeprefix(f"{label}/")), images)
+    order = sorted(some.classes)
+    return [] if list(some.classes) == order else ["The classes are in alphabetical order now, as their folders are."]

@@ -1,0 +1,259 @@
+"""The parts of a ViT's block: the one attention, feed-forward, and the block that joins them.
+
+Shape letters: B batch, N tokens of the queries, M tokens of the context, D width, d head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vit.model.attend import attend
+from vit.model.config import Activation, EncoderConfig, Norm
+from vit.model.linear import Linear, linear
+from vit.model.position import Rope, rotate
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "silu": F.silu,
+    "relu": F.relu,
+}
+
+NOTHING = nn.Identity()
+"""One for all places where a model has no norm, no LayerScale or no dropout: a module takes 20 us to make."""
+
+
+def make_norm(kind: Norm, width: int, eps: float) -> nn.Module:
+    return nn.LayerNorm(width, eps=eps) if kind == "layernorm" else nn.RMSNorm(width, eps=eps)
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, eq. 1) over `scaled_dot_product_attention`.
+
+    Self-attention, a decoder's self-attention with positions on q and k only, and dense cross-attention are
+    this one class: the same object passed twice is projected once, in one matrix product.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        qkv_bias: bool | Literal["qv"] = True,
+        bias: bool = True,
+        qk_norm: bool = False,
+        inner_norm: bool = False,
+        norm: Norm = "layernorm",
+        eps: float = 1e-6,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = Linear(width, 3 * width, bias=qkv_bias is True)
+        self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
+        self.v_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
+        self.q_norm = make_norm(norm, width // heads, eps) if qk_norm else NOTHING
+        self.k_norm = make_norm(norm, width // heads, eps) if qk_norm else NOTHING
+        self.inner_norm = make_norm(norm, width, eps) if inner_norm else NOTHING
+        self.proj = Linear(width, width, bias=bias)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, rope: Rope | None = None) -> Tensor:
+        """q [B, N, D], k and v [B, M, D] -> [B, N, D].
+
+        mask: broadcast to [B, heads, N, M]; bool (True takes part) or float (added to the scores).
+        rope: cos and sin, broadcast to [B, heads, N, d], turned into q and k, which have the same number of tokens.
+        """
+        q, k, v = self.by_head(q, k, v, rope)
+        return self.joined(attend(q, k, v, mask, self.dropout if self.training else 0.0))
+
+    def by_head(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The first half: -> q [B, heads, N, d], k and v [B, heads, M, d], normed and turned."""
+        q, k, v = self._project(q, k, v)
+        q, k = self.q_norm(q), self.k_norm(k)
+        return (q, k, v) if rope is None else (rotate(q, rope), rotate(k, rope), v)
+
+    def joined(self, x: Tensor) -> Tensor:
+        """The last part: what the heads found [B, heads, N, d] -> [B, N, D]."""
+        return self.proj(self.inner_norm(x.transpose(1, 2).flatten(2)))
+
+    def _project(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if q is k and k is v:
+            x = self.qkv(q)
+            if self.q_bias is not None and self.v_bias is not None:
+                x = x + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+            # unbind, not three selections: its gradient is one stack instead of three sums over zeros.
+            q, k, v = x.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            return q, k, v
+        weights = self.qkv.weight.chunk(3)
+        biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (self.q_bias, None, self.v_bias)
+        return tuple(  # pyright: ignore[reportReturnType]
+            linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip((q, k, v), weights, biases, strict=True)
+        )
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them, [..., D] -> [..., D]."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        activation: Activation,
+        dropout: float = 0.0,
+        *,
+        bias: bool = True,
+        norm: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.activation = ACTIVATIONS[activation]
+        self.fc1 = Linear(width, hidden, bias=bias)
+        self.norm = norm or NOTHING
+        self.fc2 = Linear(hidden, width, bias=bias)
+        self.drop = nn.Dropout(dropout) if dropout else NOTHING
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.norm(self.drop(self.activation(self.fc1(x))))))
+
+
+class SwiGLU(nn.Module):
+    """w3(silu(w1 x) * w2 x) (Shazeer 2020, eq. 6), with w1 and w2 in one matrix, [..., D] -> [..., D]."""
+
+    def __init__(
+        self, width: int, hidden: int, dropout: float = 0.0, *, bias: bool = True, norm: nn.Module | None = None
+    ):
+        super().__init__()
+        self.w12 = Linear(width, 2 * hidden, bias=bias)
+        self.norm = norm or NOTHING
+        self.w3 = Linear(hidden, width, bias=bias)
+        self.drop = nn.Dropout(dropout) if dropout else NOTHING
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        return self.drop(self.w3(self.norm(self.drop(F.silu(gate) * value))))
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel of a residual branch (CaiT, Touvron et al. 2021, eq. 4)."""
+
+    def __init__(self, width: int, initial: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training a sample's branch is dropped with probability `rate`
+    and the others divided by 1 - rate, so that the expectation stays."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        return x * self._kept(x).div_(1 - self.rate)
+
+    def rows(self, x: Tensor) -> Tensor | None:
+        """The samples of x that are kept, int64 [n], drawn as `forward` draws them; None where all are."""
+        if not self.training or self.rate == 0.0:
+            return None
+        kept = self._kept(x).flatten()
+        return None if bool(kept.all()) else kept.nonzero()[:, 0]
+
+    def _kept(self, x: Tensor) -> Tensor:
+        return x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - self.rate)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: self-attention, optional cross-attention, feed-forward, each added to x."""
+
+    def __init__(self, config: EncoderConfig, *, drop_path: float = 0.0, cross: bool = False):
+        super().__init__()
+        c = config
+        self.norm1 = make_norm(c.norm, c.width, c.eps)
+        self.attn = _attention(c)
+        self.ls1 = _layer_scale(c)
+        self.cross = _attention(c) if cross else None
+        if cross:
+            self.cross_norm = make_norm(c.norm, c.width, c.eps)
+            self.cross_ls = _layer_scale(c)
+        self.norm2 = make_norm(c.norm, c.width, c.eps)
+        inner = make_norm(c.norm, c.mlp, c.eps) if c.feed_forward_norm else None
+        if c.feed_forward == "swiglu":
+            self.mlp = SwiGLU(c.width, c.mlp, c.dropout, bias=c.bias, norm=inner)
+        else:
+            self.mlp = Mlp(c.width, c.mlp, c.activation, c.dropout, bias=c.bias, norm=inner)
+        self.ls2 = _layer_scale(c)
+        self.drop_path = DropPath(drop_path)
+        self.skips = c.skip_dropped
+        self.drop = nn.Dropout(c.dropout) if c.dropout else NOTHING
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        rope: Rope | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        """x [B, N, D] -> [B, N, D]; `context` [B, M, D] is what a block with cross=True looks at."""
+        x = self._add(x, self._attention_branch, mask, rope)
+        if self.cross is not None and context is not None:
+            y = self.cross(self.cross_norm(x), context, context, context_mask)
+            x = x + self.drop_path(self.cross_ls(self.drop(y)))
+        return self._add(x, self._mlp_branch)
+
+    def _attention_branch(self, x: Tensor, mask: Tensor | None, rope: Rope | None) -> Tensor:
+        y = self.norm1(x)
+        return self.ls1(self.drop(self.attn(y, y, y, mask, rope)))
+
+    def _mlp_branch(self, x: Tensor) -> Tensor:
+        return self.ls2(self.mlp(self.norm2(x)))
+
+    def _add(self, x: Tensor, branch: Callable[..., Tensor], *given: Tensor | Rope | None) -> Tensor:
+        """x + branch(x, *given) where the branch is not dropped."""
+        if not self.skips or (rows := self.drop_path.rows(x)) is None:
+            return x + self.drop_path(branch(x, *given))
+        factor = 1 / (1 - self.drop_path.rate)
+        if not len(rows):
+            # Every parameter has a gradient after every step, 0 here: other processes wait for it.
+            rows, factor = rows.new_zeros(1), 0.0
+        y = branch(x[rows], *(_rows_of(g, rows, len(x)) for g in given))
+        x = x.to(torch.promote_types(x.dtype, y.dtype))
+        return x.index_add(0, rows, y.to(x.dtype), alpha=factor)
+
+
+def _rows_of(given: Tensor | Rope | None, rows: Tensor, batch: int) -> Any:
+    """The rows of what has one for each of `batch` samples; what is the same for all stays."""
+    if isinstance(given, tuple):
+        return tuple(_rows_of(g, rows, batch) for g in given)
+    return given[rows] if given is not None and given.ndim == 4 and len(given) == batch > 1 else given
+
+
+def _attention(c: EncoderConfig) -> Attention:
+    return Attention(
+        c.width,
+        c.heads,
+        qkv_bias=c.qkv_bias,
+        bias=c.bias,
+        qk_norm=c.qk_norm,
+        inner_norm=c.attention_norm,
+        norm=c.norm,
+        eps=c.eps,
+        dropout=c.attention_dropout,
+    )
+
+
+def _layer_scale(c: EncoderConfig) -> nn.Module:
+    return NOTHING if c.layer_scale is None else LayerScale(c.width, c.layer_scale)

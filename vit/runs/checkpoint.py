@@ -1,0 +1,296 @@
+"""Checkpoint folders: model.safetensors, config.json and, for resuming, trainer.pt.
+
+A folder is written under a temporary name, flushed to the disk and renamed: at every moment either the previous
+or the new checkpoint is whole. SHA256SUMS, which `sha256sum -c` reads, tells of damage that comes later; config.json,
+which people edit, is not in it. No pickle is trusted: `trainer.pt` holds tensors and plain containers only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import types
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vit.errors import UserError, nearest, shown, told_of
+from vit.images.preprocess import Preprocess
+from vit.model.classifier import Classifier
+from vit.model.config import ClassifierConfig
+from vit.model.unfilled import bare, fill, slots
+from vit.typed import check
+
+FORMAT = 1
+WEIGHTS, CONFIG, TRAINER, SUMS = "model.safetensors", "config.json", "trainer.pt", "SHA256SUMS"
+SHARDS = "sharded"
+"""A folder in place of the weights and of most of the trainer, where no process held all of them."""
+WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "module", "teacher", "target_encoder")
+"""Under one of these names training scripts store the weights in a .pth file."""
+ENTRIES = {
+    "task": Literal["classification", "detection"],
+    "classes": list[str],
+    "preprocess": dict[str, Any],
+    "multilabel": bool,
+    "temperature": float | None,
+    "augment": dict[str, float],
+    "data": dict[str, Any],
+    "category_ids": list[int],
+    "threshold": float | None,
+    "class_thresholds": dict[str, float] | None,
+}
+"""Types of the entries of config.json; the first three are always there."""
+RECORD = {"source": str, "seed": int, "splits": dict[str, dict[str, Any]]}
+"""Types of what `data`, the record of the training data, holds at least."""
+
+
+def save_checkpoint(
+    folder: Path,
+    weights: dict[str, Tensor] | None,
+    config: dict[str, Any],
+    trainer: dict[str, Any] | None = None,
+    *,
+    aside: Path | None = None,
+    shards: Path | None = None,
+) -> None:
+    """Write a checkpoint folder so that a crash at any moment leaves this one or the previous one whole.
+
+    aside: where the previous one is moved to; it is removed if left out. shards: a folder that is moved into the
+    checkpoint, in place of `weights`. Raises UserError when the disk refuses; the previous checkpoint and no temporary
+    file are left.
+    """
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        if shards is not None:
+            os.rename(shards, new / SHARDS)
+        if weights is not None:
+            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, new / WEIGHTS)
+        text = json.dumps({"format": FORMAT, **config}, indent=1, ensure_ascii=False)
+        (new / CONFIG).write_text(text, encoding="utf-8")
+        if trainer is not None:
+            torch.save(trainer, new / TRAINER)
+        names = [*(name for name in (WEIGHTS, TRAINER) if (new / name).exists()), *_shards(new)]
+        sums = [f"{_sum(new / name)}  {name}\n" for name in names]
+        (new / SUMS).write_text("".join(sums), encoding="ascii")
+        for file in (*new.iterdir(), *(new / name for name in _shards(new)), new):
+            _flush(file)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.rename(folder, old if aside is None else aside)
+        os.rename(new, folder)
+        _flush(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        shutil.rmtree(new, ignore_errors=True)
+        raise UserError(f"{folder}: the checkpoint could not be written ({error}). The previous one is kept.") from None
+
+
+def verify(folder: Path) -> None:
+    """Raises UserError where a file is not what SHA256SUMS says of it. A checkpoint without that file is believed."""
+    file = folder / SUMS
+    if not file.exists():
+        return
+    for line in file.read_text(encoding="ascii", errors="replace").splitlines():
+        wanted, _, name = line.partition("  ")
+        if name not in (WEIGHTS, TRAINER) and Path(name).parts != (SHARDS, Path(name).name):
+            raise UserError(f"{file} is damaged.")
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}.")
+        if _sum(folder / name) != wanted:
+            raise UserError(
+                f"{folder / name} is damaged: it is not what was written (see {SUMS} beside it, which can be removed "
+                "if the file was changed on purpose)."
+            )
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint folder that `path` means: itself, or a run's `checkpoints/best`, `last` or newest earlier one.
+
+    Raises UserError where there is none.
+    """
+    path, halves = Path(path).expanduser(), []
+    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last", *earlier(path / "checkpoints")):
+        # A crash between two renames leaves the previous checkpoint under its ".old" name.
+        for candidate in (folder, folder.with_name(folder.name + ".old")):
+            missing = [name for name in (WEIGHTS, CONFIG) if not (candidate / name).is_file()]
+            if not missing:
+                return candidate
+            if (candidate / SHARDS).is_dir():
+                raise UserError(f"{candidate} is sharded: vitral gather {candidate} OUT makes one file of it.")
+            halves += [f"{candidate} has no {missing[0]}"] if len(missing) == 1 else []
+    if not path.exists():
+        near = nearest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+        raise UserError(f"checkpoint {path} does not exist (current folder: {Path.cwd()}).{near}")
+    if path.is_file():
+        raise UserError(f"{path} is a file; a checkpoint is a folder with {WEIGHTS} and {CONFIG}, or a run folder.")
+    why = "; ".join(halves) or f"{WEIGHTS} and {CONFIG} are missing"
+    raise UserError(f"{path} holds no checkpoint: {why}. Give a run folder or a checkpoint.")
+
+
+def earlier(checkpoints: Path) -> list[Path]:
+    """The checkpoints step-N of a run, which "last" has left behind, the newest first."""
+    found = [(int(folder.name[5:]), folder) for folder in checkpoints.glob("step-*") if folder.name[5:].isdecimal()]
+    return [folder for _, folder in sorted(found, reverse=True)]
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint folder. Raises UserError where there is none or it is damaged."""
+    file = folder / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as JSON: {error}.") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise UserError(f"{file} does not describe a model.")
+    if config.get("format") != FORMAT:
+        raise UserError(f"{file} has format {config.get('format')}; this version of vitral reads format {FORMAT}.")
+    with told_of(file):
+        for key in ("task", "classes", "preprocess"):
+            if key not in config:
+                raise UserError(f"{key} is missing.")
+        for key, hint in ENTRIES.items():
+            if key in config:
+                check(config[key], hint, key)
+        for key, hint in RECORD.items() if "data" in config else ():
+            check(config["data"].get(key), hint, f"data.{key}")
+        Preprocess.from_dict(config["preprocess"])
+    return config
+
+
+def set_config(folder: Path, **values: Any) -> None:
+    """Change entries of a checkpoint's config.json, whole or not at all."""
+    new = folder / (CONFIG + ".new")
+    text = json.dumps({**load_config(folder), **values}, indent=1, ensure_ascii=False)
+    new.write_text(text, encoding="utf-8")
+    _flush(new)
+    os.replace(new, folder / CONFIG)
+
+
+def load_model(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
+    """A checkpoint or run folder -> the model in evaluation mode, and its config.
+
+    Raises UserError, naming the file, when something is missing, damaged or does not fit.
+    """
+    folder = find_checkpoint(path)
+    config = load_config(folder)
+    if config.get("task") == "detection":
+        raise UserError(f"{folder} is a detector; a classifier is needed here.")
+    with told_of(folder / CONFIG):
+        own = ClassifierConfig.from_dict(config["model"])
+    model = bare(lambda: Classifier(own))
+    tensors = load_tensors(folder / WEIGHTS)
+    fit_tensors(model, tensors, str(folder / WEIGHTS))
+    verify(folder)
+    check_classes(folder, config, own.num_classes)
+    fill(slots(model), tensors)
+    return model.eval(), config
+
+
+def check_classes(folder: Path, config: dict[str, Any], num_classes: int) -> None:
+    """Raises UserError unless the config names as many classes as the model has."""
+    if len(config["classes"]) != num_classes:
+        raise UserError(f"{folder / CONFIG}: {len(config['classes'])} classes are named, the model has {num_classes}.")
+
+
+def fit_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Raises UserError that lists the missing, unexpected and wrongly shaped tensors, if there are any."""
+    expected = model.state_dict()
+    missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, the model has {list(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
+    ]
+    problems = [
+        f"{what} {shown(sorted(names))}"
+        for what, names in (("missing:", missing), ("not in the model:", extra), ("wrong shape:", wrong))
+        if names
+    ]
+    if problems:
+        raise UserError(f"{source} does not fit the model. " + "; ".join(problems) + ".")
+
+
+def load_tensors(file: str | Path, *, trust_pickle: bool = False) -> dict[str, Tensor]:
+    """All tensors of a .safetensors file, or of a .pth/.pt/.bin file read without running its code.
+
+    Raises UserError on a damaged file and, unless `trust_pickle`, on a pickle that wants to run code.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise UserError(f"{file} does not exist (current folder: {Path.cwd()}).")
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt") as f:
+                return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file} is not a whole safetensors file: {error}. Fetch or save it again.") from None
+    try:
+        # Many training scripts store their arguments beside the weights; these two only hold values.
+        with torch.serialization.safe_globals([argparse.Namespace, types.SimpleNamespace]):
+            content = torch.load(file, map_location="cpu", weights_only=not trust_pickle)
+    except pickle.UnpicklingError as error:
+        if "Unsupported operand" in str(error):
+            raise UserError(f"{file} is not a whole PyTorch file: it is no pickle. Fetch or save it again.") from None
+        raise UserError(
+            f"{file} is a pickle that wants to run code; it was refused and nothing ran. Convert it to safetensors, "
+            "or, if you trust whoever made it, pass --trust-pickle."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        raise UserError(f"{file} is not a whole PyTorch file: {_first_line(error)}. Fetch or save it again.") from None
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise UserError(f"{file} does not hold a dictionary of tensors.")
+    return content
+
+
+def load_trainer(folder: Path) -> dict[str, Any]:
+    """What `fit` needs to go on: optimizers, step, EMA, best score. Raises UserError when it is not there or whole."""
+    file = folder / TRAINER
+    if not file.is_file():
+        raise UserError(f"{folder} holds no {TRAINER}: it can be used as --weights, but not resumed.")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return {**state, SHARDS: str(folder / SHARDS)} if (folder / SHARDS).is_dir() else state
+    except pickle.UnpicklingError:  # whose text advises to trust the file
+        raise UserError(
+            f"{file} cannot be read: it does not hold tensors and plain values. Resume from another checkpoint."
+        ) from None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise UserError(f"{file} cannot be read: {_first_line(error)}. Resume from another checkpoint.") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _shards(folder: Path) -> list[str]:
+    return [f"{SHARDS}/{file.name}" for file in sorted((folder / SHARDS).glob("*"))] + (
+        [f"{SHARDS}/.metadata"] if (folder / SHARDS / ".metadata").exists() else []
+    )
+
+
+def _sum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

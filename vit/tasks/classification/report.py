@@ -1,0 +1,160 @@
+"""What a run leaves behind: report.json, the pictures, and the test report on the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vit.errors import UserError
+from vit.report.confusion import confused_pairs, draw_confusion
+from vit.report.plots import Tile, draw_curves, draw_mistakes, save
+from vit.report.screen import HARDEST, LISTED_CLASSES, Summary, print_summary, summary_lines
+from vit.report.screen import percent as _percent
+from vit.tasks.classification.outputs import Outputs, worst_mistakes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CONFUSIONS = 5
+
+
+def write_report(
+    folder: str | Path,
+    result: dict[str, Any],
+    outputs: Outputs | None,
+    classes: Sequence[str],
+    *,
+    image: Callable[[int], np.ndarray],
+    name: Callable[[int], str],
+) -> list[Path]:
+    """report.json, and for single-label results confusion.png and mistakes.png, into `folder`; the files written.
+
+    Args:
+        result: of `vit.tasks.classification.outputs.summarise`, with whatever the caller adds (task, split, ...).
+        outputs: what `result` was computed from.
+        image, name: position in the split -> its pixels uint8 [H, W, 3], its file (`ImageSet.image`, `.name`).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "report.json"]
+    write_json(written[0], result)
+    if outputs is None or outputs.multilabel:
+        return written
+    mistakes = worst_mistakes(outputs, temperature=result.get("temperature"))
+    tiles = [Tile(image(m.index), classes[m.true], classes[m.predicted], m.score, name(m.index)) for m in mistakes]
+    for file, figure in (
+        ("confusion.png", draw_confusion(np.array(result["confusion"]), classes)),
+        ("mistakes.png", draw_mistakes(tiles)),
+    ):
+        save(figure, folder / file)
+        written.append(folder / file)
+    return written
+
+
+def write_curves(folder: str | Path) -> Path:
+    """curves.png from the metrics.jsonl in a run folder."""
+    from vit.training.log import read_rows
+
+    path = Path(folder) / "curves.png"
+    save(draw_curves(read_rows(path.with_name("metrics.jsonl"))), path)
+    return path
+
+
+def write_json(path: str | Path, values: Any) -> None:
+    """Strict JSON (no NaN), whole or not at all. Raises UserError when the place cannot be written to."""
+    path = Path(path)
+    text = json.dumps(defined(values), indent=1, ensure_ascii=False, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
+
+
+def defined(values: Any) -> Any:
+    """The same with NaN and infinities as None: undefined."""
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if isinstance(values, dict):
+        return {str(key): defined(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [defined(value) for value in values]
+    return values
+
+
+def print_report(result: dict[str, Any], console: Console | None = None) -> None:
+    """The test report of a classifier: the figures, then a line for every class (the hardest when there are many)."""
+    print_summary(_summary(result), console)
+
+
+def report_lines(result: dict[str, Any]) -> list[str]:
+    """The report as plain text, a figure a line."""
+    return summary_lines(_summary(result))
+
+
+def _summary(result: dict[str, Any]) -> Summary:
+    header, rows = _class_rows(result)
+    return Summary(_title(result), _figures(result), header, rows, _confusions(result))
+
+
+def _title(result: dict[str, Any]) -> str:
+    return f"{result.get('split', 'test')}: {result['n']} images, {len(result['per_class'])} classes"
+
+
+def _figures(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, value) in the order of interest; what was not computed is left out, what is undefined says so."""
+    rows: list[tuple[str, str]] = []
+    if "map" in result:
+        rows += [("mean AP", _percent(result["map"])), ("micro F1", _percent(result["micro_f1"]))]
+        rows += [("macro F1", _percent(result["macro_f1"])), ("every label right", _percent(result["exact"]))]
+    else:
+        interval = result["top1_ci95"]
+        between = f"  (95 % interval {_percent(interval[0])} to {_percent(interval[1])})" if interval else ""
+        rows.append(("top-1", _percent(result["top1"]) + between))
+        if len(result["per_class"]) > 5:
+            rows.append(("top-5", _percent(result["top5"])))
+        rows.append(("macro F1", _percent(result["macro_f1"])))
+    calibrated = ""
+    if result.get("ece_calibrated") is not None:
+        calibrated = f"  ({_percent(result['ece_calibrated'])} at temperature {result['temperature']:.3g})"
+    rows.append(("calibration error", _percent(result["ece"]) + calibrated))
+    if result.get("loss") is not None:
+        rows.append(("loss", f"{result['loss']:.4f}"))
+    for key, title in (("tta", "with views averaged"), ("knn", "k nearest neighbors")):
+        if result.get(key):
+            extra = result[key]
+            value = extra["map"] if extra.get("top1") is None else extra["top1"]
+            suffix = f"  (k = {extra['k']}, {extra['memory']} in memory)" if key == "knn" else ""
+            rows.append((title, _percent(value) + suffix))
+    if result.get("nonfinite"):
+        rows.append(("NaN or infinite", f"{result['nonfinite']} images, counted as wrong"))
+    if result.get("unreadable"):
+        rows.append(("unreadable", f"{len(result['unreadable'])} images, not evaluated"))
+    return rows
+
+
+def _class_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    entries = list(result["per_class"].items())
+    header = ["class", "n", "precision", "recall", "F1"]
+    if len(entries) > LISTED_CLASSES:
+        occurring = [(name, entry) for name, entry in entries if entry["n"]]
+        entries = sorted(occurring, key=lambda item: (item[1]["f1"] or 0.0, item[0]))[:HARDEST]
+        header[0] = f"hardest {len(entries)} classes"
+    return header, [
+        [name, str(e["n"]), _percent(e["precision"]), _percent(e["recall"]), _percent(e["f1"])] for name, e in entries
+    ]
+
+
+def _confusions(result: dict[str, Any]) -> list[str]:
+    if not result.get("confusion"):
+        return []
+    pairs = confused_pairs(np.array(result["confusion"]), list(result["per_class"]), CONFUSIONS)
+    return [f"confused: {pair.true} taken for {pair.predicted}, {pair.count} times" for pair in pairs if pair.count > 1]

@@ -1,0 +1,88 @@
+"""A Task is what the engine knows of a model: how to get losses, outputs and metrics. Nothing else differs
+between classification and detection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from vit.tasks.classification.loss import ClassificationLoss
+from vit.tasks.classification.metrics import ClassificationMetrics
+
+
+class Metrics(Protocol):
+    def update(self, outputs: Any, targets: Any, /) -> Any: ...
+    def state(self) -> Any:
+        """All that was seen, to be sent to another process."""
+        ...
+
+    def merged(self, states: Any, order: Sequence[int], /) -> Any:
+        """New metrics with the images of all `states`, one after another and then in this order."""
+        ...
+
+    def scalars(self) -> dict[str, Any]:
+        """Numbers by name, None where undefined; cheap enough for every epoch."""
+        ...
+
+    def compute(self) -> dict[str, Any]:
+        """Everything: per class, confusion, intervals."""
+        ...
+
+
+class Task(Protocol):
+    model: nn.Module
+    score: str
+    """The metric that chooses the best checkpoint; higher is better."""
+    least: float
+    """See `amount`."""
+    steady: bool
+    """Every parameter that is trained has a gradient after every batch."""
+
+    def losses(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        """Named, already weighted terms for one batch."""
+        ...
+
+    def amount(self, targets: Any) -> Tensor:
+        """What the sums over these targets are divided by in `losses` (the number of images, of boxes, ...), where it
+        is not below `least`: a batch that is taken in parts, or by several processes, is the sum of the parts' losses,
+        each times its amount over that of the whole."""
+        ...
+
+    def predict(self, images: Tensor) -> Any:
+        """What `Metrics.update` takes; runs in eval mode without gradients."""
+        ...
+
+    def metrics(self) -> Metrics: ...
+
+    def uncertainty(self, numbers: dict[str, Any]) -> float:
+        """Standard error of the score in `Metrics.scalars()`; 0 where it is unknown."""
+        ...
+
+
+class Classification:
+    """Classification of images [B, 3, H, W] into K classes, or, with multilabel, any number of them."""
+
+    def __init__(self, model: nn.Module, classes: Sequence[str], loss: ClassificationLoss):
+        self.model, self.classes, self.loss = model, classes, loss
+        self.score = "map" if loss.multilabel else "top1"
+        self.least, self.steady = 0.0, True
+
+    def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return self.loss(self.model(images), targets, self.model)
+
+    def amount(self, targets: Tensor) -> Tensor:
+        return self.loss.divisor(targets)
+
+    def predict(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def metrics(self) -> Metrics:
+        return ClassificationMetrics(self.classes, self.loss.multilabel)
+
+    def uncertainty(self, numbers: dict[str, Any]) -> float:
+        """Of a proportion p over n images: sqrt(p (1 - p) / n). For multi-label mean AP there is no such form: 0."""
+        p, n = numbers.get("top1"), numbers.get("n")
+        return math.sqrt(p * (1 - p) / n) if p is not None and n else 0.0
