@@ -15,7 +15,7 @@ import pickle
 import shutil
 import types
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -36,7 +36,7 @@ SHARDS = "sharded"
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "module", "teacher", "target_encoder")
 """Under one of these names training scripts store the weights in a .pth file."""
 ENTRIES = {
-    "task": Literal["classification", "detection"],
+    "task": str,
     "classes": list[str],
     "preprocess": dict[str, Any],
     "multilabel": bool,
@@ -184,8 +184,8 @@ def load_model(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     """
     folder = find_checkpoint(path)
     config = load_config(folder)
-    if config.get("task") == "detection":
-        raise UserError(f"{folder} is a detector; a classifier is needed here.")
+    if config["task"] != "classification":
+        raise UserError(f"{folder} is of the task {config['task']}; a classifier is needed here.")
     with told_of(folder / CONFIG):
         own = ClassifierConfig.from_dict(config["model"])
     model = bare(lambda: Classifier(own))

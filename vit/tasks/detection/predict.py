@@ -89,7 +89,7 @@ class DetectionPredictor(Streaming[Any, Detections]):
         return Detections(xyxy, scores, labels, size, self.classes, self.category_ids, source)
 
 
-def load_detection_predictor(
+def load(
     checkpoint: str | Path,
     *,
     device: str = "auto",

@@ -35,6 +35,9 @@ class Detection:
     def metrics(self) -> DetectionMetrics:
         return DetectionMetrics(self.classes, self.input_size)
 
+    def kept(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return weights
+
     def uncertainty(self, numbers: dict[str, Any]) -> float:
         """Mean AP has no simple standard error: 0."""
         return 0.0

@@ -1,0 +1,110 @@
+"""How labeled images reach the model: the data of a recipe, and the batches of a run, augmented or as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from vit.data.augment.batches import Mix
+from vit.data.augment.images import Pipeline, named_augment
+from vit.data.load.loader import Batch, Loader, eval_loader, train_loader
+from vit.data.open import open_data as open_source
+from vit.data.open import reopen as reopen
+from vit.data.sets.imageset import Data, ImageSet
+from vit.images.preprocess import Preprocess
+from vit.tasks.classification.probe import trains_head_only
+from vit.tasks.facts import Facts
+from vit.tasks.run import Built, Run
+
+if TYPE_CHECKING:
+    from vit.tasks.classification.recipe import Recipe
+    from vit.tasks.classification.settle import Settled
+
+EXPECTED = "--data DIR (class folders), a manifest, shards, hf:OWNER/NAME or digits"
+
+
+def open_data(recipe: Recipe) -> Data:
+    """The data of a recipe. Raises UserError where it cannot be read."""
+    assert recipe.data is not None
+    return open_source(recipe.data, seed=recipe.seed, format=recipe.format)
+
+
+class Feed:
+    """The batches of one process of a run.
+
+    `once`: the encoder is frozen and its images never change, so that it needs to see each image only once.
+    `notes`: lines for the user. `flip`: probability with which training mirrors an image.
+    """
+
+    def __init__(self, run: Run, built: Built) -> None:
+        recipe: Settled = run.recipe
+        self.run, self.preprocess = run, built.preprocess
+        self.pipeline, self.notes = build_pipeline(recipe, run.facts, built.preprocess)
+        self.flip = self.pipeline.augment.flip
+        frozen = trains_head_only(built.model)
+        random = self.pipeline.random or recipe.mixup > 0 or recipe.cutmix > 0
+        self.once = frozen and not random
+        if frozen and random:
+            self.notes.append(
+                "Training images change at random, so that they go through the frozen encoder in every epoch."
+            )
+        self.cache = None if self.once else run.cache()
+
+    def train(self, step: int) -> Loader:
+        """The training batches from step `step` on."""
+        run, recipe = self.run, self.run.recipe
+        mixes = recipe.mixup or recipe.cutmix
+        return train_loader(
+            run.data.train,
+            self.pipeline,
+            self.preprocess,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            seed=recipe.seed,
+            start_step=step,
+            workers=recipe.workers,
+            rank=run.world.rank,
+            world=run.world.size,
+            balanced=recipe.balanced,
+            mix=Mix(len(run.data.classes), recipe.mixup, recipe.cutmix) if mixes else None,
+            cache=self.cache,
+            device=run.device,
+        )
+
+    def evaluation(self, images: ImageSet, *, shared: bool = False, strict: bool = False) -> Iterable[Batch]:
+        """Every image once, in order, as the model sees it in the end.
+
+        shared: this process's part of them. strict: raise UserError where too many cannot be read.
+        """
+        run = self.run
+        return eval_loader(
+            images,
+            self.preprocess,
+            batch_size=evaluation_batch(run.device),
+            workers=run.recipe.workers,
+            cache=self.cache if images is run.data.val else None,  # the others are seen once
+            device=run.device,
+            strict=strict,
+            rank=run.world.rank if shared else 0,
+            world=run.world.size if shared else 1,
+        )
+
+
+def evaluation_batch(device: torch.device) -> int:
+    """Images in a batch where no gradient is needed. On a CPU more take memory, and are no faster."""
+    return 64 if device.type == "cpu" else 256
+
+
+def build_pipeline(recipe: Settled, facts: Facts, preprocess: Preprocess) -> tuple[Pipeline, list[str]]:
+    """The augmentation of the recipe, for this model's input size, and lines for the user."""
+    augment, notes = named_augment(recipe.augment), []
+    if recipe.flip == "no" or (recipe.flip == "auto" and facts.gray):
+        if augment.flip:
+            notes.append("Images are not mirrored, since none has color (--flip yes mirrors them).")
+        augment = replace(augment, flip=0.0)
+    elif recipe.flip == "yes":
+        augment = replace(augment, flip=0.5)
+    return Pipeline(replace(augment, erase=recipe.erase or augment.erase), preprocess), notes

@@ -1,0 +1,139 @@
+"""How images with boxes reach the model: the data of a recipe, and the batches of a run, augmented or as they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vit.data.augment.boxes import BoxPipeline, named_box_augment
+from vit.data.augment.multiscale import MultiScale
+from vit.data.load.box_loader import BoxBatch, BoxLoader, box_eval_loader, box_train_loader
+from vit.data.load.sampling import repeat_factors
+from vit.data.open_detection import open_detection
+from vit.data.open_detection import reopen_detection as reopen
+from vit.data.sets.boxset import DetectionData
+from vit.images.preprocess import Preprocess
+from vit.tasks.run import Built, Run
+
+if TYPE_CHECKING:
+    from vit.tasks.detection.recipe import Recipe
+    from vit.tasks.detection.settle import Settled
+
+__all__ = ["EXPECTED", "Feed", "evaluation_batch", "open_data", "reopen"]
+EXPECTED = "--data DIR (COCO, YOLO, Pascal VOC, CSV, ...), or scenes"
+
+
+def open_data(recipe: Recipe) -> DetectionData:
+    """The data of a recipe. Raises UserError where it cannot be read."""
+    assert recipe.data is not None
+    return open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
+
+
+class Feed:
+    """The batches of one process of a run.
+
+    `once`: an encoder needs to see each image only once; never here. `notes`: lines for the user. `flip`: probability
+    with which training mirrors an image.
+    """
+
+    once = False
+
+    def __init__(self, run: Run, built: Built) -> None:
+        recipe: Settled = run.recipe
+        model: Any = built.model
+        self.run, self.preprocess = run, built.preprocess
+        self.pipeline = build_pipeline(recipe, built.preprocess)
+        self.flip = self.pipeline.augment.flip
+        self.notes = crowded(run.data, model.config.queries)
+        self.scales = self.repeats = None
+        if recipe.multi_scale:
+            self.scales = MultiScale(self.preprocess.size, model.config.divisor, recipe.multi_scale, recipe.seed)
+            sizes = ", ".join(f"{w}x{h}" for h, w in self.scales.sizes)
+            self.notes.append(f"The images of a step are of {sizes} pixels.")
+        if recipe.balanced:
+            self.repeats, note = repeated(run.data)
+            self.notes.append(note)
+        self.cache = run.cache()
+
+    def train(self, step: int) -> BoxLoader:
+        """The training batches from step `step` on."""
+        run, recipe = self.run, self.run.recipe
+        return box_train_loader(
+            run.data.train,
+            self.pipeline,
+            self.preprocess,
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            seed=recipe.seed,
+            start_step=step,
+            workers=recipe.workers,
+            rank=run.world.rank,
+            world=run.world.size,
+            repeats=self.repeats,
+            scales=self.scales,
+            unmixed=recipe.close_mosaic,
+            cache=self.cache,
+            tell=print,
+            device=run.device,
+        )
+
+    def evaluation(self, images: Any, *, shared: bool = False, strict: bool = False) -> Iterable[BoxBatch]:
+        """Every image once, in order, as the model sees it in the end.
+
+        shared: this process's part of them. What cannot be read is left out, whether strict or not.
+        """
+        run = self.run
+        return box_eval_loader(
+            images,
+            self.preprocess,
+            batch_size=evaluation_batch(run.device),
+            workers=run.recipe.workers,
+            rank=run.world.rank if shared else 0,
+            world=run.world.size if shared else 1,
+            cache=self.cache if images is run.data.val else None,
+            device=run.device,
+        )
+
+
+def evaluation_batch(device: torch.device) -> int:
+    """Images in a batch where no gradient is needed."""
+    return 32
+
+
+def build_pipeline(recipe: Settled, preprocess: Preprocess) -> BoxPipeline:
+    """The augmentation of the recipe, for this model's input size."""
+    augment = named_box_augment(recipe.augment)
+    if recipe.flip == "no" or (recipe.flip == "auto" and recipe.data == "scenes"):
+        augment = replace(augment, flip=0.0)
+    elif recipe.flip == "yes":
+        augment = replace(augment, flip=0.5)
+    return BoxPipeline(augment, preprocess)
+
+
+def crowded(data: DetectionData, queries: int) -> list[str]:
+    """A warning when images have more objects than the detector has queries."""
+    objects = data.train.objects()
+    most = objects.max(initial=0)
+    if most <= queries:
+        return []
+    share = (objects > queries).mean()
+    return [
+        f"Warning: {share:.1%} of the training images have more than {queries} objects, up to {most}; the detector "
+        f"finds {queries} at most. Add --queries {most}."
+    ]
+
+
+def repeated(data: DetectionData) -> tuple[np.ndarray, str]:
+    """How often each training image comes in an epoch so that rare classes are seen, and a line that says so."""
+    n = len(data.train)
+    images, labels = data.train.labelled()
+    repeats = repeat_factors(images, labels, n, len(data.classes))
+    length = math.ceil(repeats.sum())
+    return repeats, (
+        f"Images with rare classes come up to {repeats.max():.1f} times: an epoch is {length:,} images, not {n:,}."
+    )
