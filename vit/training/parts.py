@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from vit.errors import UserError
 from vit.optim.optimizers import Ema, make_optimizers
@@ -39,16 +41,7 @@ def assemble(row: Row, run: Run) -> Assembly:
     model = built.model.to(run.device)
     arrange(model, recipe, run.device, run.world)
     task = build.build_task(recipe, built, data)
-    optimizers = make_optimizers(
-        model,
-        name=recipe.optimizer,
-        lr=recipe.lr,
-        muon_lr=recipe.muon_lr,
-        weight_decay=recipe.weight_decay,
-        layer_decay=recipe.layer_decay,
-        head_first=recipe.head_first,
-        by_muon=build.by_muon,
-    )
+    optimizers = build_optimizers(recipe, model, build.by_muon)
     feed = row.part("feed").Feed(run, built)
     batches = feed.train(run.step)
     parts = Parts(task, batches, optimizers, schedule(recipe, run.step + len(batches), run.device))
@@ -58,6 +51,20 @@ def assemble(row: Row, run: Run) -> Assembly:
         plain = data.train.thinned(IMAGES)
         parts.plain = lambda: feed.evaluation(plain)
     return Assembly(built, feed, parts, built.notes + feed.notes)
+
+
+def build_optimizers(recipe: Any, model: nn.Module, by_muon: Callable[[str, torch.Tensor], bool]) -> list[Optimizer]:
+    """by_muon: whether Muon, where the recipe takes it, is for the parameter of this name."""
+    return make_optimizers(
+        model,
+        name=recipe.optimizer,
+        lr=recipe.lr,
+        muon_lr=recipe.muon_lr,
+        weight_decay=recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
+        head_first=recipe.head_first,
+        by_muon=by_muon,
+    )
 
 
 def average(parts: Parts, recipe: Any) -> None:
