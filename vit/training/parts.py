@@ -150,7 +150,7 @@ def measured(recipe: Recipe, data: Data, facts: Facts, world: World) -> int | No
     from vit.training.budget import largest_batch
 
     if recipe.resume:
-        return read_recipe(resumed(recipe)).batch_size
+        return read_recipe(resumed(recipe), type(recipe)).batch_size
     device = pick_device(recipe.device)
     settled = settle(replace(recipe, batch_size=min(32, len(data.train))), facts)[0]
     parts = assemble(settled, data, facts, device)
@@ -184,7 +184,7 @@ def shortened(asked: Recipe, recipe: Settled, data: Data, facts: Facts, device: 
 
     assert asked.minutes is not None
     if asked.resume:
-        return settled(read_recipe(resumed(asked)).epochs)
+        return settled(read_recipe(resumed(asked), type(asked)).epochs)
     parts = assemble(recipe, data, facts, device)
     if parts.once:
         print("--minutes changes nothing: the images go through the encoder only once, as it is", flush=True)

@@ -12,8 +12,9 @@ from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
+from vit.model.depth import depth_of, in_blocks
 from vit.model.lora import add_lora
-from vit.optim.optimizers import depth_of, in_blocks, make_optimizers
+from vit.optim.optimizers import make_optimizers
 from vit.pretrained.create import create
 from vit.pretrained.transfer import start_from
 from vit.tasks.classification.loss import ClassificationLoss, inverse_frequency

@@ -11,7 +11,7 @@ import torch
 from vit.detector import Detector
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
-from vit.optim.optimizers import depth_of
+from vit.model.depth import depth_of
 from vit.pretrained.load_detector import Start, begin
 from vit.tasks.classification.loss import inverse_frequency
 from vit.tasks.classification.settle import Facts
