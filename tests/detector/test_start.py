@@ -25,8 +25,8 @@ from vit.pretrained.layouts import dino as dino_layouts
 from vit.pretrained.layouts import timm as timm_layouts
 from vit.pretrained.layouts.rules import write
 from vit.pretrained.load_detector import begin, create_detector, on_encoder
+from vit.pretrained.registry import find as registry
 from vit.pretrained.registry.detectors import PUBLIC
-from vit.pretrained.registry.find import find as registry
 from vit.runs.checkpoint import save_checkpoint
 from vit.tasks.detection.build import begin_detector
 from vit.tasks.detection.recipe import DetectionRecipe

@@ -272,7 +272,7 @@ def test_the_convert_command(tmp_path, capsys):
     _, folder = a_checkpoint(tmp_path)
     assert command(["convert", str(folder), str(tmp_path / "o.safetensors"), "--to", "hf"]) == 0
     assert "as hf names it" in capsys.readouterr().out
-    assert "vit.model.encoder.layer.0.attention.attention.query.weight" in load_file(tmp_path / "o.safetensors")
+    assert "vit.encoder.layer.0.attention.attention.query.weight" in load_file(tmp_path / "o.safetensors")
 
 
 def test_a_model_is_found_by_its_source():

@@ -220,7 +220,7 @@ def test_lora_is_trained_by_adamw():
 def test_yaml_round_trip(tmp_path, name):
     recipe, _ = settle(replace(RECIPES[name][1], data="Fotos/größer", lr=1e-5, l1=1e-7), FACTS["photos"])
     write_recipe(tmp_path / "run", recipe)
-    assert read_recipe(tmp_path / "run") == recipe
+    assert read_recipe(tmp_path / "run", type(recipe)) == recipe
     assert "Fotos/größer" in (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
 
 
@@ -228,9 +228,9 @@ def test_yaml_round_trip(tmp_path, name):
 def test_a_damaged_config_yaml(tmp_path, text):
     (tmp_path / "config.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config\.yaml is not the recipe of a run: "):
-        read_recipe(tmp_path)
+        read_recipe(tmp_path, Recipe)
     with pytest.raises(UserError, match="is not the recipe of a run"):
-        read_recipe(tmp_path / "nowhere")
+        read_recipe(tmp_path / "nowhere", Recipe)
 
 
 def test_differences_name_what_changes_a_result():

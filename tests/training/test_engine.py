@@ -18,7 +18,8 @@ from vit.data import AUGMENTS, Mix, Pipeline, eval_loader, open_data, train_load
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import create
-from vit.optim.optimizers import Ema, depth_of, make_optimizers
+from vit.model.depth import depth_of
+from vit.optim.optimizers import Ema, make_optimizers
 from vit.runs.background import snapshot
 from vit.runs.checkpoint import load_trainer, save_checkpoint
 from vit.tasks.classification.loss import ClassificationLoss

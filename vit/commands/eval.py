@@ -46,7 +46,13 @@ def main(args: Evaluate) -> None:
 
     options = EvaluationOptions(**{each.name: getattr(args, each.name) for each in fields(EvaluationOptions)})
     evaluation = evaluation_of(
-        args.checkpoint, args.data, options, args.format, args.model, args.image_size, lambda note: print(note, file=sys.stderr)
+        args.checkpoint,
+        args.data,
+        options,
+        args.format,
+        args.model,
+        args.image_size,
+        lambda note: print(note, file=sys.stderr),
     )
     clear()  # the counter stops short of its end where images could not be read
     report = TASKS[evaluation.result["task"]].part("report")

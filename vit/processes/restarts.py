@@ -12,10 +12,12 @@ import os
 import time
 import uuid
 from datetime import timedelta
-
-from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+from typing import TYPE_CHECKING
 
 from vit.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 PAUSE = 0.02
 """Seconds between two looks into the store: short against the start of a process, and signals are heard in between."""
@@ -25,6 +27,9 @@ def round_store(rank: int, size: int, timeout: timedelta) -> Store | None:
     """The store of this round where torchrun's agent has one; None where torch makes one that is new each time."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
+    # In the function: not every build of torch has them.
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = TCPStore(address, port, size, is_master=False, timeout=timeout)
     return PrefixStore(agreed_name(store, rank, size, timeout), store)

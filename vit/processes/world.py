@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from vit.errors import Stopped, UserError
+from vit.processes.restarts import round_store
 from vit.processes.signals import Stop
 
 TIMEOUT = timedelta(minutes=10)
@@ -170,8 +171,6 @@ def join(device: str = "auto", *, sharded: bool = False) -> World:
     if not torch.distributed.is_initialized():
         if gpus:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        from vit.processes.restarts import round_store
-
         store = round_store(world.rank, size, TIMEOUT)
         place: dict[str, Any] = {} if store is None else {"store": store, "rank": world.rank, "world_size": size}
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT, **place)

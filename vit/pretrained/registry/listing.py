@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 import torch
 
+from vit.detector import PRESETS, Detector
+from vit.detector.cost import detector_flops
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
+from vit.pretrained.registry.detectors import LICENCE, PUBLIC
 from vit.pretrained.registry.find import MODELS
 
 
@@ -40,10 +43,6 @@ def models(pattern: str = "*") -> list[Listed]:
 
 
 def _detectors(pattern: str) -> list[Listed]:
-    from vit.detector import PRESETS, Detector
-    from vit.detector.cost import detector_flops
-    from vit.pretrained.registry.detectors import LICENCE, PUBLIC
-
     found = []
     for name, public in PUBLIC.items():
         if not fnmatchcase(name, pattern):

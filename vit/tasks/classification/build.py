@@ -12,9 +12,9 @@ from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
+from vit.model.depth import depth_of
+from vit.model.depth import in_blocks as by_muon
 from vit.model.lora import add_lora
-from vit.optim.optimizers import depth_of
-from vit.optim.optimizers import in_blocks as by_muon
 from vit.pretrained.create import create
 from vit.pretrained.transfer import start_from
 from vit.tasks.classification.loss import ClassificationLoss

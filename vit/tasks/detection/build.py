@@ -11,7 +11,7 @@ import torch
 from vit.detector import Detector
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
-from vit.optim.optimizers import depth_of
+from vit.model.depth import depth_of
 from vit.pretrained.load_detector import Start
 from vit.pretrained.load_detector import begin as begin_detector
 from vit.tasks.detection.loss import DetectionLoss

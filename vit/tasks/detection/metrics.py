@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vit.detector.output import Predictions
 from vit.detector.postprocess import Found, find_boxes
 from vit.tasks.detection.curves import Matched, best_threshold, confusion, match_image, pooled, pooled_by_class
-from vit.tasks.detection.loss import Predictions
 
 
 class Truth(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from vit.detector import Detector
-from vit.tasks.detection.loss import DetectionLoss, Predictions
+from vit.detector.output import Predictions
+from vit.tasks.detection.loss import DetectionLoss
 from vit.tasks.detection.metrics import DetectionMetrics
 
 
