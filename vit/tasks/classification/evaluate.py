@@ -18,8 +18,8 @@ from vit.data.sets.imageset import Data
 from vit.errors import UserError, shown
 from vit.predict.progress import progress
 from vit.runs.checkpoint import load_model
-from vit.tasks.classification.calibration import fit_temperature
-from vit.tasks.classification.metrics import ClassificationMetrics, Outputs
+from vit.tasks.classification.calibration import Outputs, fit_temperature
+from vit.tasks.classification.metrics import ClassificationMetrics
 from vit.tasks.classification.neighbors import evaluate_public, neighbors
 from vit.tasks.classification.predict import Predictor
 from vit.tasks.classification.tta import with_tta
