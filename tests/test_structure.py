@@ -6,13 +6,10 @@ import resource
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-from tests.clones import clone
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "vit").rglob("*.py"))
@@ -252,35 +249,6 @@ print([name for name in sys.modules if name.startswith("vit.detect") or name in 
     told = python(code, cwd=tmp_path, env={"NO_ALBUMENTATIONS_UPDATE": ""})
     assert "['vit.tasks.detection.recipe']" in told
     assert "the guard works" in told and (tmp_path / "run/report.json").is_file()
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The names in the built wheel. Built from a copy: the working tree stays as it is."""
-    place = tmp_path_factory.mktemp("wheel")
-    source = clone(place / "source")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", place, source],
-        check=True,
-        capture_output=True,
-    )
-    (file,) = place.glob("*.whl")
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        metadata = next(archive.read(n).decode() for n in names if n.endswith(".dist-info/METADATA"))
-        entry = next(archive.read(n).decode() for n in names if n.endswith("entry_points.txt"))
-    return names, metadata, entry
-
-
-def test_the_wheel_holds_vit_and_nothing_else(wheel):
-    names, metadata, entry = wheel
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"vit"}
-    packaged = {name for name in names if name.startswith("vit/")}
-    data = {f"vit/data/bundled/files/{name}" for name in ("digits/digits.npz", "digits/ORIGIN.md")}
-    assert packaged == {str(file.relative_to(ROOT)) for file in SOURCES} | data
-    assert any(name.endswith("LICENSE") for name in names)
-    assert "License-Expression: Apache-2.0" in metadata and "Name: vitral" in metadata
-    assert "vitral = vit.__main__:main" in entry
 
 
 def run_tool(*command):

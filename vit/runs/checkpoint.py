@@ -177,15 +177,15 @@ def set_config(folder: Path, **values: Any) -> None:
     os.replace(new, folder / CONFIG)
 
 
-def load_model(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
-    """A checkpoint or run folder -> the model in evaluation mode, and its config.
+def load_model(path: str | Path, task: str = "classification") -> tuple[Classifier, dict[str, Any]]:
+    """A checkpoint or run folder of this task -> the model in evaluation mode, and its config.
 
     Raises UserError, naming the file, when something is missing, damaged or does not fit.
     """
     folder = find_checkpoint(path)
     config = load_config(folder)
-    if config["task"] != "classification":
-        raise UserError(f"{folder} is of the task {config['task']}; a classifier is needed here.")
+    if config["task"] != task:
+        raise UserError(f"{folder} is of the task {config['task']}; one of {task} is needed here.")
     with told_of(folder / CONFIG):
         own = ClassifierConfig.from_dict(config["model"])
     model = bare(lambda: Classifier(own))
