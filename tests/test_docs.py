@@ -39,14 +39,14 @@ def blocks(page, *languages):
 
 
 def command_lines(page, *languages):
-    """Commands of the code blocks, one for each `&&`, without comments, prompts of SLURM and the lines of its script."""
+    """The commands in the code blocks, one for each `&&`, without comments and the exports of a SLURM script."""
     text = "\n".join(blocks(page, *languages)).replace("\\\n", " ")
     lines = [re.sub(r"(^|\s)#.*", "", line).strip() for line in text.splitlines()]
     return [part.strip() for line in lines for part in line.split("&&") if part and not part.startswith("export ")]
 
 
 def to_parse(page):
-    """Also what stands in the text: `vitral eval --json` names an option, `vitral predict RUN IMAGE` a whole command."""
+    """Also the commands that stand in the text."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     in_text = re.findall(r"`((?:python|vitral) [^`]+)`", text)
     return [*command_lines(page, "sh", "bash"), *in_text]
@@ -87,21 +87,19 @@ def understood_by_vitral(name, words):
     """The one place that knows how `vitral` is built: see vit/__main__.py."""
     if name == "replay":
         return len(words) in (0, 2)
-    if name == "data" and words:
-        names, words = words[0].split("|"), words[1:]
-        modules = [importlib.import_module(f"vit.commands.data.{name}") for name in names if name in DATA_COMMANDS]
-        return len(modules) == len(names) and all(callable(module.main) for module in modules)
-    known = {"train", "eval", "data", *COMMANDS}
-    if name not in known or not words or "--help" in words:
-        return name in known
+    if name == "data":
+        return not words or (words[0] in DATA_COMMANDS and callable(data_command(words[0]).main))
+    if name not in ("train", "eval", *COMMANDS) or not words or "--help" in words:
+        return name in ("train", "eval", *COMMANDS)
     if name == "train":
         return train.parse(words) is not None
-    if words[0].startswith("--") and len(words) == 1:  # an option is spoken of: `vitral eval --json`
-        kind = evaluation.Evaluate if name == "eval" else COMMANDS[name]
-        return words[0].removeprefix("--").replace("-", "_") in kind.__dataclass_fields__
     if name == "eval":
         return tyro.cli(evaluation.Evaluate, args=words, config=FLAT) is not None
     return tyro.extras.subcommand_cli_from_dict(COMMANDS, args=[name, *words], config=FLAT) is not None
+
+
+def data_command(name):
+    return importlib.import_module(f"vit.commands.data.{name}")
 
 
 def test_the_readme_is_short_and_has_the_two_commands():
