@@ -141,6 +141,21 @@ def test_links_and_files_that_are_named_exist(page):
             assert (ROOT / name).exists(), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_that_are_named_in_the_text_exist(page):
+    """Each is a field of a recipe or of a command's dataclass."""
+    sources = [
+        file.read_text(encoding="utf-8")
+        for room in ("tasks", "commands")
+        for file in (ROOT / "vit" / room).rglob("*.py")
+    ]
+    fields = {name for source in sources for name in re.findall(r"^    (\w+): ", source, re.MULTILINE)}
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    spans = [span for span in re.findall(r"`([^`]+)`", prose) if not span.startswith("python -m benchmarks")]
+    named = {name.replace("-", "_") for span in spans for name in re.findall(r"(?<!\S)--([a-z][\w-]*)", span)}
+    assert named - fields - {"requeue", "help", "version"} == set()
+
+
 def anchors(page):
     """The headings of a page as GitHub links to them."""
     headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
