@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
         for number, size in enumerate(SIZES):
             name = f"{size[1]}x{size[0]}"
             write_photos(Path(folder, name), options.images // (1, 3)[number], size, seed=number)
-            images = open_data(f"{folder}/{name}", evaluation=True).test
+            images = open_data(f"{folder}/{name}", evaluation=True, kind="labels").test
             assert images is not None
             images.cache = lambda limit=0: False  # type: ignore[method-assign]  # so few are kept in memory anyway
             print(f"{len(images)} JPEGs of {name} pixels")

@@ -52,7 +52,7 @@ Epoch = Callable[[], Iterable[Any]]
 
 def files(folder: Path) -> ImageSet:
     """All images of a folder. Never from memory: so few would be kept there, once decoded."""
-    images = open_data(str(folder), evaluation=True).test
+    images = open_data(str(folder), evaluation=True, kind="labels").test
     assert images is not None
     images.cache = lambda limit=0: False
     return images

@@ -77,7 +77,7 @@ def ours(data: Data, seed: int) -> Contestant:
 
 def main(arguments: list[str]) -> None:
     o = parsed(Digits, arguments, "digits", __doc__)
-    data = open_data("digits")
+    data = open_data("digits", kind="labels")
     assert data.test is not None
     racers = [ours(data, o.seed)]
     for patch, epochs in o.rivals:

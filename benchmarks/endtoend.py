@@ -95,7 +95,7 @@ class Runner:
 
 def ours(folder: Path, setting: str, o: Options) -> tuple[Iterator[Any], Callable[[Any], object]]:
     torch.manual_seed(0)
-    data = open_data(str(folder), seed=None)
+    data = open_data(str(folder), seed=None, kind="labels")
     preprocess = Preprocess((SIDE, SIDE), crop=0.875)
     pipeline = Pipeline(Augment(crop=CROP, flip=0.5), preprocess)
     batches = train_loader(data.train, pipeline, preprocess, batch_size=o.batch_size, epochs=FOREVER, workers=o.workers)

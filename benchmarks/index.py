@@ -74,13 +74,13 @@ def scanned(folder: str) -> dict[str, float]:
     """Time without, and memory with, what counts memory."""
     before = resident()
     cpu, wall = time.process_time(), time.perf_counter()
-    data = open_data(folder)
+    data = open_data(folder, kind="labels")
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     grown, images = resident() - before, sum(map(len, data.splits().values()))
     del data
     gc.collect()
     tracemalloc.start()
-    data = open_data(folder)
+    data = open_data(folder, kind="labels")
     kept, peak = (value / 1e6 for value in tracemalloc.get_traced_memory())
     tracemalloc.stop()
     del data
@@ -91,7 +91,7 @@ def scanned(folder: str) -> dict[str, float]:
 
 def trained(folder: str, options: Index) -> dict[str, Any]:
     """Memory of this process and its workers after every tenth of an epoch, over all epochs."""
-    found = open_data(folder, evaluation=True).splits()["train"]
+    found = open_data(folder, evaluation=True, kind="labels").splits()["train"]
     assert isinstance(found, FileSet)
     images = Blank(found.classes, found.targets, found.root, found.names)
     size = Preprocess((8, 8))

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     o = parsed(Options, arguments, "merging", __doc__)
     model, config = load_model(o.checkpoint)
     preprocess = Preprocess.from_dict(config["preprocess"])
-    test = open_data("digits").test
+    test = open_data("digits", kind="labels").test
     assert test is not None
     if tuple(config["classes"]) != tuple(test.classes):
         raise UserError(f"{o.checkpoint} does not know the bundled digits, which it is judged on.")

@@ -20,7 +20,7 @@ from benchmarks.detectors import RIVALS, Rival
 from vit.data import survey
 from vit.data.augment.boxes import BoxPipeline, named_box_augment
 from vit.data.load.box_loader import BoxBatch, box_eval_loader, box_train_loader
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.images.preprocess import Preprocess
 from vit.optim.optimizers import Ema, set_lr, warmup_cosine
 from vit.tasks.classification import build
@@ -102,7 +102,7 @@ class Track:
 def lay_track(images: int, test: int, seed: int, amp: str = "none") -> Track:
     """images: that ours is to see, in as few epochs as there are scenes for. test: scenes to judge on. amp: mixed
     precision as in a recipe."""
-    data = open_detection("scenes", seed=seed)
+    data = open_data("scenes", seed=seed, kind="boxes")
     assert data.test is not None
     epochs = max(1, math.ceil(images / len(data.train)))
     train = data.train.select(np.arange(min(len(data.train), images // epochs)))

@@ -60,7 +60,7 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
     from vit.images.preprocess import Preprocess
     from vit.runs.checkpoint import save_checkpoint
 
-    data = open_data(str(photos))
+    data = open_data(str(photos), kind="labels")
     preprocess = Preprocess((16, 16), crop=0.9)
     torch.manual_seed(0)
     model = vit.create("vit_nano8", num_classes=3, image_size=16, width=32, depth=1, heads=2, mlp=64)
@@ -128,7 +128,7 @@ def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
 
     from vit.data.augment.boxes import BoxAugment, BoxPipeline
     from vit.data.load.box_loader import box_train_loader
-    from vit.data.open_detection import open_detection
+    from vit.data.open import open_data
     from vit.detector import Detector, DetectorConfig
     from vit.images.preprocess import Preprocess
     from vit.model.config import EncoderConfig
@@ -137,7 +137,7 @@ def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
     from vit.tasks.detection.loss import DetectionLoss
     from vit.tasks.detection.task import Detection
 
-    data = open_detection(str(shapes))
+    data = open_data(str(shapes), kind="boxes")
     preprocess = Preprocess((64, 64), resize="letterbox", interpolation="bilinear")
     encoder = EncoderConfig(32, 1, 2, 64, patch_size=8, image_size=(64, 64), class_token=False, final_norm=False)
     torch.manual_seed(0)

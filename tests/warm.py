@@ -16,7 +16,7 @@ NAMES = (
     "vit.data.load.loader",
     "vit.data.load.box_loader",
     "vit.data.augment.multiscale",
-    "vit.data.open_detection",
+    "vit.data.open",
     "vit.data.bundled.scenes",
     "vit.data.augment.images",
     "vit.data.augment.boxes",

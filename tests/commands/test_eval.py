@@ -87,7 +87,10 @@ def test_neighbors_alone_for_public_weights(public, two_blocks, photos: Path, tm
     assert {path.name for path in report.iterdir()} == {"report.json", "confusion.png", "mistakes.png"}
 
     # The same by scikit-learn: cosine similarity, weights exp(similarity / .07).
-    data, encoder = open_data(str(photos)), open_encoder(str(public), model="deit_ti16", image_size=32)[0]
+    data, encoder = (
+        open_data(str(photos), kind="labels"),
+        open_encoder(str(public), model="deit_ti16", image_size=32)[0],
+    )
     (train,), (test,) = (
         list(eval_loader(images, encoder.preprocess, batch_size=64)) for images in (data.train, data.test)
     )

@@ -10,7 +10,7 @@ from tests.data.colored import Colored, assert_shown, drawn_at_random
 from vit.data.augment.boxes import BOX_AUGMENTS, BoxPipeline
 from vit.data.load.box_loader import box_eval_loader, box_train_loader
 from vit.data.load.pixel_cache import PixelCache, Prepare
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.images.preprocess import Preprocess
 
 INPUT = Preprocess((32, 48), resize="letterbox", interpolation="bilinear", mean=(0, 0, 0))
@@ -96,7 +96,7 @@ def test_an_image_that_cannot_be_decoded_is_told_as_without_the_cache():
 def test_row_18_annotations_that_change_after_the_pixels_were_kept(tmp_path):
     parts = {"train": [Picture(f"{k}.png", (64, 48), [(1, 2, 20, 30, "cat")]) for k in range(3)]}
     coco(tmp_path / "set", parts, ("cat",))
-    images = open_detection(str(tmp_path / "set"), seed=None).train
+    images = open_data(str(tmp_path / "set"), seed=None, kind="boxes").train
     assert list(box_eval_loader(images, INPUT, batch_size=4, cache=PixelCache("disk", 1.0)))
     images.sizes[1] = (40, 64)
     loader = box_eval_loader(images, INPUT, batch_size=4, cache=PixelCache("disk", 1.0))

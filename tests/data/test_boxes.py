@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vit.data.augment.boxes import BOX_AUGMENTS, BoxAugment, BoxPipeline, named_box_augment, placed
 from vit.data.load.box_loader import box_eval_loader, box_train_loader
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.data.sets.boxset import Annotation
 from vit.data.sets.imageset import ImageSet
 from vit.errors import UserError
@@ -146,7 +146,7 @@ def test_evaluation_batches():
 
 def test_training_batches_are_the_same_with_workers():
     preprocess = Preprocess((32, 32), resize="letterbox")
-    data = open_detection("scenes").train.select(np.arange(12))
+    data = open_data("scenes", kind="boxes").train.select(np.arange(12))
     runs = []
     for workers in (0, 2):
         loader = box_train_loader(
@@ -162,7 +162,7 @@ def test_training_batches_are_the_same_with_workers():
 
 def test_a_resumed_run_sees_what_it_would_have_seen():
     preprocess = Preprocess((32, 32), resize="letterbox")
-    data = open_detection("scenes").train.select(np.arange(8))
+    data = open_data("scenes", kind="boxes").train.select(np.arange(8))
     pipeline = BoxPipeline(BOX_AUGMENTS["lsj"], preprocess)
     whole = list(box_train_loader(data, pipeline, preprocess, batch_size=4, epochs=3))
     rest = list(box_train_loader(data, pipeline, preprocess, batch_size=4, epochs=3, start_step=3))

@@ -14,7 +14,7 @@ import pytest
 from vit.data import AUGMENTS, Pipeline, eval_loader, train_loader
 from vit.data.load.box_loader import box_eval_loader
 from vit.data.load.workers import require_room
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.data.sets.imageset import ArraySet
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
@@ -117,7 +117,7 @@ def test_row_49_too_little_shared_memory_is_found_at_start(monkeypatch, shapes):
         eval_loader(images, large, batch_size=64, workers=4)
     with pytest.raises(UserError, match="/dev/shm"):
         size = Preprocess((4096, 4096), resize="letterbox")
-        box_eval_loader(open_detection(str(shapes)).val, size, batch_size=8, workers=1)
+        box_eval_loader(open_data(str(shapes), kind="boxes").val, size, batch_size=8, workers=1)
     # Enough, or none needed
     train_loader(images, pipeline, large, batch_size=32, epochs=1, workers=4)
     train_loader(images, pipeline, large, batch_size=64, epochs=1)

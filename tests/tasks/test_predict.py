@@ -67,7 +67,7 @@ def test_plot(predictor: Predictor, red: Path, tmp_path: Path):
 
 
 def test_evaluation_and_prediction_give_the_same_logits(predictor: Predictor, photos: Path):
-    images = open_data(str(photos)).test
+    images = open_data(str(photos), kind="labels").test
     assert images is not None
     outputs = collect(predictor.logits, eval_loader(images, predictor.preprocess, batch_size=15))
     files = [images.name(i) for i in range(len(images))]

@@ -115,7 +115,7 @@ def digits_of(world):
     from vit.data import eval_loader, open_data
     from vit.images.preprocess import Preprocess
 
-    images = open_data("digits").val.select(np.arange(70))
+    images = open_data("digits", kind="labels").val.select(np.arange(70))
     preprocess = Preprocess((28, 28), resize="squash", mean=(0.1,) * 3, std=(0.3,) * 3)
     return eval_loader(images, preprocess, batch_size=16, rank=world.rank, world=world.size)
 
@@ -123,11 +123,14 @@ def digits_of(world):
 def scenes_of(world):
     from vit.data.bundled import scenes
     from vit.data.load.box_loader import box_eval_loader
-    from vit.data.open_detection import open_detection
+    from vit.data.open import open_data
     from vit.images.preprocess import Preprocess
 
     scenes.COUNTS = {"train": 1, "val": 7, "test": 1}
-    data, preprocess = open_detection("scenes"), Preprocess((64, 64), resize="squash", interpolation="bilinear")
+    data, preprocess = (
+        open_data("scenes", kind="boxes"),
+        Preprocess((64, 64), resize="squash", interpolation="bilinear"),
+    )
     return box_eval_loader(data.val, preprocess, batch_size=2, rank=world.rank, world=world.size)
 
 

@@ -483,7 +483,7 @@ class Run:
     def __init__(self, folder, workers=0, optimizer="muon", head_steps=0):
         self.folder, self.workers, self.optimizer = folder, workers, optimizer
         self.loop = replace(self.loop, head_steps=head_steps)
-        data = open_data("digits")
+        data = open_data("digits", kind="labels")
         self.train, self.val = data.train.select(np.arange(0, 3500, 58)[:60]), data.val.select(np.arange(0, 500, 10))
         self.preprocess = Preprocess((28, 28), resize="squash", mean=(0.1,) * 3, std=(0.3,) * 3)
 

@@ -90,7 +90,7 @@ def main(args: Evaluate) -> None:
     config = load_config(find_checkpoint(args.checkpoint))
     if config["task"] == "detection":
         return detection(args, config)
-    data = reopen(config.get("data"), args.data, format=args.format)
+    data = reopen(config.get("data"), args.data, format=args.format, kind="labels")
     for note in data.notes:
         print(note, file=sys.stderr)
     split = args.split or ("val" if "val" in data.splits() and "test" not in data.splits() else "test")
@@ -141,7 +141,7 @@ def neighbors_alone(args: Evaluate) -> None:
             f"{args.checkpoint} has no head for the classes of your data. Its features can be judged by nearest "
             "neighbors: with --data and --knn 20, without --tta, --tile and --nms. python train.py probe trains a head."
         )
-    data = open_data(args.data, format=args.format)
+    data = open_data(args.data, format=args.format, kind="labels")
     split = args.split or ("test" if data.test else "val")
     require_splits(data, split, knn=True)
     encoder, notes = open_encoder(args.checkpoint, model=args.model, image_size=args.image_size, device=args.device)
@@ -180,7 +180,7 @@ def finish(args: Evaluate, result: dict[str, Any], outputs: Outputs, images: Ima
 
 def detection(args: Evaluate, config: dict[str, Any]) -> None:
     """A detector: COCO's figures."""
-    from vit.data.open_detection import reopen_detection
+    from vit.data.open import reopen
     from vit.predict.progress import progress
     from vit.tasks.classification.report import write_json
     from vit.tasks.detection.evaluate import evaluate_detector
@@ -190,7 +190,7 @@ def detection(args: Evaluate, config: dict[str, Any]) -> None:
     scan = Scan(
         tile=args.tile, overlap=args.overlap, tta=args.tta, flip=flips(args, config) if args.tta else None, nms=args.nms
     )
-    data = reopen_detection(config.get("data"), args.data, format=args.format)
+    data = reopen(config.get("data"), args.data, format=args.format, kind="boxes")
     for note in data.notes:
         print(note, file=sys.stderr)
     split = args.split or next((name for name in ("test", "val") if name in data.splits()), "test")

@@ -48,7 +48,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
         )
     world = join(recipe.device, sharded=recipe.parallel == "fsdp")
     with world.main_first():
-        data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
+        data = open_data(recipe.data, seed=recipe.seed, format=recipe.format, kind="labels")
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
     if recipe.batch_size == "auto":
         from vit.training.parts import measured

@@ -24,15 +24,17 @@ if TYPE_CHECKING:
     from vit.data.load.loader import train_loader as train_loader
     from vit.data.open import open_data as open_data
     from vit.data.open import reopen as reopen
+    from vit.data.sets.data import Data as Data
+    from vit.data.sets.data import DetectionData as DetectionData
     from vit.data.sets.features import FeatureBatches as FeatureBatches
     from vit.data.sets.features import Features as Features
-    from vit.data.sets.imageset import Data as Data
     from vit.data.sets.imageset import ImageSet as ImageSet
 
 _HOMES = {
     "FeatureBatches": "sets.features",
     "Features": "sets.features",
-    "Data": "sets.imageset",
+    "Data": "sets.data",
+    "DetectionData": "sets.data",
     "ImageSet": "sets.imageset",
     "Batch": "load.loader",
     "eval_loader": "load.loader",
@@ -50,6 +52,7 @@ __all__ = [
     "Augment",
     "Batch",
     "Data",
+    "DetectionData",
     "FeatureBatches",
     "Features",
     "ImageSet",

@@ -8,7 +8,8 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from vit.data.sets.imageset import Data, ImageSet
+from vit.data.sets.data import Data
+from vit.data.sets.imageset import ImageSet
 from vit.errors import UserError, shown
 
 VAL_SHARE = 0.2

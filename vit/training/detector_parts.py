@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vit.data.augment.boxes import BoxPipeline
     from vit.data.load.box_loader import BoxLoader
     from vit.data.load.pixel_cache import PixelCache
-    from vit.data.sets.boxset import DetectionData
+    from vit.data.sets.data import DetectionData
     from vit.detector import Detector
     from vit.images.preprocess import Preprocess
     from vit.pretrained.load_detector import Start

@@ -18,7 +18,7 @@ from vit.tasks.detection.recipe import DetectionRecipe, settle_detection
 from vit.training.detector_parts import EVALUATED, assemble, measured
 
 if TYPE_CHECKING:
-    from vit.data.sets.boxset import DetectionData
+    from vit.data.sets.data import DetectionData
     from vit.tasks.detection.recipe import SettledDetection
 
 
@@ -27,7 +27,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     from vit.data import survey
     from vit.data.check.quick import advice
     from vit.data.load.box_loader import box_eval_loader
-    from vit.data.open_detection import open_detection
+    from vit.data.open import open_data
     from vit.processes.world import join, leave
 
     # The data first: a misspelt path is told before a model is built.
@@ -35,7 +35,7 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         raise UserError("say what to train on: --data DIR (COCO, YOLO, Pascal VOC, CSV, ...), or scenes.")
     world = join(recipe.device, sharded=recipe.parallel == "fsdp")
     with world.main_first():
-        data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
+        data = open_data(recipe.data, seed=recipe.seed, format=recipe.format, kind="boxes")
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
 
     from vit.model.cost import count_parameters

@@ -6,10 +6,8 @@ import hashlib
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -237,48 +235,3 @@ class FileSet(ImageSet):
             self.names.select(indices),
             max_pixels=self.max_pixels,
         )
-
-
-REMOTE = ("hf:", "torchvision:")
-"""How a source begins that is not a path."""
-
-
-def place_of(source: str) -> str:
-    """The same source from every folder."""
-    if source == "digits" or source.startswith(REMOTE):
-        name, sign, folder = source.partition("@")  # torchvision:NAME@FOLDER
-        return f"{name}@{place_of(folder)}" if sign and source.startswith("torchvision:") else source
-    return os.path.abspath(os.path.expanduser(source))
-
-
-@dataclass
-class Data:
-    """A data set as training sees it.
-
-    notes: what the user should read, a line or a small table each.
-    record: plain values that go into the run folder: with them, `reopen` gives the same splits.
-    """
-
-    train: ImageSet
-    val: ImageSet | None
-    test: ImageSet | None
-    classes: tuple[str, ...]
-    multilabel: bool
-    source: str
-    notes: list[str] = field(default_factory=list)
-    record: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, sets: Mapping[str, ImageSet], source: str, *, notes: list[str], seed: int | None, rule: str) -> Data:
-        """From the splits that a reader found; all have the same classes."""
-        some = next(iter(sets.values()))
-        splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}
-        record = {"source": place_of(source), "seed": seed, "rule": rule, "splits": splits}
-        train = sets["train"] if "train" in sets else some.select(np.empty(0, np.int64))
-        val, test = sets.get("val"), sets.get("test")
-        return cls(train, val, test, some.classes, some.multilabel, source, notes, record)
-
-    def splits(self) -> dict[str, ImageSet]:
-        """The splits that have images, by name."""
-        named = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: images for name, images in named.items() if images}

@@ -11,7 +11,7 @@ from vit.errors import UserError, shown
 
 if TYPE_CHECKING:
     from vit.data.load.loader import Bad
-    from vit.data.sets.boxset import DetectionData
+    from vit.data.sets.data import DetectionData
     from vit.detector import Detector
     from vit.tasks.detection.metrics import DetectionMetrics
     from vit.tasks.detection.scan.options import Scan
