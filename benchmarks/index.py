@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.contest import parsed, write
-from vit.data import Pipeline, named_augment, open_data, train_loader
+from vit.data import LabelReader, LoaderOptions, Pipeline, named_augment, open_data, train_loader
 from vit.data.sets.imageset import FileSet
 from vit.images.preprocess import Preprocess
 
@@ -97,7 +97,8 @@ def trained(folder: str, options: Index) -> dict[str, Any]:
     size = Preprocess((8, 8))
     pipeline = Pipeline(named_augment("none"), size)
     loader = train_loader(
-        images, pipeline, size, batch_size=options.batch_size, epochs=options.epochs, workers=options.workers
+        LabelReader(images, size, pipeline),
+        LoaderOptions(batch_size=options.batch_size, epochs=options.epochs, workers=options.workers),
     )
     each = max(1, len(loader) // options.epochs // 10)
     used = [proportional() for step, _ in enumerate(loader, 1) if step % each == 0]

@@ -14,7 +14,7 @@ NAMES = (
     "vit.tasks.detection.evaluate",
     "vit.data",
     "vit.data.load.loader",
-    "vit.data.load.box_loader",
+    "vit.data.load.box_reader",
     "vit.data.augment.multiscale",
     "vit.data.open",
     "vit.data.bundled.scenes",

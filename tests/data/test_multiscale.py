@@ -6,7 +6,8 @@ import torch
 
 from vit.data.augment.boxes import BOX_AUGMENTS, BoxPipeline
 from vit.data.augment.multiscale import MultiScale
-from vit.data.load.box_loader import box_train_loader
+from vit.data.load.box_reader import BoxReader
+from vit.data.load.loader import LoaderOptions, train_loader
 from vit.data.open import open_data
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
@@ -44,8 +45,9 @@ def test_batches_have_the_step_s_size_whoever_reads_them_and_wherever_they_start
 
     def run(workers: int, start: int):
         return list(
-            box_train_loader(
-                data, pipeline, preprocess, batch_size=2, epochs=3, start_step=start, workers=workers, scales=scales
+            train_loader(
+                BoxReader(data, preprocess, pipeline, scales=scales),
+                LoaderOptions(batch_size=2, epochs=3, start_step=start, workers=workers),
             )
         )
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +22,7 @@ from vit.tasks.detection.scan.options import Scan
 
 if TYPE_CHECKING:
     from vit.data import Data, ImageSet
+    from vit.data.load.label_reader import Batch
     from vit.data.load.loader import Loader
     from vit.tasks.classification.outputs import Outputs
     from vit.tasks.classification.predict import Predictor
@@ -74,7 +74,7 @@ class Evaluate:
 
 def main(args: Evaluate) -> None:
     check(args)
-    from vit.data import eval_loader, reopen
+    from vit.data import LabelReader, LoaderOptions, eval_loader, reopen
     from vit.predict.progress import progress
     from vit.pretrained.load import is_public
     from vit.runs.checkpoint import find_checkpoint, load_config, load_model
@@ -101,13 +101,11 @@ def main(args: Evaluate) -> None:
     classes, multilabel = predictor.classes, predictor.multilabel
 
     splits = data.splits()
-    loader = partial(
-        eval_loader,
-        preprocess=predictor.preprocess,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        device=predictor.device,
-    )
+    options = LoaderOptions(batch_size=args.batch_size, workers=args.workers, device=predictor.device)
+
+    def loader(images: ImageSet) -> Loader[Batch]:
+        return eval_loader(LabelReader(images, predictor.preprocess), options)
+
     images = splits[split]
     batches = loader(images)
     outputs = collect(predictor.logits, batches, progress(len(images)))
@@ -132,7 +130,7 @@ def main(args: Evaluate) -> None:
 
 def neighbors_alone(args: Evaluate) -> None:
     """Public weights: nearest neighbors on their features are the classifier."""
-    from vit.data import eval_loader, open_data
+    from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
     from vit.tasks.classification.features import open_encoder
     from vit.tasks.classification.outputs import summarise
 
@@ -149,11 +147,8 @@ def neighbors_alone(args: Evaluate) -> None:
         print(note, file=sys.stderr)
     queries, train = (
         eval_loader(
-            data.splits()[name],
-            encoder.preprocess,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            device=encoder.device,
+            LabelReader(data.splits()[name], encoder.preprocess),
+            LoaderOptions(batch_size=args.batch_size, workers=args.workers, device=encoder.device),
         )
         for name in (split, "train")
     )
@@ -271,14 +266,14 @@ def beside(outputs: Outputs | None, classes: Sequence[str], multilabel: bool) ->
 
 
 def neighbors(
-    k: int, predictor: Predictor, classes: Sequence[str], queries: Loader, memory: Loader
+    k: int, predictor: Predictor, classes: Sequence[str], queries: Loader[Batch], memory: Loader[Batch]
 ) -> tuple[Outputs, dict[str, Any]]:
     """k-NN on frozen features, with the images of `memory` as the labeled examples; and its headline figures."""
     from vit.predict.progress import progress
     from vit.tasks.classification.knn import knn_logits
     from vit.tasks.classification.outputs import Outputs, collect
 
-    found = [collect(predictor.features, batches, progress(len(batches.targets))) for batches in (memory, queries)]
+    found = [collect(predictor.features, batches, progress(len(batches.images))) for batches in (memory, queries)]
     known, asked = found
     if known is None or asked is None:
         batches = memory if known is None else queries

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vit.data import Data, Features, ImageSet
+    from vit.data.load.label_reader import Batch
     from vit.data.load.loader import Loader
     from vit.tasks.classification.settle import Settled
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
-    from vit.data import FeatureBatches, eval_loader, open_data, survey
+    from vit.data import FeatureBatches, LabelReader, LoaderOptions, eval_loader, open_data, survey
     from vit.data.check.quick import advice
     from vit.processes.world import join, leave
 
@@ -84,17 +85,19 @@ def train(recipe: Recipe) -> dict[str, Any]:
         steps = math.ceil(images / recipe.batch_size) if once else loop.steps
         return dry_run(task, batches, optimizers, loop, steps)
 
-    def in_order(images: ImageSet, *, strict: bool = False, rank: int = 0, size: int = 1) -> Loader:
+    def in_order(images: ImageSet, *, strict: bool = False, rank: int = 0, size: int = 1) -> Loader[Batch]:
+        kept = cache if images is data.val else None  # the others are seen once
         return eval_loader(
-            images,
-            preprocess,
-            batch_size=at_once(device),
-            workers=recipe.workers,
-            cache=cache if images is data.val else None,  # the others are seen once
-            device=device,
-            strict=strict,
-            rank=rank,
-            world=size,
+            LabelReader(images, preprocess),
+            LoaderOptions(
+                batch_size=at_once(device),
+                workers=recipe.workers,
+                rank=rank,
+                world=size,
+                device=device,
+                cache=kept,
+                strict=strict,
+            ),
         )
 
     def validation() -> Iterable[Any]:
@@ -150,11 +153,11 @@ def train(recipe: Recipe) -> dict[str, Any]:
     return report(folder, data, recipe, features if loop.amp is None else {})
 
 
-def features_of(loader: Loader, encode: Callable[[Tensor], Tensor]) -> Features:
+def features_of(loader: Loader[Batch], encode: Callable[[Tensor], Tensor]) -> Features:
     from vit.data import Features
     from vit.predict.progress import clear, progress
 
-    n = len(loader.targets)
+    n = len(loader.images)
     tell(f"{n:,} images go through the frozen encoder, once")
     features = Features.of(loader, encode, progress(n))
     clear()
@@ -172,7 +175,7 @@ def report(folder: Path, data: Data, recipe: Settled, features: Mapping[str, Fea
     The temperature is fitted on validation and kept in the checkpoint, so that predictions come calibrated. `features`
     of a split, where its encoder has given them already, stand for its images.
     """
-    from vit.data import eval_loader
+    from vit.data import LabelReader, LoaderOptions, eval_loader
     from vit.runs.checkpoint import find_checkpoint, load_model, set_config
     from vit.tasks.classification.outputs import collect, summarise, temperature_of
     from vit.tasks.classification.predict import Predictor
@@ -189,7 +192,8 @@ def report(folder: Path, data: Data, recipe: Settled, features: Mapping[str, Fea
             head: Any = predictor.model.head
             return collect(head, features[split].batches(at_once(device), device)), features[split].bad
         loader = eval_loader(
-            splits[split], predictor.preprocess, batch_size=at_once(device), workers=recipe.workers, device=device
+            LabelReader(splits[split], predictor.preprocess),
+            LoaderOptions(batch_size=at_once(device), workers=recipe.workers, device=device),
         )
         return collect(predictor.logits, loader), loader.bad
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from vit.data.augment.images import Augment as Augment
     from vit.data.augment.images import Pipeline as Pipeline
     from vit.data.augment.images import named_augment as named_augment
-    from vit.data.load.loader import Batch as Batch
+    from vit.data.load.label_reader import Batch as Batch
+    from vit.data.load.label_reader import LabelReader as LabelReader
+    from vit.data.load.loader import LoaderOptions as LoaderOptions
     from vit.data.load.loader import eval_loader as eval_loader
     from vit.data.load.loader import train_loader as train_loader
     from vit.data.open import open_data as open_data
@@ -36,7 +38,9 @@ _HOMES = {
     "Data": "sets.data",
     "DetectionData": "sets.data",
     "ImageSet": "sets.imageset",
-    "Batch": "load.loader",
+    "Batch": "load.label_reader",
+    "LabelReader": "load.label_reader",
+    "LoaderOptions": "load.loader",
     "eval_loader": "load.loader",
     "train_loader": "load.loader",
     "Mix": "augment.batches",
@@ -56,6 +60,8 @@ __all__ = [
     "FeatureBatches",
     "Features",
     "ImageSet",
+    "LabelReader",
+    "LoaderOptions",
     "Mix",
     "Pipeline",
     "Survey",

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from vit.data.augment.boxes import BoxPipeline
-    from vit.data.load.box_loader import BoxLoader
+    from vit.data.load.box_reader import BoxBatch
+    from vit.data.load.loader import Loader
     from vit.data.load.pixel_cache import PixelCache
     from vit.data.sets.data import DetectionData
     from vit.detector import Detector
@@ -41,7 +42,7 @@ class Parts(NamedTuple):
     task: Detection
     optimizers: list[torch.optim.Optimizer]
     pipeline: BoxPipeline
-    batches: BoxLoader
+    batches: Loader[BoxBatch]
     loop: Loop
     cache: PixelCache | None
     """What images are kept in, once they are decoded and resized."""
@@ -124,33 +125,31 @@ def feed(
     cache: PixelCache | None = None,
     device: torch.device | str = "cpu",
     world: World = ALONE,
-) -> BoxLoader:
+) -> Loader[BoxBatch]:
     """The training batches from step `start` on, for one of the processes of a run. divisor: of the model's input, in
     pixels."""
     from vit.data.augment.multiscale import MultiScale
-    from vit.data.load.box_loader import box_train_loader
+    from vit.data.load.box_reader import BoxReader
+    from vit.data.load.loader import LoaderOptions, train_loader
 
     size = preprocess.size
     scales = MultiScale(size, divisor, recipe.multi_scale, recipe.seed) if recipe.multi_scale else None
     if scales is not None:
         tell("a step's images are of " + ", ".join(f"{w}x{h}" for h, w in scales.sizes) + " pixels")
-    return box_train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        start_step=start,
-        workers=recipe.workers,
-        rank=world.rank,
-        world=world.size,
+    return train_loader(
+        BoxReader(data.train, preprocess, pipeline, seed=recipe.seed, scales=scales, unmixed=recipe.close_mosaic),
+        LoaderOptions(
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            start_step=start,
+            workers=recipe.workers,
+            rank=world.rank,
+            world=world.size,
+            device=device,
+            cache=cache,
+        ),
         repeats=repeated(data) if recipe.balanced else None,
-        scales=scales,
-        unmixed=recipe.close_mosaic,
-        cache=cache,
-        tell=tell,
-        device=device,
+        log=tell,
     )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from vit.data import Data, Pipeline
+    from vit.data.load.label_reader import Batch
     from vit.data.load.loader import Loader
     from vit.data.load.pixel_cache import PixelCache
     from vit.images.preprocess import Preprocess
@@ -86,25 +87,25 @@ def feed(
     cache: PixelCache | None = None,
     device: torch.device | str = "cpu",
     world: World = ALONE,
-) -> Loader:
+) -> Loader[Batch]:
     """The training batches from step `start` on, for one of the processes of a run."""
-    from vit.data import Mix, train_loader
+    from vit.data import LabelReader, LoaderOptions, Mix, train_loader
+    from vit.data.load.sampling import balanced_weights
 
+    mix = Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None
     return train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        start_step=start,
-        workers=recipe.workers,
-        rank=world.rank,
-        world=world.size,
-        balanced=recipe.balanced,
-        mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None,
-        cache=cache,
-        device=device,
+        LabelReader(data.train, preprocess, pipeline, seed=recipe.seed, mix=mix),
+        LoaderOptions(
+            batch_size=recipe.batch_size,
+            epochs=recipe.epochs,
+            start_step=start,
+            workers=recipe.workers,
+            rank=world.rank,
+            world=world.size,
+            device=device,
+            cache=cache,
+        ),
+        weights=balanced_weights(data.train.targets, len(data.classes)) if recipe.balanced else None,
     )
 
 

@@ -26,7 +26,8 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
     from vit.data import survey
     from vit.data.check.quick import advice
-    from vit.data.load.box_loader import box_eval_loader
+    from vit.data.load.box_reader import BoxReader
+    from vit.data.load.loader import LoaderOptions, eval_loader
     from vit.data.open import open_data
     from vit.processes.world import join, leave
 
@@ -66,15 +67,16 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
         previews = Previews(folder / "previews", data.val, spread(data.val.objects()), data.classes)
 
     def validation() -> Iterable[Any]:
-        loaded = box_eval_loader(
-            data.val,
-            preprocess,
-            batch_size=EVALUATED,
-            workers=recipe.workers,
-            rank=world.rank,
-            world=world.size,
-            cache=cache,
-            device=device,
+        loaded = eval_loader(
+            BoxReader(data.val, preprocess),
+            LoaderOptions(
+                batch_size=EVALUATED,
+                workers=recipe.workers,
+                rank=world.rank,
+                world=world.size,
+                device=device,
+                cache=cache,
+            ),
         )
         return loaded if previews is None else previews.seen(loaded)
 
@@ -88,7 +90,9 @@ def train(recipe: DetectionRecipe) -> dict[str, Any]:
     some = data.train.thinned(IMAGES)
 
     def plain() -> Iterable[Any]:
-        return box_eval_loader(some, preprocess, batch_size=EVALUATED, workers=recipe.workers, device=device)
+        return eval_loader(
+            BoxReader(some, preprocess), LoaderOptions(batch_size=EVALUATED, workers=recipe.workers, device=device)
+        )
 
     config = detection_build.detection_config(task, preprocess, data.record, pipeline.augment.flip)
 

@@ -22,7 +22,8 @@ CACHE_BYTES = 64 * 2**20
 
 
 class ImageSet(ABC):
-    """Labelled images. `targets` is int64 [n], or multi-hot float32 [n, K] for multi-label data."""
+    """Labeled images. `targets` is int64 [n], multi-hot float32 [n, K] for multi-label data, or float32 [n] for a
+    number an image, where there are no classes."""
 
     def __init__(self, classes: Sequence[str], targets: np.ndarray) -> None:
         self.classes = tuple(classes)
@@ -35,6 +36,10 @@ class ImageSet(ABC):
     @property
     def multilabel(self) -> bool:
         return self.targets.ndim == 2
+
+    @property
+    def numbers(self) -> bool:
+        return self.targets.ndim == 1 and self.targets.dtype.kind == "f"
 
     @abstractmethod
     def name(self, i: int) -> str:
@@ -114,6 +119,8 @@ class ImageSet(ABC):
 
     def counts(self) -> np.ndarray:
         """Images per class: int64 [K]."""
+        if self.numbers:
+            return np.zeros(len(self.classes), np.int64)
         if self.multilabel:
             return self.targets.sum(axis=0).astype(np.int64)
         return np.bincount(self.targets, minlength=len(self.classes))
@@ -146,6 +153,8 @@ class ImageSet(ABC):
             for k, name in enumerate(self.classes):
                 if name in position:
                     targets[:, position[name]] = self.targets[:, k]
+        elif self.numbers:
+            targets = self.targets
         else:
             table = np.array([position.get(name, -1) for name in self.classes], np.int64)
             targets = table[self.targets.astype(np.int64)]

@@ -83,7 +83,8 @@ def collect(
     """Boxes and objects of every image that can be read."""
     import torch
 
-    from vit.data.load.box_loader import box_eval_loader
+    from vit.data.load.box_reader import BoxReader
+    from vit.data.load.loader import LoaderOptions, eval_loader
     from vit.tasks.detection.metrics import DetectionMetrics
     from vit.tasks.detection.scan.scanner import Scanner
 
@@ -94,7 +95,9 @@ def collect(
     with torch.inference_mode():
         if scan.tile is not None:
             return in_tiles(scanner, metrics, images, tick)
-        batches = box_eval_loader(images, preprocess, batch_size=batch_size, workers=workers, device=device)
+        batches = eval_loader(
+            BoxReader(images, preprocess), LoaderOptions(batch_size=batch_size, workers=workers, device=device)
+        )
         for batch in batches:
             places = [target["placement"] for target in batch.targets]
             sizes = [target["original_size"] for target in batch.targets]

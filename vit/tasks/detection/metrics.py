@@ -48,7 +48,7 @@ class DetectionMetrics:
         self.dropped = 0
 
     def update(self, predictions: Predictions, targets: Sequence[dict[str, Any]]) -> None:
-        """predictions of a batch, and its targets as `vit.data.load.box_loader` gives them for evaluation."""
+        """predictions of a batch, and its targets as `vit.data.load.box_reader` gives them for evaluation."""
         placements = [target["placement"] for target in targets]
         sizes = [target["original_size"] for target in targets]
         for found, target in zip(find_boxes(predictions, self.input_size, placements, sizes), targets, strict=True):
