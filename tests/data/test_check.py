@@ -259,9 +259,9 @@ def test_every_planted_fault_of_boxes_is_found(tmp_path: Path):
     assert set(found) <= allowed
     assert report["splits"]["train"]["images"] == len(images) - 1
     with pytest.raises(UserError, match=r"There are more errors \(.*\): vitral data check lists all"):
-        from vit.data.open_detection import open_detection
+        from vit.data.open import open_data
 
-        open_detection(str(root))
+        open_data(str(root), kind="boxes")
 
 
 def test_faults_of_yolo_and_voc(tmp_path: Path):

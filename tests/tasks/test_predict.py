@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import vit
-from vit.data import eval_loader, open_data
+from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
 from vit.tasks.classification.outputs import collect
 from vit.tasks.classification.predict import Predictor, Unreadable, pick_device
 
@@ -67,9 +67,11 @@ def test_plot(predictor: Predictor, red: Path, tmp_path: Path):
 
 
 def test_evaluation_and_prediction_give_the_same_logits(predictor: Predictor, photos: Path):
-    images = open_data(str(photos)).test
+    images = open_data(str(photos), kind="labels").test
     assert images is not None
-    outputs = collect(predictor.logits, eval_loader(images, predictor.preprocess, batch_size=15))
+    outputs = collect(
+        predictor.logits, eval_loader(LabelReader(images, predictor.preprocess), LoaderOptions(batch_size=15))
+    )
     files = [images.name(i) for i in range(len(images))]
     together = predictor.predict(files, batch_size=15)
     assert outputs is not None and len(files) == 15

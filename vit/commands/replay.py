@@ -59,18 +59,18 @@ def parts_of(folder: Path, step: int) -> tuple[Any, Any, Any]:
         from vit.data import open_data
         from vit.training.parts import assemble
 
-        data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
+        data = open_data(recipe.data, seed=recipe.seed, format=recipe.format, kind="labels")
         facts = Facts(len(data.train), len(data.classes), *survey(data.train))
         parts = assemble(recipe, data, facts, device)
         parts.model.train()
         if parts.once:
             raise UserError("this run trains a head on features: look at its learning rate.")
         return parts.task, parts.batches, parts.loop
-    from vit.data.open_detection import open_detection
+    from vit.data.open import open_data
     from vit.tasks.detection.build import begin_detector
     from vit.training import detector_parts as train_detector_parts
 
-    data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
+    data = open_data(recipe.data, seed=recipe.seed, format=recipe.format, kind="boxes")
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
     parts = train_detector_parts.assemble(recipe, data, facts, begin_detector(recipe), device)
     parts.model.train()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from vit.data.load.loader import LoaderOptions
 from vit.data.load.pixel_cache import PixelCache
 from vit.images.preprocess import Preprocess
 from vit.optim.optimizers import Ema
@@ -37,6 +38,12 @@ class Run:
     """Whether it goes on from a checkpoint."""
     caches: bool = False
     """Whether images are kept as `recipe.cache` says; a trial of some steps keeps none."""
+
+    def loading(self, batch_size: int, *, shared: bool, cache: PixelCache | None = None) -> LoaderOptions:
+        """How batches are loaded. shared: each process has its part of them."""
+        rank, size = (self.world.rank, self.world.size) if shared else (0, 1)
+        workers = self.recipe.workers
+        return LoaderOptions(batch_size, workers=workers, rank=rank, world=size, device=self.device, cache=cache)
 
     def cache(self) -> PixelCache | None:
         """What decoded and resized images are kept in; None for nothing."""

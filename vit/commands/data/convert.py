@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from vit.data.open_any import as_found
+from vit.data.open import as_found
 from vit.data.split import NO_TEST
 from vit.data.write.convert import Target, convert
 from vit.data.write.output import Images

@@ -89,7 +89,7 @@ def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def recipe_for(data: str) -> str:
     """The recipe of train.py that is for such data."""
-    from vit.data.open_any import has_boxes
+    from vit.data.open import has_boxes
 
     return data if data in ("digits", "scenes") else "detect" if has_boxes(data) else "folder"
 
@@ -115,7 +115,7 @@ def classification(recipe: Recipe, epoch: int) -> tuple[Any, Iterator[Seen], int
     from vit.tasks.classification import build
 
     assert recipe.data is not None
-    data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
+    data = open_data(recipe.data, seed=recipe.seed, format=recipe.format, kind="labels")
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
     settled, chosen = settle(recipe, facts)
     _, preprocess, _ = build.build_model(settled, data.classes, facts)
@@ -148,12 +148,12 @@ def label(target: np.ndarray, classes: Sequence[str], multilabel: bool) -> str:
 
 def detection(recipe: DetectionRecipe, epoch: int) -> tuple[Any, Iterator[Seen], int]:
     from vit.data import survey
-    from vit.data.open_detection import open_detection
+    from vit.data.open import open_data
     from vit.detector.boxes import to_xyxy
     from vit.tasks.detection import build as detection_build
 
     assert recipe.data is not None
-    data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
+    data = open_data(recipe.data, seed=recipe.seed, format=recipe.format, kind="boxes")
     facts = Facts(len(data.train), len(data.classes), *survey(data.train))
     begun = detection_build.begin_detector(recipe)
     settled, chosen = settle_detection(

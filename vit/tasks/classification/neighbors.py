@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vit.data.load.loader import Loader, eval_loader
+from vit.data.load.label_reader import Batch, LabelReader
+from vit.data.load.loader import Loader, LoaderOptions, eval_loader
 from vit.data.open import open_data
 from vit.data.sets.features import Features
 from vit.errors import UserError, shown
@@ -25,12 +26,12 @@ CHUNK = 1024
 
 
 def neighbors(
-    k: int, predictor: Predictor, classes: Sequence[str], queries: Loader, memory: Loader
+    k: int, predictor: Predictor, classes: Sequence[str], queries: Loader[Batch], memory: Loader[Batch]
 ) -> tuple[Evaluation, dict[str, Any]]:
     """k-NN on frozen features, with the images of `memory` as the labeled examples; and its headline figures."""
     found = []
     for loader in (memory, queries):
-        features = Features.of(loader, predictor.features, progress(len(loader.targets)))
+        features = Features.of(loader, predictor.features, progress(len(loader.images)))
         if not len(features.index):
             raise UserError(f"--knn: None of the images can be read. The first: {loader.bad[0].reason}")
         found.append(features)
@@ -62,7 +63,7 @@ def evaluate_public(
             f"{weights} has no head for the classes of your data. Its features can be judged by nearest neighbors: "
             "with --data and --knn 20, without --tta, --tile and --nms. vitral train probe trains a head."
         )
-    data = open_data(source, format=format)
+    data = open_data(source, kind="labels", format=format)
     for note in data.notes:
         print(note, file=sys.stderr)
     split, splits = split_of(data, options.split), data.splits()
@@ -72,16 +73,8 @@ def evaluate_public(
     encoder, notes = open_encoder(weights, model=model, image_size=image_size, device=options.device)
     for note in notes:
         print(note, file=sys.stderr)
-    queries, memory = (
-        eval_loader(
-            splits[name],
-            encoder.preprocess,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            device=encoder.device,
-        )
-        for name in (split, "train")
-    )
+    loading = LoaderOptions(options.batch_size, workers=options.workers, device=encoder.device)
+    queries, memory = (eval_loader(LabelReader(splits[name], encoder.preprocess), loading) for name in (split, "train"))
     evaluation, knn = neighbors(options.knn, encoder, data.classes, queries, memory)
     result: dict[str, Any] = {"task": "classification", "split": split, "data": data.source, **evaluation.result}
     result |= {"knn": knn, "unreadable": [bad._asdict() for bad in queries.bad]}
