@@ -214,7 +214,7 @@ def sharded_and_copied(place):
             return digits_of(world)
 
         with log:
-            fit(task, batches, validation, optimizers, loop, log, save, ema=ema, resume=resume, safety=safety)
+            fit(Parts(task, batches, optimizers, loop, validation, ema=ema), log, save, resume=resume, safety=safety)
         metrics = evaluate(task, digits_of(world), world=world).scalars()
         state = whole(task.model.state_dict())
         found[kind] = {"weights": state, "average": whole(ema.state), "metrics": metrics}
