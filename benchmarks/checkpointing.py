@@ -102,7 +102,7 @@ class Training:
                 self.waited.append(time.perf_counter() - begun)
 
             log, loop = Silent(self.every), self.loop
-            fit(self.task, self.batches, None, self.optimizers, loop, log, save, ema=self.ema, safety=safety)
+            fit(Parts(self.task, self.batches, self.optimizers, loop, ema=self.ema), log, save, safety=safety)
 
 
 def main(arguments: list[str]) -> None:

@@ -134,7 +134,7 @@ def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
     from vit.images.preprocess import Preprocess
     from vit.model.config import EncoderConfig
     from vit.runs.checkpoint import save_checkpoint
-    from vit.tasks.detection.build import detection_config
+    from vit.tasks.detection.build import checkpoint_config
     from vit.tasks.detection.loss import DetectionLoss
     from vit.tasks.detection.task import Detection
 
@@ -157,7 +157,7 @@ def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    config = detection_config(Detection(model, data.classes, loss, (64, 64)), preprocess, data.record, 0.5)
+    config = checkpoint_config(Detection(model, data.classes, loss, (64, 64)), preprocess, data.record, 0.5)
     config |= {"threshold": 0.25, "class_thresholds": {"red": 0.3}}
     run = tmp_path_factory.mktemp("runs") / "shapes"
     save_checkpoint(run / "checkpoints" / "best", model.state_dict(), config)

@@ -30,7 +30,7 @@ import vit.data.load.loader, vit.data.load.workers, vit.runs.checkpoint, vit.tra
 from vit.commands import train
 from vit.commands.exit import run
 from vit.tasks.detection.task import Detection
-from vit.tasks.task import Classification
+from vit.tasks.classification.task import Classification
 
 def strike(where, moment, number):
     calls = 0
