@@ -172,9 +172,9 @@ def test_a_resumed_run_sees_what_it_would_have_seen():
 
 def test_a_preprocessing_that_loses_parts_is_refused_at_once():
     preprocess = Preprocess((32, 32), resize="crop")
-    with pytest.raises(UserError, match="boxes need the whole image"):
+    with pytest.raises(UserError, match="Boxes need the whole image"):
         box_eval_loader(Set(), preprocess, batch_size=2)
-    with pytest.raises(UserError, match="boxes need the whole image"):
+    with pytest.raises(UserError, match="Boxes need the whole image"):
         box_train_loader(Set(), BoxPipeline(BoxAugment(), preprocess), preprocess, batch_size=2, epochs=1)
 
 
