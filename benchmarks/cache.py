@@ -103,7 +103,7 @@ def pixels(images: ImageSet) -> dict[str, float]:
         )
         for cache in (None, PixelCache("ram", 8.0))
     )
-    a, b = (SIZE.denormalise(values).astype(np.float32) for values in (plain, kept))
+    a, b = (SIZE.denormalize(values).astype(np.float32) for values in (plain, kept))
     far = float(np.abs(a - b).mean())
     detail = float(np.abs(np.diff(b, axis=2)).mean() / np.abs(np.diff(a, axis=2)).mean())
     print(f"  the same samples differ by {far:.1f} gray levels on average, and have {detail:.0%} of the detail")

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from vit.training.schedule import Loop
 
 from benchmarks.contest import parsed, write
 from benchmarks.turns import Clock, Figures, table, take_turns
@@ -32,7 +33,6 @@ from vit.training.engine import fit
 from vit.training.log import Silent
 from vit.training.run import writing
 from vit.training.safety import Safety
-from vit.training.schedule import Loop
 
 CLASSES = 1000
 

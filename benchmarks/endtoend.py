@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
+from vit.training.schedule import Loop
 
 from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos
@@ -31,7 +32,6 @@ from vit.optim.optimizers import make_optimizers
 from vit.tasks.classification.build import DTYPES
 from vit.tasks.classification.loss import ClassificationLoss
 from vit.tasks.task import Classification
-from vit.training.schedule import Loop
 from vit.training.step import train_step
 
 SIDE = 224

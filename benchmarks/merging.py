@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from vit.tasks.classification.outputs import collect
 
 from benchmarks.contest import parsed, write
 from benchmarks.turns import CLOCK, Clock, table, take_turns
@@ -18,7 +19,6 @@ from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.merging import merging
 from vit.runs.checkpoint import load_model
-from vit.tasks.classification.outputs import collect
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,9 @@ def test_the_report_of_a_run_keeps_the_thresholds(
     detector: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """Chosen on validation, used on test and by prediction."""
-    from vit.runs.checkpoint import set_config
     from vit.training.run_detector import report
+
+    from vit.runs.checkpoint import set_config
 
     run = Path(shutil.copytree(detector.run, tmp_path / "run"))
     set_config(run / "checkpoints" / "best", threshold=None, class_thresholds=None)

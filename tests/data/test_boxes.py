@@ -178,9 +178,9 @@ def test_a_resumed_run_sees_what_it_would_have_seen():
 
 def test_a_preprocessing_that_loses_parts_is_refused_at_once():
     preprocess = Preprocess((32, 32), resize="crop")
-    with pytest.raises(UserError, match="boxes need the whole image"):
+    with pytest.raises(UserError, match="Boxes need the whole image"):
         eval_loader(BoxReader(Set(), preprocess), LoaderOptions(batch_size=2))
-    with pytest.raises(UserError, match="boxes need the whole image"):
+    with pytest.raises(UserError, match="Boxes need the whole image"):
         train_loader(
             BoxReader(Set(), preprocess, BoxPipeline(BoxAugment(), preprocess)), LoaderOptions(batch_size=2, epochs=1)
         )

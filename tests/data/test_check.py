@@ -103,7 +103,7 @@ def plant_files(root: Path) -> dict[str, str]:
     return {
         "file-empty": "nothing.jpg", "file-foreign": "page.jpg (an HTML page)", "file-truncated": "cut.jpg",
         "file-corrupt": "broken.png", "file-bomb": "bomb.png (20000x20000)",
-        "file-values": "values.tif (floating-point values from -3.5 to -3.5; read are 0..1 and 0..255)",
+        "file-values": "values.tif (floating-point values from -3.5 to -3.5; 0..1 and 0..255 are read)",
         "file-suffix": "suffix.jpg (PNG)", "file-other": ".txt (1)", "file-unread": ".heic (1)",
         "link-broken": "link.png", "image-loose": "loose.png", "folder-beside": "extra/", "name-case": "ase.png",
         "name-odd": "bell", "duplicate": "copy.jpg", "duplicate-conflict": "other.png", "leak": "seen.jpg",

@@ -391,7 +391,7 @@ def test_names_and_listing():
     listed = {m.name: m for m in vit.models("*detr_*")}
     assert list(listed) == list(PUBLIC)
     nano = listed["rfdetr_nano"]
-    assert (nano.family, nano.image_size, nano.licence) == ("rfdetr", 384, "Apache-2.0")
+    assert (nano.family, nano.image_size, nano.license) == ("rfdetr", 384, "Apache-2.0")
     assert nano.sources == ("hf:Roboflow/rf-detr-nano",) and 30e6 < nano.parameters < 31e6
     assert vit.models("detector_nano") == []
 

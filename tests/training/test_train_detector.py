@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from vit.training.detector_parts import repeated
+from vit.training.run_detector import crowded
 
 import vit.training.engine
 from tests.small_data import write_squares
@@ -23,9 +25,7 @@ from vit.images.preprocess import Preprocess
 from vit.tasks.classification.settle import Facts
 from vit.tasks.detection.build import begin_detector, build_detector, detection_preprocess
 from vit.tasks.detection.recipe import DetectionRecipe, settle_detection
-from vit.training.detector_parts import repeated
 from vit.training.log import read_rows
-from vit.training.run_detector import crowded
 
 Command = Callable[..., tuple[int, str, str]]
 BRIEF = ["--device", "cpu", "--batch-size", "4", "--workers", "0", "--image-size", "32", "--queries", "12"]

@@ -14,7 +14,7 @@ from vit.errors import UserError
 
 @dataclass(frozen=True)
 class Models:
-    """List the models whose public weights can be loaded: parameters, FLOPs, input size, licence, source."""
+    """List the models whose public weights can be loaded: parameters, FLOPs, input size, license, source."""
 
     pattern: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATTERN")] = "*"
     """As in a shell, for example dinov*_s*."""
@@ -25,11 +25,11 @@ class Models:
         found = models(self.pattern)
         if not found:
             raise UserError(f"no model matches {self.pattern!r}. `vitral models` lists all.")
-        print(f"{'name':<24}{'parameters':>11}{'GFLOPs':>9}{'input':>7}  licence of the weights: sources")
+        print(f"{'name':<24}{'parameters':>11}{'GFLOPs':>9}{'input':>7}  license of the weights: sources")
         for m in found:
             size = f"{m.parameters / 1e6:.1f} M"
             where = " ".join(m.sources) or "files only"
-            print(f"{m.name:<24}{size:>11}{m.flops / 1e9:>9.1f}{m.image_size:>7}  {m.licence}: {where}")
+            print(f"{m.name:<24}{size:>11}{m.flops / 1e9:>9.1f}{m.image_size:>7}  {m.license}: {where}")
         return 0
 
 

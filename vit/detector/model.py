@@ -81,7 +81,7 @@ class Detector(nn.Module):
 
 
 def init_detector(model: Detector) -> None:
-    """Initialise everything but the encoder (see `vit.model.encoder.init_weights`).
+    """Initialize everything but the encoder (see `vit.model.encoder.init_weights`).
 
     | what                                      | how                                                       |
     |-------------------------------------------|-----------------------------------------------------------|

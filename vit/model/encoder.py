@@ -65,7 +65,7 @@ class Encoder(nn.Module):
         init_weights(self)
 
     def forward(self, images: Tensor) -> Tokens:
-        """images [B, C, H, W] float, normalised -> tokens after the last norm."""
+        """images [B, C, H, W] float, normalized -> tokens after the last norm."""
         x, grid = self.embed(images)
         if self.merging is not None and not self.training:
             return self.merging(self, x, grid)
@@ -184,7 +184,7 @@ def thinned(
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise in place.
+    """Initialize in place.
 
     | what                            | how                                                |
     |---------------------------------|----------------------------------------------------|

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vit.errors import UserError, nearest, shown, told_of
+from vit.errors import UserError, error_context, nearest, shown
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
@@ -155,7 +155,7 @@ def load_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} does not describe a model.")
     if config.get("format") != FORMAT:
         raise UserError(f"{file} has format {config.get('format')}; this version of vitral reads format {FORMAT}.")
-    with told_of(file):
+    with error_context(file):
         for key in ("task", "classes", "preprocess"):
             if key not in config:
                 raise UserError(f"{key} is missing.")
@@ -186,7 +186,7 @@ def load_model(path: str | Path, task: str = "classification") -> tuple[Classifi
     config = load_config(folder)
     if config["task"] != task:
         raise UserError(f"{folder} is of the task {config['task']}; one of {task} is needed here.")
-    with told_of(folder / CONFIG):
+    with error_context(folder / CONFIG):
         own = ClassifierConfig.from_dict(config["model"])
     model = bare(lambda: Classifier(own))
     tensors = load_tensors(folder / WEIGHTS)

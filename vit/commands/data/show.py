@@ -129,7 +129,7 @@ def classification(recipe: Recipe, epoch: int) -> tuple[Any, Iterator[Seen], int
     def seen() -> Iterator[Seen]:
         for batch in islice(batches, steps):
             targets = batch.targets.numpy()
-            for pixels, target in zip(preprocess.denormalise(batch.images), targets, strict=True):
+            for pixels, target in zip(preprocess.denormalize(batch.images), targets, strict=True):
                 yield Seen(pixels, label(target, data.classes, data.multilabel and not mixed), [])
 
     return settled, seen(), settled.epochs
@@ -167,7 +167,7 @@ def detection(recipe: DetectionRecipe, epoch: int) -> tuple[Any, Iterator[Seen],
 
     def seen() -> Iterator[Seen]:
         for batch in islice(batches, steps):
-            for pixels, target in zip(preprocess.denormalise(batch.images), batch.targets, strict=True):
+            for pixels, target in zip(preprocess.denormalize(batch.images), batch.targets, strict=True):
                 height, width = pixels.shape[:2]
                 boxes = to_xyxy(target["boxes"]).numpy() * [width, height, width, height]
                 rows = zip(boxes.tolist(), target["labels"].tolist(), target["crowd"].tolist(), strict=True)

@@ -10,7 +10,7 @@ import torch
 from vit.errors import UserError
 from vit.model.config import ClassifierConfig, EncoderConfig
 from vit.pretrained.files.source import Source
-from vit.pretrained.layouts.rules import Layout, Recognised
+from vit.pretrained.layouts.rules import Layout, Recognized
 
 Shape = tuple[int, ...]
 
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 class _Shapes:
     """The shapes that our tensors will have when a file is read. No data is touched."""
 
-    def __init__(self, file: Recognised, config: ClassifierConfig):
+    def __init__(self, file: Recognized, config: ClassifierConfig):
         self.file, self.config = file, config
         self._rows: dict[str, tuple[int, list[str]]] = {}
         for mine, theirs, _ in file.layout.pairs(1):
@@ -42,7 +42,7 @@ class _Shapes:
 
 
 def config_of_file(
-    file: Recognised,
+    file: Recognized,
     config: ClassifierConfig,
     card_size: tuple[int, int] | None = None,
     requested_size: tuple[int, int] | None = None,
@@ -150,7 +150,7 @@ def _same_family(
         )
 
 
-def _patch_kernel(file: Recognised, config: ClassifierConfig, shape: _Shapes) -> Shape:
+def _patch_kernel(file: Recognized, config: ClassifierConfig, shape: _Shapes) -> Shape:
     """The shape of the patch kernel. Raises UserError when the file holds another size of model, or none."""
     layout, name, e = file.layout, file.source.name, config.encoder
     mlp = e.feed_forward == "mlp"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess, decode
-from vit.predict.predictor import BATCH_SIZE, Streaming, answered, is_image, source_entry
+from vit.predict.predictor import BATCH_SIZE, Streaming, is_image, source_entry, stream_answers
 from vit.predict.predictor import Unreadable as Unreadable
 from vit.predict.predictor import pick_device as pick_device
 from vit.report.plots import draw_prediction
@@ -112,7 +112,7 @@ class Predictor(Streaming[np.ndarray, Prediction]):
     ) -> Iterator[tuple[Tensor, Source] | Unreadable]:
         """What `forward` (normalised images float32 [B, 3, H, W] -> [B, ...]) gives of each image, on the CPU, and the
         image, in order. Run in batches, with memory for one batch only."""
-        return answered(sources, self.prepare, partial(self._run, forward), batch_size)
+        return stream_answers(sources, self.prepare, partial(self._run, forward), batch_size)
 
     def _run(
         self, forward: Callable[[Tensor], Tensor], prepared: list[np.ndarray], sources: list[Any]
