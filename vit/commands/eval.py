@@ -1,10 +1,10 @@
 """Evaluate a checkpoint of a classifier or a detector: checkpoint + data -> metrics -> report.
 
-python eval.py runs/digits                                 the test split of the data it was trained on
-python eval.py runs/digits --data photos --json out.json   class folders of your own; every image counts as test
-python eval.py runs/digits --tta --knn 20                  averaged views, and nearest neighbors, beside it
-python eval.py timm:NAME --data photos --knn 20            public weights: nearest neighbors on their features
-python eval.py runs/detect --tile 640 --out report         a detector, in tiles; its pictures into report/
+vitral eval runs/digits                                 the test split of the data it was trained on
+vitral eval runs/digits --data photos --json out.json   class folders of your own; every image counts as test
+vitral eval runs/digits --tta --knn 20                  averaged views, and nearest neighbors, beside it
+vitral eval timm:NAME --data photos --knn 20            public weights: nearest neighbors on their features
+vitral eval runs/detect --tile 640 --out report         a detector, in tiles; its pictures into report/
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
-
+from vit.commands.cli.options import Positional, parse
 from vit.errors import UserError, shown
 from vit.tasks.detection.scan.options import Scan
 
@@ -28,51 +27,61 @@ if TYPE_CHECKING:
     from vit.tasks.classification.predict import Predictor
 
 
+def main(arguments: Sequence[str]) -> None:
+    parse(Evaluate, arguments, "vitral eval").run()
+
+
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a checkpoint and print the report. A mistake in the command gives exit code 2."""
+    """Evaluate a checkpoint and print the report."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint folder, or a run folder of train.py (its best checkpoint); with --knn also public weights (a file,
-    timm:NAME, hf:OWNER/REPO)."""
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
+    """A run folder (its best checkpoint) or a checkpoint folder; with --knn also public weights: a file, timm:NAME or
+    hf:OWNER/REPO."""
     data: str | None = None
-    """What train.py takes as --data: class folders, a manifest, shards, hf:OWNER/NAME, digits, ...; for a detector
-    annotations of boxes, or scenes. By default what the checkpoint was trained on."""
+    """Data to evaluate on, as `vitral train` takes it: class folders, a manifest, shards, hf:OWNER/NAME, digits, ...;
+    for a detector images with boxes, or scenes. Default: what the checkpoint was trained on."""
     format: Literal["folder", "manifest", "coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
-    """What --data is, where the folder could be several; recognised from what lies in it if left out."""
+    """Format of --data, where a folder could be read in several. Default: recognized from the files."""
     split: Literal["train", "val", "test"] | None = None
-    """test if left out, or val where the data has no test split."""
+    """Split to evaluate. Default: test, or val if the data has no test split."""
     json: Path | None = None
-    """Write all figures to this file, as JSON."""
+    """Write all figures to this file as JSON. Default: no file."""
     out: Path | None = None
-    """A folder for report.json and pictures: confusion.png and mistakes.png, of a detector also precision_recall.png
-    and predictions.png."""
+    """Folder for report.json and the pictures: confusion.png and mistakes.png; for a detector also precision_recall.png
+    and predictions.png. Default: none are written."""
     tta: bool = False
-    """Several scales, and mirror images where training had them: a classifier's averaged probabilities beside the plain
-    figures, a detector's fused boxes in place of them."""
+    """Test-time augmentation: several scales, and mirror images if training had them. A classifier's averaged
+    probabilities are reported beside the plain figures, a detector's fused boxes in place of them."""
     tta_flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror images in --tta; auto: if the training recipe flipped."""
+    """Use mirror images in --tta; auto: if training mirrored images."""
     knn: int | None = None
-    """Also classify by this many nearest neighbors among the train split's features. Public weights, which have no
-    head for these classes, are evaluated by that alone."""
+    """Also classify by this many nearest neighbors among the features of the train split. Public weights, which have no
+    head for these classes, are evaluated by that alone. Default: no nearest neighbors."""
     model: str | None = None
-    """The name of the model, where CHECKPOINT is a file of public weights (`vitral models` lists them)."""
+    """Name of the model if CHECKPOINT is a file of public weights; `vitral models` lists them. Default: what CHECKPOINT
+    says."""
     image_size: int | None = None
-    """Public weights: side in pixels of the square that images are resized to; by default the model's."""
+    """Side of the square input of public weights, in pixels. Default: the model's own."""
     tile: int | None = None
-    """A detector also looks at tiles of this side, in pixels of the image."""
+    """Side, in pixels of the image, of tiles that a detector also looks at. Default: no tiles."""
     overlap: float = Scan.overlap
-    """Share of a tile's side that neighbors have in common."""
+    """Fraction of a tile's side that it shares with the next tile."""
     nms: float | None = None
-    """A detector's boxes without those that a better one of the class overlaps by more than this IoU."""
+    """Drop a box of a detector that a better box of its class overlaps by more than this IoU. Default: no box is
+    dropped."""
     batch_size: int = 64
+    """Images per batch."""
     workers: int = 0
-    """Processes that decode images."""
+    """Processes that read images; 0 reads them in the main process."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """Device to compute on: auto, cpu, cuda, cuda:1 or mps."""
+
+    def run(self) -> None:
+        evaluate(self)
 
 
-def main(args: Evaluate) -> None:
+def evaluate(args: Evaluate) -> None:
     check(args)
     from vit.data import eval_loader, reopen
     from vit.predict.progress import progress
@@ -139,7 +148,7 @@ def neighbors_alone(args: Evaluate) -> None:
     if args.knn is None or args.data is None or args.tta or args.tile is not None or args.nms is not None:
         raise UserError(
             f"{args.checkpoint} has no head for the classes of your data. Its features can be judged by nearest "
-            "neighbors: with --data and --knn 20, without --tta, --tile and --nms. python train.py probe trains a head."
+            "neighbors: with --data and --knn 20, without --tta, --tile and --nms. `vitral train probe` trains a head."
         )
     data = open_data(args.data, format=args.format)
     split = args.split or ("test" if data.test else "val")

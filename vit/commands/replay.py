@@ -1,31 +1,42 @@
-"""Repeat a step of a run that was left out because its loss or gradient was not finite, and say where that begins.
-
-vitral replay RUN STEP      the steps are in RUN/nonfinite; nothing is written
-"""
+"""`vitral replay RUN STEP`: repeat a step that was left out because its loss or gradient was not finite."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
+from vit.commands.cli.options import Positional, parse
 from vit.errors import UserError, shown
 from vit.tasks.classification.recipe import Recipe
 from vit.tasks.detection.recipe import DETECTION_RECIPES, DetectionRecipe
 
 
 def main(arguments: Sequence[str]) -> None:
-    if len(arguments) != 2 or not arguments[1].isdecimal():
-        raise UserError("name the run and the step: vitral replay RUN STEP.")
-    folder, step = Path(arguments[0]), int(arguments[1])
-    place = folder / "nonfinite" / f"step-{step}"
-    if not (place / "trainer.pt").is_file():
-        known = sorted(path.parent.name for path in folder.glob("nonfinite/*/trainer.pt"))
-        raise UserError(f"{folder} has not kept step {step}; it has {shown(known) if known else 'none'}.")
-    print(*replay(folder, place, step), sep="\n")
+    parse(Replay, arguments, "vitral replay").run()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Repeat a training step that was left out because its loss or gradient was not finite, and say where that begins.
+
+    Nothing is written."""
+
+    run_folder: Annotated[str, Positional("RUN")]
+    """A run folder. The steps that were left out are in its folder nonfinite."""
+    step: Annotated[int, Positional("STEP")]
+    """Number of the step, as the log names it."""
+
+    def run(self) -> None:
+        folder = Path(self.run_folder)
+        place = folder / "nonfinite" / f"step-{self.step}"
+        if not (place / "trainer.pt").is_file():
+            known = sorted(path.parent.name for path in folder.glob("nonfinite/*/trainer.pt"))
+            raise UserError(f"{folder} has not kept step {self.step}; it has {shown(known) if known else 'none'}.")
+        print(*replay(folder, place, self.step), sep="\n")
 
 
 def replay(folder: Path, place: Path, step: int) -> list[str]:

@@ -1,12 +1,12 @@
 """Train an image classifier or an object detector: recipe -> data -> model -> fit -> report.
 
-python train.py                                        real handwritten digits, minutes on a CPU
-python train.py folder --data photos                   from scratch on class folders of your own
-python train.py finetune --data photos --weights RUN   from a checkpoint, with a new head
-python train.py probe --data photos --weights RUN      the head only, on features computed once
-python train.py scenes                                 detection of digits in composed scenes
-python train.py detect --data DIR [--weights SRC]      detection on annotations of your own: COCO, YOLO, VOC, CSV
-python train.py RECIPE --help                          every option
+vitral train                                        real handwritten digits, minutes on a CPU
+vitral train folder --data photos                   from scratch on class folders of your own
+vitral train finetune --data photos --weights RUN   from a checkpoint, with a new head
+vitral train probe --data photos --weights RUN      only the head, on features that are computed once
+vitral train scenes                                 detection of digits in composed scenes
+vitral train detect --data DIR [--weights SRC]      detection on your own boxes: COCO, YOLO, VOC, CSV
+vitral train RECIPE --help                          every option
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
+from vit.commands.cli import aliases
+from vit.commands.cli.options import parse as parse_options
 from vit.errors import UserError, nearest, shown
 from vit.processes.signals import listening
 from vit.tasks.classification.recipe import RECIPES, Recipe
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def train(recipe: Recipe) -> dict[str, Any]:
-    """Run a recipe; the test report, as `eval.py --json` gives it. Raises UserError for a user's mistake."""
+    """Run a recipe; the test report, as `vitral eval --json` gives it. Raises UserError for a user's mistake."""
     from vit.data import FeatureBatches, eval_loader, open_data, survey
     from vit.data.check.quick import advice
     from vit.processes.world import join, leave
@@ -146,7 +146,7 @@ def train(recipe: Recipe) -> dict[str, Any]:
     leave()
     if not world.main:
         return {}
-    # Features in lower precision are good enough to train on, but the figures are to be those of eval.py.
+    # Features in lower precision are good enough to train on, but the figures are to be those of `vitral eval`.
     return report(folder, data, recipe, features if loop.amp is None else {})
 
 
@@ -204,7 +204,7 @@ def report(folder: Path, data: Data, recipe: Settled, features: Mapping[str, Fea
     write_curves(folder)
     print_report(result)
     place = shlex.quote(str(folder))
-    tell(f"everything is in {place}: python eval.py {place}, vitral predict {place} IMAGE")
+    tell(f"everything is in {place}: vitral eval {place}, vitral predict {place} IMAGE")
     return result
 
 
@@ -235,26 +235,47 @@ def main(arguments: Sequence[str]) -> None:
             train_detector.train(recipe)
 
 
-def parse(arguments: Sequence[str]) -> Recipe | DetectionRecipe:
-    """`RECIPE [--options]`; the recipe is digits if left out. A misspelt option exits with 2 and names the nearest."""
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+def recipes() -> dict[str, tuple[str, Any]]:
+    """name -> (what it is for, the recipe with its defaults), of every task."""
+    return {**RECIPES, **DETECTION_RECIPES}
+
+
+def parse(arguments: Sequence[str], prog: str | None = None) -> Recipe | DetectionRecipe:
+    """`RECIPE [--options]`; the recipe is digits if left out. --help prints the recipes, or the options of one.
+
+    prog: what messages call the command; `vitral train RECIPE` if None.
+    """
+    known = recipes()
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(overview(known))
+        raise SystemExit(0)
+    if not arguments or arguments[0].startswith("-"):
         arguments = ["digits", *arguments]
-    recipes: dict[str, tuple[str, Any]] = {**RECIPES, **DETECTION_RECIPES}
-    if arguments[0] not in (*recipes, "-h", "--help"):
-        meant = nearest(arguments[0], recipes)
-        if Path(arguments[0]).exists():
-            meant = f" Data goes behind --data: folder --data {shlex.quote(arguments[0])}."
-        raise UserError(f"there is no recipe {arguments[0]!r}.{meant} Recipes: {shown(list(recipes))}.")
-    if arguments[1:] and not arguments[1].startswith("-"):
-        raise UserError(f"{arguments[1]!r} has no option before it. Is it the data? --data {shlex.quote(arguments[1])}")
-    return tyro.extras.overridable_config_cli(
-        {
-            name: (f"{told} What is None is chosen from the data." if name in arguments else told, recipe)
-            for name, (told, recipe) in recipes.items()
-        },
-        prog="train.py",
-        description="Train an image classifier or an object detector. Without a recipe it is digits; "
-        "`train.py RECIPE --help` lists every option.",
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
+    name, *options = arguments
+    if aliases.ASSIGNMENT.fullmatch(name):  # data=photos: `parse_options` names the right form
+        name, options = ("detect" if name.endswith((".yaml", ".yml")) else "folder"), list(arguments)
+    if name not in known:
+        meant = nearest(name, known)
+        if Path(name).exists():
+            meant = f" Is it the data? vitral train folder --data {shlex.quote(name)}"
+        raise UserError(f"There is no recipe {name!r}.{meant}\nRecipes: {shown(list(known))}.")
+    about, recipe = known[name]
+    return parse_options(
+        type(recipe), options, prog or f"vitral train {name}", base=recipe, hidden=("recipe",), about=about
+    )
+
+
+def overview(known: Mapping[str, tuple[str, Any]]) -> str:
+    width = max(map(len, known)) + 2
+    rows = [f"  {name:<{width}}{about}" for name, (about, _) in known.items()]
+    return "\n".join(
+        [
+            "Usage: vitral train [RECIPE] [options]",
+            "",
+            "Train an image classifier or an object detector. A recipe is a set of defaults:",
+            "",
+            *rows,
+            "",
+            "Without a recipe it is digits. vitral train RECIPE --help lists a recipe's options.",
+        ]
     )

@@ -1,29 +1,30 @@
-"""A picture of what a model sees in training: `vitral data show` comes here, as a joint of `vit` and `datasets`.
+"""`vitral data show DATA`: a picture of what a model sees in training.
 
-The batches are those that `train.py` would feed, made by the same lines: augmented, mixed, in the order of the epoch.
+The batches are those that `vitral train` would feed, made by the same lines: augmented, mixed, in the order of the
+epoch.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
-import tyro
 from PIL import Image, ImageDraw
 
 from vit.commands import train
+from vit.commands.cli.options import Positional, is_option, options_of, parse
 from vit.errors import UserError
 from vit.images.draw import Mark, color_of, draw_boxes, font_of
 from vit.tasks.classification.recipe import Recipe
-from vit.tasks.classification.settle import Facts, settle
-from vit.tasks.detection.recipe import DetectionRecipe, settle_detection
-from vit.training import detector_parts as train_detector_parts
-from vit.training.parts import build_pipeline, feed
+
+if TYPE_CHECKING:
+    from vit.tasks.detection.recipe import DetectionRecipe
 
 CELL, GAP, LINE = 320, 8, 20
 """In pixels: the square that each image has, what lies between two, and the height of the text below."""
@@ -31,24 +32,46 @@ SHARE = 0.05
 """A class with less than this share of a mixed image is not named."""
 
 
+def main(arguments: Sequence[str]) -> None:
+    own, rest = divided(arguments)
+    parse(Show, own, "vitral data show").run(rest)
+
+
 @dataclass(frozen=True)
 class Show:
-    """Draw the first training images of an epoch as the model will see them. Every other option is one of train.py:
-    --augment NAME, --image-size 224, --seed 1, ..."""
+    """Draw the first training images of an epoch as the model will see them.
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """What train.py takes as --data."""
+    Every other option is one of the recipe: --augment NAME, --image-size 224, --seed 1, ...
+    `vitral train RECIPE --help` lists them."""
+
+    data: Annotated[str, Positional("DATA")]
+    """A data set, as `vitral train` takes it with --data."""
     recipe: str | None = None
-    """A recipe of train.py; digits, scenes, detect or folder if left out, by what DATA is."""
+    """Recipe of `vitral train`. Default: digits, scenes, detect or folder, by what DATA is."""
     out: str = "grid.png"
+    """File to write; the ending says in which format."""
     images: int = 24
+    """How many images to draw."""
     epoch: int = 1
-    """Counted from 1; the last ones of a detector come without mosaic."""
+    """Epoch to draw from, counted from 1. The last epochs of a detector have no mosaic."""
 
     def __post_init__(self) -> None:
         for name in ("images", "epoch"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}.")
+
+    def run(self, rest: Sequence[str] = ()) -> None:
+        """rest: options of `vitral train`."""
+        name = self.recipe or recipe_for(self.data)
+        recipe = train.parse([name, "--data", self.data, *rest], "vitral data show")
+        picture, told = drawn(recipe, self)
+        place = Path(self.out)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(place)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{place} cannot be written ({error}). Choose another --out, such as grid.png.") from None
+        train.tell(f"{told}: {place}")
 
 
 class Seen(NamedTuple):
@@ -60,35 +83,29 @@ class Seen(NamedTuple):
     marks: list[Mark]
 
 
-def main(arguments: Sequence[str]) -> None:
-    own, rest = divided(arguments)
-    options = tyro.cli(Show, args=own, prog="vitral data show")
-    recipe = train.parse([options.recipe or recipe_for(options.data), "--data", options.data, *rest])
-    picture, told = drawn(recipe, options)
-    place = Path(options.out)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(place)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{place}: cannot be written ({error}). Choose another --out, for example grid.png.") from None
-    train.tell(f"{told}: {place}")
-
-
 def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our own arguments, and those for train.py: every option that is not in Show, with what follows it."""
-    names = {"--recipe", "--out", "--images", "--epoch", "-h", "--help"}
+    """Our own arguments, and those for `vitral train`: every option that only a recipe has, with its value."""
+    ours = {name: option for name, option in options_of(Show).items() if option.metavar is None}
+    theirs = {
+        name: option for _, recipe in train.recipes().values() for name, option in options_of(type(recipe)).items()
+    }
     own: list[str] = []
     rest: list[str] = []
-    into = own
-    for argument in arguments:
-        if argument.startswith("-") and not argument.lstrip("-.").isdigit():
-            into = own if argument.split("=")[0] in names else rest
-        into.append(argument)
+    words = deque(arguments)
+    while words:
+        word = words.popleft()
+        field = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        ends = not is_option(word) or word in ("-h", "--help")
+        into = own if ends or field in ours else rest
+        into.append(word)
+        option = ours.get(field) or theirs.get(field.removeprefix("no_"))
+        if not (ends or "=" in word or (option is not None and option.flag)) and words and not is_option(words[0]):
+            into.append(words.popleft())
     return own, rest
 
 
 def recipe_for(data: str) -> str:
-    """The recipe of train.py that is for such data."""
+    """The recipe that is for such data."""
     from vit.data.open_any import has_boxes
 
     return data if data in ("digits", "scenes") else "detect" if has_boxes(data) else "folder"
@@ -101,10 +118,10 @@ def drawn(recipe: Recipe | DetectionRecipe, options: Show) -> tuple[Image.Image,
     else:
         settled, seen, epochs = detection(recipe, options.epoch)
     if options.epoch > epochs:
-        raise UserError(f"--epoch {options.epoch}: the run has {epochs}. More by --epochs.")
+        raise UserError(f"--epoch {options.epoch}: the run has {epochs}. Add --epochs to make it longer.")
     cells = [cell(image) for image in islice(seen, options.images)]
     if not cells:
-        raise UserError(f"{options.data}: none of the training images can be read.")
+        raise UserError(f"{options.data}: None of the training images can be read.")
     told = f"{len(cells)} training images of epoch {options.epoch}, augmentation {settled.augment}"
     return grid(cells), told
 
@@ -113,6 +130,8 @@ def classification(recipe: Recipe, epoch: int) -> tuple[Any, Iterator[Seen], int
     """The settled recipe, the images of an epoch, and how many epochs there are."""
     from vit.data import open_data, survey
     from vit.tasks.classification import build
+    from vit.tasks.classification.settle import Facts, settle
+    from vit.training.parts import build_pipeline, feed
 
     assert recipe.data is not None
     data = open_data(recipe.data, seed=recipe.seed, format=recipe.format)
@@ -150,7 +169,10 @@ def detection(recipe: DetectionRecipe, epoch: int) -> tuple[Any, Iterator[Seen],
     from vit.data import survey
     from vit.data.open_detection import open_detection
     from vit.detector.boxes import to_xyxy
+    from vit.tasks.classification.settle import Facts
     from vit.tasks.detection import build as detection_build
+    from vit.tasks.detection.recipe import settle_detection
+    from vit.training import detector_parts as train_detector_parts
 
     assert recipe.data is not None
     data = open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
