@@ -1,6 +1,5 @@
 """eval.py on a detector, and the report at the end of a training run."""
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 
 import vit
 import vit.tasks.detection.report as detection_report
+from vit.commands import eval as evaluation
 from vit.data.open import open_data
 from vit.errors import UserError
 from vit.pretrained.load_detector import load_detector
@@ -23,7 +23,6 @@ from vit.tasks.detection.pictures import scene_of
 from vit.tasks.detection.report import summary_of, thresholds_to_keep, write_detection_report
 from vit.tasks.detection.scan.options import Scan
 
-evaluation = importlib.import_module("eval")
 FILES = {"report.json", "precision_recall.png", "confusion.png", "predictions.png", "mistakes.png"}
 
 
@@ -35,7 +34,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(detector: SimpleNamespace, tmp_path: Path, **options: Any) -> dict[str, Any]:
-    evaluation.main(evaluation.Evaluate(str(detector.run), json=tmp_path / "out.json", device="cpu", **options))
+    evaluation.evaluate(evaluation.Evaluate(str(detector.run), json=tmp_path / "out.json", device="cpu", **options))
     return json.loads((tmp_path / "out.json").read_text())
 
 

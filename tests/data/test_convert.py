@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from torchvision.datasets import CocoDetection, VOCDetection
 
 from tests.data.by_hand import Picture, coco, write_image
-from vit.commands.data.main import main
+from vit.commands.data.convert import main
 from vit.data.open import as_found, open_data
 from vit.data.sets.data import DetectionData
 from vit.data.write.boxes import WRITERS
@@ -65,7 +65,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def convert(source: object, out: object, to: str, *options: str) -> None:
-    assert main(["convert", str(source), str(out), "--to", to, *options]) == 0
+    assert main([str(source), str(out), "--to", to, *options]) == 0
 
 
 FORMATS = [*WRITERS, "parquet", "shards"]

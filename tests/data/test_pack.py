@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tests.data.tars import picture, write
-from vit.commands.data.main import main
-from vit.commands.data.pack import Pack, pack
+from vit.__main__ import command
+from vit.commands.data.pack import Pack, main, pack
 from vit.data.open import open_data
 from vit.data.store.shard_writer import ShardWriter, key_of
 from vit.errors import UserError
@@ -30,7 +30,7 @@ def slug(key):
 
 def test_class_folders(photos, tmp_path, capsys):
     out = tmp_path / "shards"
-    assert main(["pack", str(photos), str(out), "--shard-mb", "1"]) == 0
+    assert main([str(photos), str(out), "--shard-mb", "1"]) == 0
     whole, packed = open_data(str(photos)), open_data(str(out))
     assert packed.classes == whole.classes
     for split, images in whole.splits().items():
@@ -48,7 +48,7 @@ def test_class_folders(photos, tmp_path, capsys):
         # Mixed, so that one who streams them does not see class after class.
         assert theirs.targets.tolist() != sorted(theirs.targets.tolist())
     told = capsys.readouterr().out
-    assert "train: 36 images in 1 shards" in told and f"python train.py folder --data {out}" in told
+    assert "train: 36 images in 1 shards" in told and f"vitral train folder --data {out}" in told
     facts = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
     assert facts["splits"]["train"] == {"images": 36, "shards": 1} and facts["task"] == "classification"
 
@@ -104,7 +104,7 @@ def test_images_in_memory_become_pngs(tmp_path, monkeypatch):
 
 def test_boxes_come_back_as_they_were(shapes, tmp_path, capsys):
     out = tmp_path / "shards"
-    assert main(["pack", str(shapes), str(out)]) == 0
+    assert main([str(shapes), str(out)]) == 0
     one, other = open_data(str(shapes), kind="boxes"), open_data(str(out), kind="boxes")
     assert other.classes == one.classes and other.category_ids == one.category_ids
     for split, images in one.splits().items():
@@ -119,7 +119,7 @@ def test_boxes_come_back_as_they_were(shapes, tmp_path, capsys):
             np.testing.assert_array_equal(images.image(i), theirs.image(j))
         np.testing.assert_array_equal(images.counts(), theirs.counts())
     told = capsys.readouterr().out
-    assert f"python train.py detect --data {out}" in told and "the report" not in told
+    assert f"vitral train detect --data {out}" in told and "the report" not in told
     with tarfile.open(out / "val-000000.tar") as archive:
         sample = json.loads(archive.extractfile(archive.getnames()[1]).read())
     assert set(sample) == {"width", "height", "image_id", "boxes", "labels", "crowd", "area"}
@@ -190,15 +190,15 @@ def test_mistakes(photos, tmp_path):
     (tmp_path / "out.partial").mkdir()
     with pytest.raises(UserError, match=r"out\.partial: is left over from a run that did not end"):
         pack(Pack(str(photos), str(tmp_path / "out")))
-    with pytest.raises(UserError, match=r"there is no command 'pakc'\. Did you mean .pack"):
-        main(["pakc"])
+    with pytest.raises(UserError, match=r"has no command 'pakc'\. Did you mean .pack"):
+        command(["data", "pakc"])
 
 
 def test_the_command_exits_with_2_after_a_mistake(tmp_path):
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "vit", "data", "pack", str(tmp_path / "nothing"), str(tmp_path / "out")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and "no such data" in done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("Error: ") and "no such data" in done.stderr
 
 
 # What may be wrong with shards with boxes

@@ -85,7 +85,7 @@ def test_row_48_the_exit_code(tmp_path):
     command = [sys.executable, "-W", "ignore:This DataLoader will create", "-c", code]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: data worker 1 died (SIGKILL) while it read image 13, photos/13.")
+    assert done.stderr.startswith("Error: data worker 1 died (SIGKILL) while it read image 13, photos/13.")
 
 
 def test_an_error_in_a_worker_is_no_death():

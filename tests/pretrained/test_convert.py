@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import vit
 from tests.pretrained.parity import error, ours_from
 from tests.pretrained.random_weights import images, randomize
-from vit.commands.models import Convert
+from vit.commands.convert import Convert
 from vit.errors import UserError
 from vit.model.classifier import Classifier
 from vit.model.config import Size
@@ -262,7 +262,7 @@ def test_the_models_command(capsys):
     assert command(["models", "dinov2_s*"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[1].startswith("dinov2_s14 ") and "hf:facebook/dinov2-small" in lines[1]
-    with pytest.raises(UserError, match="no model matches 'dinov9'"):
+    with pytest.raises(UserError, match="No model matches 'dinov9'"):
         command(["models", "dinov9"])
 
 

@@ -11,16 +11,18 @@ from vit.images.preprocess import Preprocess
 from vit.predict.predictor import Streaming, pick_device, source_entry
 from vit.runs.checkpoint import load_model
 
+OPTIONS = ()
+
 
 @dataclass(frozen=True)
 class Number:
     value: float
     source: Any = None
 
-    def text(self, k=0):
+    def text(self, k=None):
         return f"{self.value:.4f}"
 
-    def to_dict(self, k=0):
+    def to_dict(self, k=None):
         return {**source_entry(self.source), "value": self.value}
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
-
-import tyro
+from typing import ClassVar, Literal
 
 from vit.tasks.limits import check_limits
 
@@ -24,7 +22,7 @@ class RunOptions:
     }
     """How help is ordered: group -> its options. A subclass lists its own, which follow these."""
 
-    recipe: Annotated[str, tyro.conf.Suppress] = ""
+    recipe: str = ""
     """Name of the base this was made from."""
     data: str | None = None
     """What to train on. Default: none; it must be given."""

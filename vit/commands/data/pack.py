@@ -14,35 +14,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import tyro
-
+from vit.commands.cli.options import Positional, parse
 from vit.data.open import has_boxes, open_data
 from vit.data.split import NO_TEST
 from vit.data.write.shards import SHARD_MB, NoImage, facts_for, write_shards
 from vit.errors import UserError, shown
 
 
+def main(arguments: Sequence[str]) -> int:
+    return pack(parse(Pack, arguments, "vitral data pack"))
+
+
 @dataclass(frozen=True)
 class Pack:
-    """Write tar shards from any data."""
+    """Write a data set as tar shards. SRC is only read."""
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
-    """What train.py takes as --data."""
-    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """A folder for the shards; it must be empty, if it is there."""
+    source: Annotated[str, Positional("SRC")]
+    """A data set, as `vitral train` takes it with --data."""
+    out: Annotated[str, Positional("OUT")]
+    """New or empty folder for the shards."""
     shard_mb: int = SHARD_MB
-    """Largest size of a shard, in units of 1,000,000 bytes."""
+    """Maximum size of a shard, in MB (1e6 bytes)."""
     task: Literal["auto", "classification", "detection"] = "auto"
-    """auto: detection where there are boxes."""
+    """What the labels are for; auto: detection if there are boxes."""
     format: str | None = None
-    """The format of SRC; recognised from what lies there if left out."""
+    """Format of SRC, where the folder could be read in several. Default: recognized from the files."""
     seed: int = 0
-    """Of the split, where SRC has none for validation, and of the order."""
-
-
-def main(arguments: Sequence[str]) -> int:
-    options = tyro.cli(Pack, args=arguments, prog="vitral data pack", config=(tyro.conf.FlagCreatePairsOff,))
-    return pack(options)
+    """Seed of the order, and of the validation split if SRC has none."""
 
 
 def pack(options: Pack) -> int:
@@ -68,7 +66,7 @@ def pack(options: Pack) -> int:
     os.replace(folder, options.out)
     if bad:
         print(f"Warning: {len(bad)} images could not be read and were left out: {shown(bad)}")
-    print(f"python train.py {'detect' if facts['task'] == 'detection' else 'folder'} --data {options.out}")
+    print(f"vitral train {'detect' if facts['task'] == 'detection' else 'folder'} --data {options.out}")
     return 1 if bad else 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from vit.data.augment.batches import Mix
@@ -19,12 +21,14 @@ from vit.data.sets.imageset import ImageSet
 from vit.images.preprocess import Preprocess
 from vit.tasks.classification.probe import trains_head_only
 from vit.tasks.facts import Facts
-from vit.tasks.run import Built, Run
+from vit.tasks.run import Built, Run, Seen
 
 if TYPE_CHECKING:
     from vit.tasks.classification.recipe import Recipe
     from vit.tasks.classification.settle import Settled
 
+SHARE = 0.05
+"""A class with less than this share of a mixed image is not named."""
 EXPECTED = "--data DIR (class folders), a manifest, shards, hf:OWNER/NAME or digits"
 
 
@@ -79,6 +83,24 @@ class Feed:
         cache = self.cache if images is self.run.data.val else None  # the others are seen once
         options = self.run.loading(evaluation_batch(self.run.device), shared=shared, cache=cache)
         return eval_loader(LabelReader(images, self.preprocess), replace(options, strict=strict))
+
+    def seen(self, batch: Batch) -> Iterator[Seen]:
+        """The images of a training batch, with their labels in words."""
+        classes, mixes = self.run.data.classes, self.run.recipe.mixup or self.run.recipe.cutmix
+        several = self.run.data.multilabel and not mixes
+        for pixels, target in zip(self.preprocess.denormalize(batch.images), batch.targets.numpy(), strict=True):
+            yield Seen(pixels, label(target, classes, several), [])
+
+
+def label(target: np.ndarray, classes: Sequence[str], multilabel: bool) -> str:
+    """A target, a number or one a class, in words."""
+    if target.ndim == 0:
+        return classes[int(target)]
+    order = [int(k) for k in np.argsort(-target)]
+    shares = [(float(target[k]), classes[k]) for k in order if target[k] >= SHARE]
+    if multilabel or (len(shares) == 1 and shares[0][0] > 1 - SHARE):
+        return ", ".join(name for _, name in shares) or "none"
+    return ", ".join(f"{name} {share:.2f}" for share, name in shares)
 
 
 def evaluation_batch(device: torch.device) -> int:

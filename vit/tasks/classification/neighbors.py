@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,34 +44,26 @@ def neighbors(
     return evaluation, {"k": k, "memory": len(known.index), **headline}
 
 
-def evaluate_public(
-    weights: str,
-    source: str | None,
-    options: EvaluationOptions,
-    *,
-    format: str | None = None,
-    model: str | None = None,
-    image_size: int | None = None,
-) -> Evaluation:
+def evaluate_public(question: Any, options: EvaluationOptions, log: Callable[[str], object]) -> Evaluation:
     """Public weights, which have no head for the classes of the data: nearest neighbors on their features classify.
 
-    model: the name that a file of weights needs. image_size: side of the input in pixels; the model's own if left out.
+    question: a `vit.tasks.checkpoints.Question`. log: is called with each line for the user.
     """
-    if source is None or options.knn is None or options.tta or options.tile is not None or options.nms is not None:
+    others = options.tta or options.tile is not None or options.nms is not None
+    if question.data is None or options.knn is None or others:
         raise UserError(
-            f"{weights} has no head for the classes of your data. Its features can be judged by nearest neighbors: "
-            "with --data and --knn 20, without --tta, --tile and --nms. vitral train probe trains a head."
+            f"{question.checkpoint} has no head for the classes of your data. Its features can be judged by nearest "
+            "neighbors: with --data and --knn 20, without --tta, --tile and --nms. vitral train probe trains a head."
         )
-    data = open_data(source, kind="labels", format=format)
-    for note in data.notes:
-        print(note, file=sys.stderr)
+    data = open_data(question.data, kind="labels", format=question.format)
     split, splits = split_of(data, options.split), data.splits()
     if "train" not in splits:
         has = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
         raise UserError(f"{data.source} has no train split; it has {has}. --knn needs it.")
-    encoder, notes = open_encoder(weights, model=model, image_size=image_size, device=options.device)
-    for note in notes:
-        print(note, file=sys.stderr)
+    size, device = question.image_size, options.device
+    encoder, notes = open_encoder(question.checkpoint, model=question.model, image_size=size, device=device)
+    for note in (*data.notes, *notes):
+        log(note)
     loading = LoaderOptions(options.batch_size, workers=options.workers, device=encoder.device)
     queries, memory = (eval_loader(LabelReader(splits[name], encoder.preprocess), loading) for name in (split, "train"))
     evaluation, knn = neighbors(options.knn, encoder, data.classes, queries, memory)

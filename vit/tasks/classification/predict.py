@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from vit.predict.predictor import Source
 
 
+OPTIONS = ("threshold",)
+"""What `load` takes of the options of `vit.load`."""
+TOP = 5
+"""Classes that are named where nobody says how many."""
+
+
 class Scored(NamedTuple):
     label: str
     score: float
@@ -64,15 +70,15 @@ class Prediction:
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [Scored(self.classes[i], score) for i, score in pairs]
 
-    def to_dict(self, k: int = 5) -> dict[str, Any]:
+    def to_dict(self, k: int | None = None) -> dict[str, Any]:
         """Plain values for JSON: source (when it is a path), label, score, labels, top."""
-        top = [scored._asdict() for scored in self.top(k)]
+        top = [scored._asdict() for scored in self.top(k or TOP)]
         answer = {"label": self.label, "score": self.score, "labels": list(self.labels), "top": top}
         return source_entry(self.source) | answer
 
-    def text(self, k: int = 5) -> str:
-        """The k best classes with their scores, in a line."""
-        scored = ", ".join(f"{label} {100 * score:.2f} %" for label, score in self.top(k))
+    def text(self, k: int | None = None) -> str:
+        """The k best classes (5 if None) with their scores, in a line."""
+        scored = ", ".join(f"{label} {100 * score:.2f} %" for label, score in self.top(k or TOP))
         return f"[{', '.join(self.labels)}] {scored}" if self.multilabel else scored
 
     def plot(self, k: int = 5) -> Figure:

@@ -7,9 +7,7 @@ lists all options; the settled recipe is saved in the run folder as config.yaml.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
-
-import tyro
+from typing import ClassVar, Literal
 
 from vit.errors import UserError
 from vit.tasks.options import RunOptions
@@ -25,7 +23,7 @@ class Recipe(RunOptions):
         "optimization": "label_smoothing l1",
     }
 
-    recipe: Annotated[str, tyro.conf.Suppress] = "folder"
+    recipe: str = "folder"
     data: str | None = None
     """Images to train on: class folders (DIR/CLASS/** or DIR/{train,val,test}/CLASS/**), a manifest with the columns
     path,label or path,labels (.csv, .tsv, .jsonl, .parquet), Parquet files with images, tar shards, hf:OWNER/NAME,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,10 @@ from vit.data.load.sampling import repeat_factors
 from vit.data.open import open_data as open_source
 from vit.data.open import reopen as reopen_source
 from vit.data.sets.data import DetectionData
+from vit.detector.boxes import to_xyxy
+from vit.images.draw import Mark, color_of
 from vit.images.preprocess import Preprocess
-from vit.tasks.run import Built, Run
+from vit.tasks.run import Built, Run, Seen
 
 if TYPE_CHECKING:
     from vit.tasks.detection.recipe import Recipe
@@ -86,6 +89,16 @@ class Feed:
         cache = self.cache if images is self.run.data.val else None  # the others are seen once
         options = self.run.loading(evaluation_batch(self.run.device), shared=shared, cache=cache)
         return eval_loader(BoxReader(images, self.preprocess), replace(options, strict=strict))
+
+    def seen(self, batch: BoxBatch) -> Iterator[Seen]:
+        """The images of a training batch, with their boxes."""
+        classes = self.run.data.classes
+        for pixels, target in zip(self.preprocess.denormalize(batch.images), batch.targets, strict=True):
+            height, width = pixels.shape[:2]
+            boxes = to_xyxy(target["boxes"]).numpy() * [width, height, width, height]
+            rows = zip(boxes.tolist(), target["labels"].tolist(), target["crowd"].tolist(), strict=True)
+            marks = [Mark(box, classes[k] + " (crowd)" * crowd, color_of(k), crowd) for box, k, crowd in rows]
+            yield Seen(pixels, f"{len(marks)} box{'es' * (len(marks) != 1)}", marks)
 
 
 def evaluation_batch(device: torch.device) -> int:
