@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.contest import parsed, write
+from benchmarks.contest import parsed, top1, write
 from benchmarks.turns import CLOCK, Clock, table, take_turns
 from vit.data import eval_loader, open_data
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.merging import merging
 from vit.runs.checkpoint import load_model
-from vit.tasks.classification.outputs import collect
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{o.checkpoint} does not know the bundled digits, which it is judged on.")
     accuracy: dict[int, float] = {}
     for count in o.counts:
-        outputs = collect(merging(model, count), eval_loader(test, preprocess, batch_size=o.batch))
-        assert outputs is not None
-        accuracy[count] = float((outputs.logits.argmax(1) == outputs.targets).float().mean())
+        accuracy[count] = top1(merging(model, count), eval_loader(test, preprocess, batch_size=o.batch))
     images = next(iter(eval_loader(test, preprocess, batch_size=o.batch))).images
 
     @torch.no_grad()

@@ -315,7 +315,14 @@ def torchrun(tmp_path_factory):
         def call(how, out, *more, restarts=0, command=False):
             words = ["folder", *map(str, [*options, "--out", out, *more])]
             if command:
-                typed = ["--standalone", "--nproc-per-node", "2", str(ROOT / "tests/training/dying.py"), how, str(place)]
+                typed = [
+                    "--standalone",
+                    "--nproc-per-node",
+                    "2",
+                    str(ROOT / "tests/training/dying.py"),
+                    how,
+                    str(place),
+                ]
                 return subprocess.run(
                     [sys.executable, "-m", "torch.distributed.run", *typed, *words],
                     env=environment, capture_output=True, text=True, timeout=900,
