@@ -28,8 +28,8 @@ from vit.pretrained.load_detector import begin, create_detector, on_encoder
 from vit.pretrained.registry import find as registry
 from vit.pretrained.registry.detectors import PUBLIC
 from vit.runs.checkpoint import save_checkpoint
-from vit.tasks.detection.build import begin_detector
-from vit.tasks.detection.recipe import DetectionRecipe
+from vit.tasks.detection.build import begin as begin_recipe
+from vit.tasks.detection.recipe import Recipe
 
 ENCODER = EncoderConfig(
     24, 4, 2, 48, patch_size=16, image_size=(64, 64), class_token=False, position_resize="plain", qkv_bias="qv",
@@ -229,11 +229,11 @@ def test_bad_files_are_named(tmp_path: Path, presets: None, capsys: pytest.Captu
 def test_a_trusted_pickle_is_read(tmp_path: Path, presets: None, capsys: pytest.CaptureFixture[str]):
     model = randomized(TINY)
     torch.save({"model": as_lwdetr(model), "args": Runs()}, tmp_path / "theirs.pth")
-    recipe = DetectionRecipe(data="x", weights=str(tmp_path / "theirs.pth"))
+    recipe = Recipe(data="x", weights=str(tmp_path / "theirs.pth"))
     with pytest.raises(UserError, match="pass --trust-pickle"):
-        begin_detector(recipe)
+        begin_recipe(recipe)
     assert capsys.readouterr().out == ""
-    start = begin_detector(replace(recipe, trust_pickle=True))
+    start = begin_recipe(replace(recipe, trust_pickle=True))
     assert same(start.build()[0], model) and capsys.readouterr().out == "it ran\n"
 
 
