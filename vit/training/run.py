@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 from vit.optim.optimizers import Ema
 from vit.processes.signals import listening
 from vit.processes.world import ALONE, World
-from vit.runs.background import Writer, snapshot
+from vit.runs.background import BackgroundWriter, snapshot
 from vit.runs.checkpoint import load_trainer, save_checkpoint
 from vit.runs.folder import bad_files_listed
-from vit.runs.retention import newest_whole, save_last
+from vit.runs.retention import newest_intact, save_last
 from vit.tasks.task import Task
 from vit.training.engine import fit
 from vit.training.log import RunLog, Silent
@@ -142,7 +142,7 @@ def resumed_state(
     own: list[dict[str, Any]] = []
 
     def find() -> Path | None:
-        found = newest_whole(checkpoints, tell, lambda state: not (well and state["progress"].get("bad")))
+        found = newest_intact(checkpoints, tell, lambda state: not (well and state["progress"].get("bad")))
         if found is None:
             return None
         own.append(found[1])
@@ -155,9 +155,9 @@ def resumed_state(
 
 
 @contextmanager
-def writing() -> Iterator[Writer]:
+def writing() -> Iterator[BackgroundWriter]:
     """A writer, whose work is done at the end, unless nobody wants to wait for it."""
-    writer = Writer()
+    writer = BackgroundWriter()
     try:
         yield writer
     except KeyboardInterrupt as error:
@@ -165,7 +165,7 @@ def writing() -> Iterator[Writer]:
             writer.close()
         raise
     except BaseException:
-        writer.settle()
+        writer.finish()
         raise
     else:
         writer.close()
