@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from vit.training.schedule import Loop
 
 from benchmarks.contest import parsed, write
 from benchmarks.turns import Clock, Figures, table, take_turns

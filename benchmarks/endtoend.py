@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
-from vit.training.schedule import Loop
 
 from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos

@@ -145,7 +145,7 @@ def test_row_5_finetune_on_other_classes(command, trained, parity, tmp_path):
         "finetune", "--weights", trained[0], "--data", parity, "--out", out, "--epochs", 2, *BRIEF
     )
     assert code == 0, err
-    assert told.count("new head for 2 classes (the checkpoint knows 10)") == 1
+    assert told.count("New head for 2 classes (the checkpoint has 10).") == 1
     config = json.loads((out / "checkpoints/best/config.json").read_text())
     assert config["classes"] == ["even", "odd"]
     before = load_file(trained[0] / "checkpoints/best/model.safetensors")
@@ -318,7 +318,7 @@ def test_row_59_in_a_process_of_its_own(tmp_path):
         (["--data", "DATA", "--lora-rank", 4], "--lora-rank keeps weights that were learned before: add --weights"),
         (["--data", "DATA", "--device", "tpu"], "tpu"),
         (["--data", "DATA", "--dropout", 1.5], "--dropout must be at least 0 and below 1"),
-        (["--data", "DATA", "--resume", "--out", "nowhere"], "nowhere holds no run to go on with"),
+        (["--data", "DATA", "--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )

@@ -13,8 +13,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from vit.training.detector_parts import repeated
-from vit.training.run_detector import crowded
 
 import vit.training.engine
 from tests.small_data import write_squares
@@ -107,7 +105,7 @@ def test_a_run_and_another_that_starts_from_it(trained: Path, squares: Path, tmp
     )  # fmt: skip
     assert code == 0, err
     assert "train: 24 images, 8 without boxes; 32 boxes" in told
-    assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told and "new class heads" not in told
+    assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told and "New class heads" not in told
     assert not (tmp_path / "run/previews").exists()
     first, second = (load_file(run / "checkpoints/best/model.safetensors") for run in (trained, tmp_path / "run"))
     for name in first:
@@ -215,7 +213,7 @@ def test_images_are_prepared_as_the_weights_know_them(trained: Path):
     assert detection_preprocess(settled, FACTS, start).mean == start.preprocess.mean != FACTS.mean
     # The classes are others: new heads, even though there are as many.
     _, notes = detector_of(settled, start, ["red", "green"])
-    assert "new class heads for 2 classes (the weights know 2)" in notes
+    assert "New class heads for 2 classes (the weights have 2)" in notes
     model, notes = detector_of(settled, start, ["green", "red"])
     assert notes == [] and torch.equal(model.class_head.weight, start.tensors["class_head.weight"])
     known = replace(begin(fresh), tensors=start.tensors, preprocess=Preprocess((384, 384), "squash"))
