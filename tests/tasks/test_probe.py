@@ -1,6 +1,5 @@
 """The linear probe: features computed once give the head that images would, and a checkpoint like any other."""
 
-import importlib
 import json
 import shutil
 import signal
@@ -133,8 +132,7 @@ def test_images_that_change_go_through_in_every_epoch(command, trained, data, tm
 
 def test_the_checkpoint_is_one_like_any_other(command, trained, data, tmp_path):
     import vit.__main__ as cli
-
-    evaluation = importlib.import_module("eval")
+    from vit.commands import eval as evaluation
     run = tmp_path / "probe"
     assert command("--data", data, "--weights", trained.run, "--out", run, "--epochs", 30)[0] == 0
     report = json.loads((run / "report.json").read_text())
