@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from vit.training.schedule import Loop
 
 from benchmarks.contest import parsed, write
 from benchmarks.turns import Clock, Figures, table, take_turns
@@ -32,7 +33,6 @@ from vit.training.engine import fit
 from vit.training.log import Silent
 from vit.training.run import writing
 from vit.training.safety import Safety
-from vit.training.schedule import Loop
 
 CLASSES = 1000
 
@@ -102,7 +102,7 @@ class Training:
                 self.waited.append(time.perf_counter() - begun)
 
             log, loop = Silent(self.every), self.loop
-            fit(self.task, self.batches, None, self.optimizers, loop, log, save, ema=self.ema, safety=safety)
+            fit(Parts(self.task, self.batches, self.optimizers, loop, ema=self.ema), log, save, safety=safety)
 
 
 def main(arguments: list[str]) -> None:

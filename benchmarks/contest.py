@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import torch
 import tyro
 from torch import Tensor, nn
+from vit.tasks.classification.outputs import collect
 
 from vit.errors import UserError
-from vit.tasks.classification.outputs import collect
 
 T = TypeVar("T")
 

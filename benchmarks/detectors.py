@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from vit.detector.boxes import to_xyxy
+from vit.detector.output import Predictions
 from vit.detector.postprocess import Found
-from vit.tasks.detection.loss import Predictions
 from vit.tasks.detection.metrics import DetectionMetrics
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,8 @@ from benchmarks.model import batch_of, forward, training
 from benchmarks.turns import CLOCK, Clock, exponent, peak_memory, table, take_turns
 from benchmarks.vits import Shape, ours
 from vit.detector.boxes import to_xyxy
-from vit.tasks.detection.loss import DetectionLoss, Predictions
+from vit.detector.output import DetectorOutput, Predictions
+from vit.tasks.detection.loss import DetectionLoss
 from vit.tasks.detection.metrics import DetectionMetrics
 
 Run = Callable[[], object]
@@ -68,18 +69,6 @@ def by_batch(o: Options) -> dict[str, dict[float, Run]]:
     }
 
 
-class _Said:
-    """What a detector's last layer says, without the detector."""
-
-    earlier: Sequence[Predictions] = ()
-    selected = None
-    groups = 1
-    denoised = None
-
-    def __init__(self, last: Predictions):
-        self.last = last
-
-
 def by_boxes(o: Options) -> dict[str, dict[float, Run]]:
     """Matching and loss, forward and backward, and the metrics of a batch."""
     generator = torch.Generator().manual_seed(0)
@@ -88,7 +77,7 @@ def by_boxes(o: Options) -> dict[str, dict[float, Run]]:
     boxes = (0.1 + 0.8 * torch.rand(4, 300, 4, generator=generator)).requires_grad_()
 
     def step(targets: list[dict[str, Any]]) -> None:
-        torch.stack(list(loss(_Said(Predictions(logits, boxes)), targets).values())).sum().backward()
+        torch.stack(list(loss(DetectorOutput(Predictions(logits, boxes)), targets).values())).sum().backward()
 
     def judge(targets: list[dict[str, Any]]) -> None:
         metrics = DetectionMetrics([str(k) for k in range(CLASSES)], (384, 384))
@@ -141,7 +130,7 @@ def by_images(o: Options, folder: Path) -> dict[str, dict[float, Run]]:
                 metrics.update(part, wanted)
             metrics.compute()
 
-        found["opening a folder"][n] = lambda n=n: open_data(str(folder / str(n)))
+        found["opening a folder"][n] = lambda n=n: open_data(str(folder / str(n)), kind="labels")
         found["classification metrics"][n] = judge
     return found
 

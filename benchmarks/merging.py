@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from vit.tasks.classification.outputs import collect
 
 from benchmarks.contest import parsed, write
 from benchmarks.turns import CLOCK, Clock, table, take_turns
-from vit.data import eval_loader, open_data
+from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.merging import merging
 from vit.runs.checkpoint import load_model
-from vit.tasks.classification.outputs import collect
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,18 @@ def main(arguments: list[str]) -> None:
     o = parsed(Options, arguments, "merging", __doc__)
     model, config = load_model(o.checkpoint)
     preprocess = Preprocess.from_dict(config["preprocess"])
-    test = open_data("digits").test
+    test = open_data("digits", kind="labels").test
     assert test is not None
     if tuple(config["classes"]) != tuple(test.classes):
         raise UserError(f"{o.checkpoint} does not know the bundled digits, which it is judged on.")
     accuracy: dict[int, float] = {}
     for count in o.counts:
-        outputs = collect(merging(model, count), eval_loader(test, preprocess, batch_size=o.batch))
+        outputs = collect(
+            merging(model, count), eval_loader(LabelReader(test, preprocess), LoaderOptions(batch_size=o.batch))
+        )
         assert outputs is not None
         accuracy[count] = float((outputs.logits.argmax(1) == outputs.targets).float().mean())
-    images = next(iter(eval_loader(test, preprocess, batch_size=o.batch))).images
+    images = next(iter(eval_loader(LabelReader(test, preprocess), LoaderOptions(batch_size=o.batch)))).images
 
     @torch.no_grad()
     def run(count: int) -> Any:

@@ -1,37 +1,21 @@
-"""What a run of train.py imports on its way, for processes that are forked from one that has all of it: a start costs
-them no import."""
+"""What a run imports on its way, for processes that are forked from one that has all of it: a start costs them no
+import."""
 
 import importlib
 import os
 
+from vit.tasks.table import TASKS
+
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
+PARTS = ("recipe", "settle", "feed", "build", "evaluate", "report", "predict")
 NAMES = (
-    "vit.commands.train",
-    "vit.training.run_detector",
-    "vit.training.parts",
-    "vit.training.detector_parts",
-    "vit.tasks.detection.evaluate",
-    "vit.data",
-    "vit.data.load.loader",
-    "vit.data.load.box_loader",
-    "vit.data.augment.multiscale",
-    "vit.data.open_detection",
-    "vit.data.bundled.scenes",
-    "vit.data.augment.images",
-    "vit.data.augment.boxes",
-    "vit.data.load.workers",
     "vit",
+    "vit.commands.train",
+    "vit.data",
+    "vit.data.bundled.scenes",
     "vit.training.run",
-    "vit.tasks.classification.build",
-    "vit.runs.checkpoint",
-    "vit.training.engine",
-    "vit.tasks.detection.build",
-    "vit.detector",
-    "vit.tasks.classification.report",
-    "vit.tasks.classification.outputs",
-    "vit.tasks.detection.report",
-    "vit.tasks.classification.predict",
+    *(f"{row.package}.{part}" for row in TASKS.values() for part in PARTS),
     "torch._dynamo",
     "torchmetrics",
     "torchmetrics.functional.classification",

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from vit.images.preprocess import Preprocess as Preprocess
     from vit.pretrained.create import create as create
     from vit.pretrained.registry.listing import models as models
+    from vit.tasks.checkpoints import evaluate as evaluate
+    from vit.tasks.checkpoints import load as load
     from vit.tasks.classification.predict import Prediction as Prediction
     from vit.tasks.classification.predict import Predictor as Predictor
-    from vit.tasks.classification.predict import load as load
     from vit.tasks.detection.detections import Detections as Detections
     from vit.tasks.detection.predict import DetectionPredictor as DetectionPredictor
     from vit.tasks.detection.scan.options import Scan as Scan
+    from vit.training.start import train as train
 
     __version__: str
 
@@ -30,7 +32,9 @@ _HOMES = {
     "create": "vit.pretrained.create",
     "DetectionPredictor": "vit.tasks.detection.predict",
     "Detections": "vit.tasks.detection.detections",
-    "load": "vit.tasks.classification.predict",
+    "evaluate": "vit.tasks.checkpoints",
+    "load": "vit.tasks.checkpoints",
+    "train": "vit.training.start",
     "models": "vit.pretrained.registry.listing",
     "Prediction": "vit.tasks.classification.predict",
     "Predictor": "vit.tasks.classification.predict",
@@ -48,14 +52,18 @@ __all__ = [
     "UserError",
     "__version__",
     "create",
+    "evaluate",
     "load",
     "models",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value = _version()
+        from vit.version import version
+
+        value = version()
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
     else:
@@ -68,13 +76,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("vitral")
-    except PackageNotFoundError:
-        # Run from a checkout that was never installed.
-        return "0+unknown"

@@ -96,7 +96,7 @@ def test_mistakes(trained: SimpleNamespace, tmp_path: Path):
     image = str(trained.photos / "test" / "grün" / "tile 0.png")
     (tmp_path / "empty").mkdir()
     for arguments, message in (
-        ([str(trained.run)], "no images given"),
+        ([str(trained.run)], "No images given"),
         ([str(trained.run), image[:-1]], r'no such file or folder .* Did you mean "tile 0.png"'),
         ([str(trained.run), str(tmp_path / "empty")], "no images in this folder"),
         ([str(tmp_path / "nowhere"), image], "does not exist"),

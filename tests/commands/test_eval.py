@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from vit.commands import eval as evaluation
 from vit.commands.exit import run
-from vit.data import eval_loader, open_data
+from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
 from vit.errors import UserError
 from vit.pretrained import load
 from vit.pretrained.registry import find as registry
@@ -86,9 +86,13 @@ def test_neighbors_alone_for_public_weights(public, two_blocks, photos: Path, tm
     assert {path.name for path in report.iterdir()} == {"report.json", "confusion.png", "mistakes.png"}
 
     # The same by scikit-learn: cosine similarity, weights exp(similarity / .07).
-    data, encoder = open_data(str(photos)), open_encoder(str(public), model="deit_ti16", image_size=32)[0]
+    data, encoder = (
+        open_data(str(photos), kind="labels"),
+        open_encoder(str(public), model="deit_ti16", image_size=32)[0],
+    )
     (train,), (test,) = (
-        list(eval_loader(images, encoder.preprocess, batch_size=64)) for images in (data.train, data.test)
+        list(eval_loader(LabelReader(images, encoder.preprocess), LoaderOptions(batch_size=64)))
+        for images in (data.train, data.test)
     )
     peer = KNeighborsClassifier(3, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
     found = peer.fit(encoder.features(train.images), train.targets).predict(encoder.features(test.images))

@@ -41,7 +41,7 @@ def test_the_pictures_are_the_first_training_batch(photos, first_batch):
     batch = first_batch(["folder", "--data", str(photos), *options])
     recipe = train.parse(["folder", "--data", str(photos), *options])
     settled, seen, epochs = show.classification(recipe, epoch=1)
-    found = survey(open_data(str(photos)).train)
+    found = survey(open_data(str(photos), kind="labels").train)
     drawn = [next(seen) for _ in range(len(batch.images))]
     expected = (batch.images.permute(0, 2, 3, 1).numpy() * found.std + found.mean) * 255
     assert np.abs(np.stack([image.pixels for image in drawn]) - expected.clip(0, 255)).max() < 1

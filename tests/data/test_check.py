@@ -102,7 +102,7 @@ def plant_files(root: Path) -> dict[str, str]:
     return {
         "file-empty": "nothing.jpg", "file-foreign": "page.jpg (an HTML page)", "file-truncated": "cut.jpg",
         "file-corrupt": "broken.png", "file-bomb": "bomb.png (20000x20000)",
-        "file-values": "values.tif (floating-point values from -3.5 to -3.5; read are 0..1 and 0..255)",
+        "file-values": "values.tif (floating-point values from -3.5 to -3.5; 0..1 and 0..255 are read)",
         "file-suffix": "suffix.jpg (PNG)", "file-other": ".txt (1)", "file-unread": ".heic (1)",
         "link-broken": "link.png", "image-loose": "loose.png", "folder-beside": "extra/", "name-case": "ase.png",
         "name-odd": "bell", "duplicate": "copy.jpg", "duplicate-conflict": "other.png", "leak": "seen.jpg",
@@ -258,9 +258,9 @@ def test_every_planted_fault_of_boxes_is_found(tmp_path: Path):
     assert set(found) <= allowed
     assert report["splits"]["train"]["images"] == len(images) - 1
     with pytest.raises(UserError, match=r"There are more errors \(.*\): vitral data check lists all"):
-        from vit.data.open_detection import open_detection
+        from vit.data.open import open_data
 
-        open_detection(str(root))
+        open_data(str(root), kind="boxes")
 
 
 def test_faults_of_yolo_and_voc(tmp_path: Path):

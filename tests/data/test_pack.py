@@ -14,8 +14,7 @@ import pytest
 from tests.data.tars import picture, write
 from vit.__main__ import command
 from vit.commands.data.pack import Pack, main, pack
-from vit.data import open_data
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.data.store.shard_writer import ShardWriter, key_of
 from vit.errors import UserError
 
@@ -106,7 +105,7 @@ def test_images_in_memory_become_pngs(tmp_path, monkeypatch):
 def test_boxes_come_back_as_they_were(shapes, tmp_path, capsys):
     out = tmp_path / "shards"
     assert main([str(shapes), str(out)]) == 0
-    one, other = open_detection(str(shapes)), open_detection(str(out))
+    one, other = open_data(str(shapes), kind="boxes"), open_data(str(out), kind="boxes")
     assert other.classes == one.classes and other.category_ids == one.category_ids
     for split, images in one.splits().items():
         theirs = other.splits()[split]
@@ -125,7 +124,7 @@ def test_boxes_come_back_as_they_were(shapes, tmp_path, capsys):
         sample = json.loads(archive.extractfile(archive.getnames()[1]).read())
     assert set(sample) == {"width", "height", "image_id", "boxes", "labels", "crowd", "area"}
     with pytest.raises(UserError, match=r"its samples have boxes: python train\.py detect"):
-        open_data(str(out))
+        open_data(str(out), kind="labels")
 
 
 def test_a_shard_is_no_larger_than_asked_for(tmp_path):
@@ -224,7 +223,7 @@ def test_boxes_that_are_wrong_are_left_out_or_cut_and_told(tmp_path):
         {"boxes": [[-5, -5, 50, 2]], "labels": ["dog"], "area": [7], "crowd": [True]},
         {"boxes": [], "labels": []},
     )
-    data = open_detection(source, evaluation=True)
+    data = open_data(source, evaluation=True, kind="boxes")
     assert [data.test.annotation(i).boxes.tolist() for i in range(3)] == [[[0, 0, 3, 2]], [[0, 0, 6, 2]], []]
     assert data.test.annotation(0).area.tolist() == [6] and data.test.annotation(1).crowd.tolist() == [True]
     told = "\n".join(data.notes)
@@ -235,7 +234,7 @@ def test_boxes_that_are_wrong_are_left_out_or_cut_and_told(tmp_path):
 
 def test_sizes_that_are_not_told_are_read(tmp_path):
     source = boxes(tmp_path, {"boxes": [[0, 0, 9, 9]], "labels": ["cat"], "width": None, "height": None})
-    assert open_detection(source, evaluation=True).test.annotation(0).boxes.tolist() == [[0, 0, 6, 4]]
+    assert open_data(source, evaluation=True, kind="boxes").test.annotation(0).boxes.tolist() == [[0, 0, 6, 4]]
 
 
 @pytest.mark.parametrize(
@@ -250,4 +249,4 @@ def test_sizes_that_are_not_told_are_read(tmp_path):
 )
 def test_a_json_of_another_form(tmp_path, sample, message):
     with pytest.raises(UserError, match=message):
-        open_detection(boxes(tmp_path, sample), evaluation=True)
+        open_data(boxes(tmp_path, sample), evaluation=True, kind="boxes")

@@ -11,8 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from tests.data.by_hand import Picture, coco, write_image
 from vit.commands.data.split import divided, main
-from vit.data.open_any import as_found
-from vit.data.open_detection import open_detection
+from vit.data.open import as_found, open_data
 from vit.errors import UserError
 
 
@@ -101,7 +100,7 @@ def test_boxes_are_divided_by_their_rarest_class(tmp_path: Path):
         "test": 1,
     }
     split(tmp_path / "set", tmp_path / "same")
-    assert open_detection(str(tmp_path / "same")).record["format"] == "coco"
+    assert open_data(str(tmp_path / "same"), kind="boxes").record["format"] == "coco"
 
 
 @pytest.mark.parametrize(

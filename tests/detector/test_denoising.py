@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from vit.detector import Detector, detector_preset
-from vit.detector.denoising import SHIFT, STRETCH, Denoised, shaken
-from vit.detector.model import Output
-from vit.tasks.detection.loss import DetectionLoss, Predictions
+from vit.detector.denoising import SHIFT, STRETCH, shaken
+from vit.detector.output import DenoisedOutput, DetectorOutput, Predictions
+from vit.tasks.detection.loss import DetectionLoss
 
 CPU = torch.device("cpu")
 BOXES = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.2, 0.7, 0.1, 0.1], [0.8, 0.3, 0.3, 0.2]])
@@ -68,10 +68,10 @@ def test_all_queries_of_an_object_weigh_as_one():
     layer = Predictions(torch.zeros(2, 3, 3), torch.stack([boxes, torch.rand(3, 4)]))
     targets = [{"boxes": BOXES[:2], "labels": torch.tensor([1, 0])}, TARGETS[1]]
     found = Predictions(torch.zeros(2, 3, 3), torch.rand(2, 3, 4))
-    terms = DetectionLoss(3)(Output(found, [], None, 1, Denoised([layer], owner)), targets)
+    terms = DetectionLoss(3)(DetectorOutput(found, [], None, 1, DenoisedOutput([layer], owner)), targets)
     assert terms["l1_dn0"].item() == pytest.approx(5 * ((0.1 + 0.3) / 2 + 0.2) / 2, rel=1e-5)
     assert terms["class_dn0"] > 0
     # What is said of an image without objects counts for nothing.
     other = Predictions(torch.stack([layer.logits[0], torch.full((3, 3), 5.0)]), layer.boxes)
-    again = DetectionLoss(3)(Output(found, [], None, 1, Denoised([other], owner)), targets)
+    again = DetectionLoss(3)(DetectorOutput(found, [], None, 1, DenoisedOutput([other], owner)), targets)
     assert all(torch.equal(again[name], terms[name]) for name in terms)

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -8,22 +8,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torchvision.ops import box_convert, box_iou
 
-from vit.detector.denoising import Denoised
+from vit.detector.output import DetectorOutput, Predictions
 from vit.errors import UserError
-from vit.tasks.detection.loss import DetectionLoss, Predictions
-
-
-class Out(NamedTuple):
-    last: Predictions
-    earlier: list[Predictions]
-    selected: Predictions | None
-    groups: int
-    denoised: Denoised | None = None
+from vit.tasks.detection.loss import DetectionLoss
 
 
 def outputs(
     images: int = 2, queries: int = 6, classes: int = 5, groups: int = 1, layers: int = 1, seed: int = 0
-) -> Out:
+) -> DetectorOutput:
     g = torch.Generator().manual_seed(seed)
 
     def predictions() -> Predictions:
@@ -32,7 +24,7 @@ def outputs(
         return Predictions(logits, boxes.requires_grad_())
 
     last = predictions()
-    return Out(last, [predictions() for _ in range(layers - 1)], predictions(), groups)
+    return DetectorOutput(last, [predictions() for _ in range(layers - 1)], predictions(), groups)
 
 
 def targets(*counts: int, classes: int = 5, seed: int = 1) -> list[dict[str, Any]]:
@@ -53,7 +45,7 @@ def test_terms_of_every_layer():
 def test_box_terms_by_hand():
     wanted = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
     found = torch.tensor([[[0.6, 0.5, 0.2, 0.2], [0.1, 0.1, 0.1, 0.1]]])
-    out = Out(Predictions(torch.zeros(1, 2, 1), found), [], None, 1)
+    out = DetectorOutput(Predictions(torch.zeros(1, 2, 1), found), [], None, 1)
     terms = DetectionLoss(1)(out, [{"labels": torch.tensor([0]), "boxes": wanted}])
     assert terms["l1"].item() == pytest.approx(5 * 0.1, rel=1e-5)
     # Half of each box overlaps; the hull is exactly their union: GIoU = IoU = 1/3.
@@ -65,7 +57,7 @@ def test_class_term_by_hand():
     logits = torch.tensor([[[1.2], [-0.7]]])
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2], [0.1, 0.1, 0.1, 0.1]]])
     terms = DetectionLoss(1)(
-        Out(Predictions(logits, boxes), [], None, 1), [{"labels": torch.tensor([0]), "boxes": wanted}]
+        DetectorOutput(Predictions(logits, boxes), [], None, 1), [{"labels": torch.tensor([0]), "boxes": wanted}]
     )
     p, other = logits.sigmoid().flatten().tolist()
     q = p**0.25  # the IoU is 1
@@ -196,7 +188,7 @@ def test_parts_with_few_objects_weigh_as_much():
 
     parts = []
     for rows in (slice(0, 2), slice(2, 4)):
-        out = Out(part(whole.last, rows), [], part(whole.selected, rows), 1)  # pyright: ignore
+        out = DetectorOutput(part(whole.last, rows), [], part(whole.selected, rows), 1)  # pyright: ignore
         share = loss.amount(wanted[rows], 1, torch.device("cpu")) / amount
         parts.append({name: value * share for name, value in loss(out, wanted[rows]).items()})
     for name, value in once.items():

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vit.detector.output import Predictions
 from vit.detector.postprocess import Found
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
-from vit.tasks.detection.loss import Predictions
 from vit.tasks.detection.scan.options import Scan
 from vit.tasks.detection.scan.scanner import Scanner
 from vit.tasks.detection.scan.views import View, fuse, views_of

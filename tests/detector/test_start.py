@@ -25,8 +25,8 @@ from vit.pretrained.layouts import dino as dino_layouts
 from vit.pretrained.layouts import timm as timm_layouts
 from vit.pretrained.layouts.rules import write
 from vit.pretrained.load_detector import begin, create_detector, on_encoder
+from vit.pretrained.registry import find as registry
 from vit.pretrained.registry.detectors import PUBLIC
-from vit.pretrained.registry.find import find as registry
 from vit.runs.checkpoint import save_checkpoint
 from vit.tasks.detection.build import begin_detector
 from vit.tasks.detection.recipe import DetectionRecipe
@@ -391,7 +391,7 @@ def test_names_and_listing():
     listed = {m.name: m for m in vit.models("*detr_*")}
     assert list(listed) == list(PUBLIC)
     nano = listed["rfdetr_nano"]
-    assert (nano.family, nano.image_size, nano.licence) == ("rfdetr", 384, "Apache-2.0")
+    assert (nano.family, nano.image_size, nano.license) == ("rfdetr", 384, "Apache-2.0")
     assert nano.sources == ("hf:Roboflow/rf-detr-nano",) and 30e6 < nano.parameters < 31e6
     assert vit.models("detector_nano") == []
 

@@ -1,6 +1,6 @@
 """Damaged image files through `vit.images.decode` and `vit.data.sets.window`, in a process of its own.
 
-python tests/fuzz_decode.py FIRST COUNT FOLDER: file number n is a function of n. Before each, n is written to
+python tests/images/fuzz_decode.py FIRST COUNT FOLDER: file number n is a function of n. Before each, n is written to
 FOLDER/at, so that a crash can be told and made again; at the end a line of JSON with what came of them.
 """
 

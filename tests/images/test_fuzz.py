@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory
 
 def fuzz(first: int, count: int, folder: Path) -> dict:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "tests/fuzz_decode.py"), str(first), str(count), str(folder)]
+    command = [sys.executable, str(ROOT / "tests/images/fuzz_decode.py"), str(first), str(count), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     at = (folder / "at").read_text() if (folder / "at").exists() else "none"
     assert done.returncode == 0, f"file number {at}, exit code {done.returncode}:\n{done.stderr[-3000:]}"

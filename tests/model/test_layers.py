@@ -2,16 +2,18 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from vit.model.attention import Attention
 from vit.model.config import EncoderConfig
-from vit.model.layers import Attention, Block, DropPath, LayerScale, Mlp, SwiGLU
+from vit.model.layers import Block, DropPath, LayerScale, Mlp, SwiGLU
 from vit.model.patches import ConvPatches, LinearPatches
-from vit.model.position import axial_rope
+from vit.model.position import axial_rope, patch_coordinates
 
 B, N, M, D, HEADS = 3, 5, 7, 12, 3
 
@@ -96,7 +98,7 @@ def test_attention_treats_the_samples_of_a_batch_alone(pair):
 
 
 def test_attention_without_bias_and_with_normed_q_and_k():
-    attention = Attention(D, HEADS, qkv_bias=False, qk_norm=True, norm="rmsnorm").double()
+    attention = Attention(D, HEADS, qkv_bias=False, qk_norm=True, norm=partial(nn.RMSNorm, eps=1e-6)).double()
     attention.q_norm.weight.data.uniform_(0.5, 2)
     x = double(B, N, D)
     q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in attention.qkv(x).chunk(3, dim=-1))
@@ -124,7 +126,7 @@ def test_block_gradients(variant, cross):
     block = Block(config, cross=cross).double()
     for parameter in block.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
-    rope = axial_rope((2, 2), 4, 1, 100.0, torch.device("cpu")) if config.rope else None
+    rope = axial_rope(patch_coordinates((2, 2), torch.device("cpu")), 4, 1, 100.0) if config.rope else None
     context = double(2, 3, 8) if cross else None
 
     def call(x, context, *_):

@@ -9,7 +9,7 @@ from timm.layers import resample_abs_pos_embed
 
 from vit.model.config import EncoderConfig
 from vit.model.encoder import Encoder
-from vit.model.position import axial_rope, resize_grid, rotate, sincos_grid
+from vit.model.position import axial_rope, patch_coordinates, resize_grid, rotate, sincos_grid
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ def test_resizing_is_interpolation_in_fp32():
 
 def test_rope_is_the_formula():
     grid, width, base = (2, 3), 8, 100.0
-    cos, sin = axial_rope(grid, width, 0, base, CPU)
+    cos, sin = axial_rope(patch_coordinates(grid, CPU), width, 0, base)
     for row in range(2):
         for column in range(3):
             y, x = (row + 0.5) / 2 * 2 - 1, (column + 0.5) / 3 * 2 - 1
@@ -63,7 +63,7 @@ def test_rope_is_the_formula():
 
 def test_rope_leaves_the_prefix_and_every_norm_alone():
     x = torch.randn(2, 3, 4 + 6, 8)
-    y = rotate(x, axial_rope((2, 3), 8, 4, 100.0, CPU))
+    y = rotate(x, axial_rope(patch_coordinates((2, 3), CPU), 8, 4, 100.0))
     torch.testing.assert_close(y[:, :, :4], x[:, :, :4], rtol=0, atol=0)
     assert not torch.isclose(y[:, :, 4:], x[:, :, 4:]).all()
     torch.testing.assert_close(y.norm(dim=-1), x.norm(dim=-1))
@@ -71,7 +71,7 @@ def test_rope_leaves_the_prefix_and_every_norm_alone():
 
 def test_rope_scores_depend_on_the_difference_of_positions_only():
     h, w, width = 4, 6, 16
-    rope = axial_rope((h, w), width, 0, 100.0, CPU)
+    rope = axial_rope(patch_coordinates((h, w), CPU), width, 0, 100.0)
     q, k = torch.randn(2, width).double()
     turned_q = rotate(q.expand(1, 1, h * w, -1), rope).view(h, w, width)
     turned_k = rotate(k.expand(1, 1, h * w, -1), rope).view(h, w, width)
@@ -86,8 +86,10 @@ def test_rope_scores_depend_on_the_difference_of_positions_only():
 
 def test_rope_coordinates_are_normalised():
     """Twice the resolution: the average of a patch's four quarters lies where the patch lay."""
-    coarse = axial_rope((2, 2), 8, 0, 100.0, CPU)
-    odd = axial_rope((6, 6), 8, 0, 100.0, CPU)  # a grid of 6 has a patch in the middle of each of the 2x2
+    coarse = axial_rope(patch_coordinates((2, 2), CPU), 8, 0, 100.0)
+    odd = axial_rope(
+        patch_coordinates((6, 6), CPU), 8, 0, 100.0
+    )  # a grid of 6 has a patch in the middle of each of the 2x2
     middle = torch.tensor([1 * 6 + 1, 1 * 6 + 4, 4 * 6 + 1, 4 * 6 + 4])
     for ours, theirs in zip(coarse, odd, strict=True):
         torch.testing.assert_close(ours, theirs[middle], rtol=1e-5, atol=1e-5)

@@ -9,7 +9,8 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from vit.model.classifier import create
-from vit.optim.optimizers import Ema, assert_covers, depth_of, make_optimizers, set_lr, warmup_cosine
+from vit.model.depth import depth_of
+from vit.optim.optimizers import Ema, assert_covers, make_optimizers, set_lr, warmup_cosine
 
 VARIANTS = {
     "plain": ("vit_nano8", {}),

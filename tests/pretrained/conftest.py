@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-import vit.pretrained
+import vit.pretrained.convert
 from tests.pretrained.parity import random_model
 from tests.pretrained.random_weights import images
 from vit.model.classifier import Classifier
@@ -66,7 +66,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory, exports: dict[str, Export
     """Where transformers' own models are, with their files and answers; those to `exports` are in its folders."""
     out = tmp_path_factory.mktemp("huggingface")
     script = Path(__file__).with_name("huggingface_process.py")
-    peer = Path(vit.pretrained.__file__).with_name("huggingface_process.py")
+    peer = Path(vit.pretrained.convert.__file__).with_name("huggingface_process.py")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, script, out, peer, *(export.folder for export in exports.values())]
     done = subprocess.run(list(map(str, command)), cwd=out, env=environment, capture_output=True, text=True)

@@ -4,7 +4,7 @@ models that were exported into FOLDERs (one process for both: importing transfor
 
     python huggingface_process.py OUT PEER FOLDER...
 
-PEER is vit/pretrained/huggingface_process.py.
+PEER is vit/pretrained/convert/huggingface_process.py.
 """
 
 import importlib.util

@@ -102,9 +102,9 @@ def test_positions_that_make_no_grid(state):
     assert "15 positions are neither a square grid" in refused(state)
 
 
-def test_quantised_weights(state):
+def test_quantized_weights(state):
     state["blocks.0.norm1.weight"] = torch.zeros(48, dtype=torch.int8)
-    assert "quantised" in refused(state)
+    assert "quantized" in refused(state)
 
 
 def test_a_truncated_file(tmp_path, state):

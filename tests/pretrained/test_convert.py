@@ -22,7 +22,7 @@ from vit.model.resize import fit_channels
 from vit.pretrained.convert.export import exported
 from vit.pretrained.files.source import Source
 from vit.pretrained.layouts.rules import write
-from vit.pretrained.load import from_public, load, recognise
+from vit.pretrained.load import from_public, load, recognize
 from vit.pretrained.registry.families import FAMILIES
 from vit.pretrained.registry.find import Model, find
 from vit.pretrained.registry.listing import flops, models
@@ -87,7 +87,7 @@ def test_every_layout_of_every_family_round_trips(family, name):
     state |= {key: torch.zeros(1) for key in BESIDES.get(name, ())}
     source = Source.of(state, name)
     if (family, name) not in TWINS:
-        assert recognise(row, source).layout is layout
+        assert recognize(row, source).layout is layout
     again = from_public(row, source).model.state_dict()
     assert again.keys() == model.state_dict().keys()
     for key, value in model.state_dict().items():
@@ -252,7 +252,7 @@ def test_flops_are_counted_as_torch_counts_them(name):
 def test_models_are_listed():
     found = {m.name: m for m in models("dinov*_s1*")}
     assert {"dinov2_s14", "dinov2_s14_reg4", "dinov3_s16", "dinov3_s16plus"} <= found.keys()
-    assert 21e6 < found["dinov2_s14"].parameters < 23e6 and found["dinov2_s14"].licence == "Apache-2.0"
+    assert 21e6 < found["dinov2_s14"].parameters < 23e6 and found["dinov2_s14"].license == "Apache-2.0"
     assert "hf:facebook/dinov2-small" in found["dinov2_s14"].sources
 
 

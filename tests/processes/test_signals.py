@@ -1,4 +1,4 @@
-"""Row 37: what a signal does, wherever it comes (with whole runs in tests/test_kills.py)."""
+"""Row 37: what a signal does, wherever it comes (with whole runs in tests/training/test_kills.py)."""
 
 import os
 import signal

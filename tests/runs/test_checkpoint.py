@@ -303,14 +303,14 @@ def test_a_damaged_config(folder, text, told):
 
 WRONG = [
     ("task", "segmentation", "task is 'segmentation', not one of 'classification', 'detection'"),
-    ("classes", 5, "classes is 5, not a list, each item a text"),
-    ("classes", [1, 2, 3], r"classes is \[1, 2, 3\], not a list, each item a text"),
+    ("classes", 5, "classes is 5, not a list, each item a string"),
+    ("classes", [1, 2, 3], r"classes is \[1, 2, 3\], not a list, each item a string"),
     ("classes", ["a", "b"], "2 classes are named, the model has 3"),
     ("multilabel", "no", "multilabel is 'no', not true or false"),
     ("temperature", "hot", "temperature is 'hot', not a number or null"),
     ("augment", {"flip": "yes"}, "augment is {'flip': 'yes'}, not"),
     ("data", "photos", "data is 'photos', not"),
-    ("data", {"seed": 0, "splits": {}}, "data.source is None, not a text"),
+    ("data", {"seed": 0, "splits": {}}, "data.source is None, not a string"),
     ("data", {"source": "photos", "seed": "0", "splits": {}}, "data.seed is '0', not a whole number"),
     ("data", {"source": "photos", "seed": 0, "splits": [3]}, r"data.splits is \[3\], not"),
     ("preprocess", [1], r"preprocess is \[1\], not"),

@@ -8,9 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vit.errors import UserError
 from vit.model.classifier import create
-from vit.tasks.classification.build import build_model, freeze, mixed_precision
+from vit.tasks.classification.build import build_model, freeze
 from vit.tasks.classification.recipe import RECIPES
-from vit.tasks.classification.settle import Facts, settle
+from vit.tasks.classification.settle import settle
+from vit.tasks.facts import Facts
+from vit.tasks.precision import mixed_precision
 
 FINETUNE = replace(RECIPES["finetune"][1], data="photos")
 DEPTH = 3

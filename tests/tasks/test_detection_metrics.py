@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from vit.detector.output import Predictions
 from vit.detector.postprocess import Found, find_boxes, suppress
 from vit.tasks.detection.curves import best_threshold, confusion, match_image, pooled
-from vit.tasks.detection.loss import Predictions
 from vit.tasks.detection.metrics import Boxes, DetectionMetrics, Truth, coco_boxes, coco_truth
 
 CLASSES = ("a", "b", "c", "never")

@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 import vit
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.pretrained.load_detector import load_detector
 from vit.tasks.detection.detections import Detections
-from vit.tasks.detection.evaluate import collect
+from vit.tasks.detection.evaluate import run
 from vit.tasks.detection.predict import DetectionPredictor, thresholds_of
 from vit.tasks.detection.scan.options import Scan
+from vit.tasks.evaluation import EvaluationOptions
 
 IDS = {"red": 0, "grün": 7, "blue": 3}
 
@@ -56,7 +57,7 @@ def test_a_result_holds_typed_boxes(detector: SimpleNamespace, files: list[Path]
 
 def test_it_finds_the_shapes(detector: SimpleNamespace):
     """The shared detector is good enough for the other tests to mean something."""
-    images = open_detection(str(detector.shapes)).test
+    images = open_data(str(detector.shapes), kind="boxes").test
     predictor, right, wanted = load(detector), 0, 0
     for i in range(len(images)):
         truth, found = images.annotation(i), one(predictor, images.name(i))
@@ -85,13 +86,13 @@ def test_batched_equals_single_for_every_kind_of_source(detector: SimpleNamespac
 
 @pytest.mark.parametrize("scan", [Scan(), Scan(tta=True, nms=0.6), Scan(tile=48, overlap=0.4)], ids=str)
 def test_prediction_equals_evaluation(detector: SimpleNamespace, scan: Scan):
-    images = open_detection(str(detector.shapes)).test
+    images = open_data(str(detector.shapes), kind="boxes").test
     model, config = load_detector(detector.run)
-    done = collect(model, config, images, scan, batch_size=18)
+    metrics, index, bad = run(model, config, images, scan, EvaluationOptions(batch_size=18))
     predictor = load(detector, threshold=0.0, scan=scan)
     predicted = predictor.predict([images.name(i) for i in range(len(images))])
-    assert isinstance(predicted, list) and done.index == list(range(18)) and done.bad == []
-    for mine, evaluated in zip(predicted, done.metrics.found, strict=True):
+    assert isinstance(predicted, list) and index == list(range(18)) and bad == []
+    for mine, evaluated in zip(predicted, metrics.found, strict=True):
         assert np.array_equal(mine.xyxy, evaluated.boxes) and np.array_equal(mine.scores, evaluated.scores)
         assert np.array_equal(mine.labels, evaluated.labels)
 
@@ -109,10 +110,10 @@ def test_coco_results_are_evaluated_against_the_users_own_file(
     for image in content["images"]:
         (tmp_path / image["file_name"]).write_bytes((detector.shapes / "test" / image["file_name"]).read_bytes())
     (tmp_path / "_annotations.coco.json").write_text(json.dumps(content))
-    images = open_detection(str(tmp_path), evaluation=True).test
+    images = open_data(str(tmp_path), evaluation=True, kind="boxes").test
     model, config = load_detector(detector.run)
     images.relabel(config["classes"])
-    mine = collect(model, config, images, Scan(), batch_size=4).metrics.compute()
+    mine = run(model, config, images, Scan(), EvaluationOptions(batch_size=4))[0].compute()
 
     predictor = load(detector, threshold=0.0)
     results = [row for i in range(len(images)) for row in one(predictor, images.name(i)).to_coco(images.image_id(i))]
@@ -170,9 +171,9 @@ def test_thresholds_of_other_checkpoints():
 
 
 def test_options_are_of_one_task(detector: SimpleNamespace, trained: SimpleNamespace):
-    with pytest.raises(vit.UserError, match="are for detectors"):
+    with pytest.raises(vit.UserError, match="limit is for detectors"):
         vit.load(trained.run, limit=3)
-    with pytest.raises(vit.UserError, match="are for detectors"):
+    with pytest.raises(vit.UserError, match="thresholds by class are for detectors"):
         vit.load(trained.run, threshold={"bluish": 0.3})
     with pytest.raises(vit.UserError, match="at least 1"):
         load(detector, limit=0)

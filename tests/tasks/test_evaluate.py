@@ -1,37 +1,49 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-
 from vit.tasks.classification.knn import knn_logits
-from vit.tasks.classification.outputs import Outputs, collect, summarise, worst_mistakes
+from vit.tasks.classification.mistakes import worst_mistakes
+
+from vit.data.load.loader import Batch
+from vit.tasks.classification.evaluate import run, summarize
+from vit.tasks.classification.metrics import ClassificationMetrics, Outputs
 from vit.tasks.classification.tta import with_tta, zoomed
 
 
-def test_collect_keeps_the_order_and_counts():
+def metrics_of(logits: torch.Tensor, targets: torch.Tensor) -> ClassificationMetrics:
+    metrics = ClassificationMetrics("abc", keep_logits=True)
+    metrics.update(logits, targets)
+    return metrics
+
+
+def test_an_evaluation_keeps_the_order_and_counts():
     images = torch.arange(10.0).view(10, 1, 1, 1).expand(10, 3, 2, 2)
     index = torch.arange(10).flip(0)
-    batches = [(images[i : i + 4], index[i : i + 4] % 3, index[i : i + 4]) for i in (0, 4, 8)]
+    batches = [Batch(images[i : i + 4], index[i : i + 4] % 3, index[i : i + 4]) for i in (0, 4, 8)]
+    predictor = SimpleNamespace(model=torch.nn.Linear(1, 1), classes=("a", "b", "c"), multilabel=False)
     ticks: list[int] = []
-    outputs = collect(lambda x: x[:, :, 0, 0], batches, ticks.append)
-    assert outputs is not None
+    metrics, positions = run(predictor, lambda x: x[:, :, 0, 0], batches, ticks.append)
+    outputs = metrics.outputs(positions)
     assert outputs.logits[:, 0].tolist() == list(range(10))
     assert outputs.index.tolist() == index.tolist()
     assert ticks == [4, 8, 10]
-    assert collect(lambda x: x, []) is None
+    assert outputs.targets.tolist() == (index % 3).tolist()
+    assert run(predictor, lambda x: x, [])[1] == []
 
 
 def test_summary_of_nothing_is_undefined():
-    result = summarise(None, ["a", "b"])
+    result = summarize(ClassificationMetrics(["a", "b"], keep_logits=True))
     assert result["n"] == 0
     assert result["top1"] is None and result["ece_calibrated"] is None
 
 
 def test_calibrated_error_is_that_of_the_scaled_logits():
     g = torch.Generator().manual_seed(0)
-    outputs = Outputs(5 * torch.randn(200, 3, generator=g), torch.randint(3, (200,), generator=g), torch.arange(200))
-    result = summarise(outputs, "abc", temperature=4.0)
-    scaled = Outputs(outputs.logits / 4, outputs.targets, outputs.index)
-    assert result["ece_calibrated"] == pytest.approx(summarise(scaled, "abc")["ece"])
+    logits, targets = 5 * torch.randn(200, 3, generator=g), torch.randint(3, (200,), generator=g)
+    result = summarize(metrics_of(logits, targets), temperature=4.0)
+    assert result["ece_calibrated"] == pytest.approx(summarize(metrics_of(logits / 4, targets))["ece"])
     assert result["ece"] != pytest.approx(result["ece_calibrated"], abs=0.05)
 
 

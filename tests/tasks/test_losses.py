@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
 
-from vit.tasks.classification.loss import ClassificationLoss, inverse_frequency
+from vit.tasks.classification.loss import ClassificationLoss
+from vit.tasks.facts import inverse_frequency
 
 B, K = 6, 4
 

@@ -8,7 +8,8 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
 
-from vit.tasks.classification.metrics import ClassificationMetrics, is_better, wilson_interval
+from vit.tasks.classification.metrics import ClassificationMetrics, wilson_interval
+from vit.tasks.evaluation import is_better
 
 
 def random_set(seed: int, n: int = 300, k: int = 7) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import vit
-from vit.data import eval_loader, open_data
-from vit.tasks.classification.outputs import collect
+from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
+from vit.tasks.classification.evaluate import run
 from vit.tasks.classification.predict import Predictor, Unreadable, pick_device
 
 
@@ -67,12 +67,14 @@ def test_plot(predictor: Predictor, red: Path, tmp_path: Path):
 
 
 def test_evaluation_and_prediction_give_the_same_logits(predictor: Predictor, photos: Path):
-    images = open_data(str(photos)).test
+    images = open_data(str(photos), kind="labels").test
     assert images is not None
-    outputs = collect(predictor.logits, eval_loader(images, predictor.preprocess, batch_size=15))
+    loader = eval_loader(LabelReader(images, predictor.preprocess), LoaderOptions(batch_size=15))
+    metrics, index = run(predictor, predictor.logits, loader)
+    outputs = metrics.outputs(index)
     files = [images.name(i) for i in range(len(images))]
     together = predictor.predict(files, batch_size=15)
-    assert outputs is not None and len(files) == 15
+    assert index == list(range(15)) and len(files) == 15
     assert torch.equal(torch.stack([answer.logits for answer in together]), outputs.logits)
     # In batches of other sizes the sums of a matrix product may be taken in another order.
     alone = torch.stack([predictor.predict(file).logits for file in files])

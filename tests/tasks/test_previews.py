@@ -1,8 +1,6 @@
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import torch
 from PIL import Image
 
 from vit.images.draw import color_of
@@ -35,9 +33,7 @@ def page_of(images: Gray, chosen: list[int], index: list[int], found: list[Boxes
     metrics = DetectionMetrics(("a", "b"), (64, 64))
     metrics.found, metrics.truths = found, [NO_TRUTH] * len(found)
     previews = Previews(folder, images, chosen, ("a", "b"))
-    batches = [SimpleNamespace(index=torch.tensor(index[:2])), SimpleNamespace(index=torch.tensor(index[2:]))]
-    assert list(previews.seen(batches)) == batches
-    file = previews.draw(metrics, 7)
+    file = previews.draw(metrics, index, 7)
     assert file == folder / "epoch_007.png"
     return np.asarray(Image.open(file))
 
@@ -70,8 +66,7 @@ def test_large_images_are_reduced_once(tmp_path: Path):
     metrics = DetectionMetrics(("a", "b"), (64, 64))
     metrics.found, metrics.truths = [a_box([400, 400, 600, 800], 0.9, 1)], [NO_TRUTH]
     for epoch in (1, 2):
-        list(previews.seen([SimpleNamespace(index=torch.tensor([1]))]))
-        page = np.asarray(Image.open(previews.draw(metrics, epoch)))
+        page = np.asarray(Image.open(previews.draw(metrics, [1], epoch)))
     left, _, right, bottom = painted(page[:, :CELL], 1)
     assert abs(left - CELL / 2) < 8 and abs(right - CELL * 3 / 4) < 8 and abs(bottom - CELL) < 10
     assert images.read == 1

@@ -3,7 +3,9 @@
 import dataclasses
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,10 +13,15 @@ from vit.errors import UserError
 from vit.runs import folder as runs
 from vit.runs.checkpoint import save_checkpoint
 from vit.runs.folder import differences, open_run, read_recipe, write_recipe
-from vit.tasks.classification.build import build_loop, build_model, build_optimizers, build_task
+from vit.tasks.classification.build import build_model, build_task, by_muon
 from vit.tasks.classification.recipe import RECIPES, Recipe
-from vit.tasks.classification.settle import Facts, settle
-from vit.tasks.detection.recipe import DETECTION_RECIPES, settle_detection
+from vit.tasks.classification.settle import settle
+from vit.tasks.detection.build import begin as begin_detector
+from vit.tasks.detection.recipe import RECIPES as DETECTION_RECIPES
+from vit.tasks.detection.settle import settle as settle_detection
+from vit.tasks.facts import Facts
+from vit.tasks.run import Built
+from vit.training.parts import build_optimizers, schedule
 
 GRAY = {"gray": True, "mean": (0.1, 0.1, 0.1), "std": (0.3, 0.3, 0.3)}
 COLOR = {"gray": False, "mean": (0.5, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
@@ -79,7 +86,7 @@ def test_everything_is_settled_and_can_be_built(name, facts):
     assert left_open <= allowed
     assert settle(recipe, FACTS[facts]) == (recipe, [])
     steps = recipe.epochs * max(1, FACTS[facts].images // recipe.batch_size)
-    loop = build_loop(recipe, steps, torch.device("cpu"))
+    loop = schedule(recipe, steps, torch.device("cpu"))
     assert loop.steps == loop.steps_per_epoch * recipe.epochs and 0 <= loop.warmup < max(2, loop.steps)
     assert 0 <= recipe.ema < 1
     if scratch:
@@ -122,7 +129,7 @@ def test_workers_are_no_more_than_the_cores_that_may_be_used(monkeypatch, cores,
     assert settle(FOLDER, FACTS["photos"])[0].workers == workers
     assert settle(FOLDER, FACTS["digits"])[0].workers == 0
     asked = DETECTION_RECIPES["detect"][1]
-    assert settle_detection(asked, FACTS["photos"], 32)[0].workers == workers
+    assert settle_detection(asked, FACTS["photos"], begin_detector(asked))[0].workers == workers
 
 
 def test_cores_where_there_is_no_affinity(monkeypatch):
@@ -152,15 +159,17 @@ def test_options_reach_the_parts():
         epochs=4, warmup=0.5, final_lr=0.1, accumulate=3, clip=None, eval_every=2, patience=9, amp="bf16", seed=11,
     )  # fmt: skip
     recipe, _ = settle(asked, FACTS["digits"])
-    model, _, _ = build_model(recipe, ["a", "b"], FACTS["digits"])
+    model, preprocess, _ = build_model(recipe, ["a", "b"], FACTS["digits"])
     e = model.config.encoder
     assert (e.dropout, e.attention_dropout, e.drop_path, e.layer_scale) == (0.1, 0.2, 0.3, 0.5)
-    loss = build_task(recipe, model, ["a", "b"], torch.tensor([30, 10]), False).loss
+    train = SimpleNamespace(counts=lambda: np.array([30, 10]))
+    data = SimpleNamespace(classes=["a", "b"], train=train, multilabel=False)
+    loss = build_task(recipe, Built(model, preprocess, "vit_nano8"), data).loss
     assert (loss.label_smoothing, loss.l1) == (0.05, 1e-5)
     torch.testing.assert_close(loss.class_weights, torch.tensor([2 / 3, 2.0]))
-    groups = [group for o in build_optimizers(recipe, model) for group in o.param_groups]
+    groups = [group for o in build_optimizers(recipe, model, by_muon) for group in o.param_groups]
     assert {group["lr"] for group in groups} == {0.01} and {group["weight_decay"] for group in groups} == {0.0, 0.2}
-    loop = build_loop(recipe, 40, torch.device("cpu"))
+    loop = schedule(recipe, 40, torch.device("cpu"))
     assert (loop.warmup, loop.final_lr, loop.accumulate, loop.clip) == (5, 0.1, 3, None)
     assert (loop.steps_per_epoch, loop.eval_every, loop.patience, loop.seed) == (10, 2, 9, 11)
     assert loop.amp is torch.bfloat16
@@ -220,7 +229,7 @@ def test_lora_is_trained_by_adamw():
 def test_yaml_round_trip(tmp_path, name):
     recipe, _ = settle(replace(RECIPES[name][1], data="Fotos/größer", lr=1e-5, l1=1e-7), FACTS["photos"])
     write_recipe(tmp_path / "run", recipe)
-    assert read_recipe(tmp_path / "run") == recipe
+    assert read_recipe(tmp_path / "run", type(recipe)) == recipe
     assert "Fotos/größer" in (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
 
 
@@ -228,9 +237,9 @@ def test_yaml_round_trip(tmp_path, name):
 def test_a_damaged_config_yaml(tmp_path, text):
     (tmp_path / "config.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=r"config\.yaml is not the recipe of a run: "):
-        read_recipe(tmp_path)
+        read_recipe(tmp_path, Recipe)
     with pytest.raises(UserError, match="is not the recipe of a run"):
-        read_recipe(tmp_path / "nowhere")
+        read_recipe(tmp_path / "nowhere", Recipe)
 
 
 def test_differences_name_what_changes_a_result():

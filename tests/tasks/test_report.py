@@ -1,7 +1,9 @@
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +13,13 @@ from rich.console import Console
 
 from vit.errors import UserError
 from vit.report.confusion import NAMED_CLASSES, confused_pairs, draw_confusion
+from vit.report.files import write_json
 from vit.report.plots import Tile, draw_curves, draw_mistakes, draw_prediction, save
-from vit.tasks.classification.outputs import Outputs, summarise
-from vit.tasks.classification.report import print_report, report_lines, write_curves, write_json, write_report
+from vit.tasks.classification.evaluate import summarize
+from vit.tasks.classification.metrics import ClassificationMetrics
+from vit.tasks.classification.report import print_report, report_lines, write_report
+from vit.tasks.evaluation import Evaluation
+from vit.training.log import write_curves
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -21,17 +27,26 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def outputs_of(k: int, n: int = 60) -> Outputs:
+def outputs_of(k: int, n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits [n, k] that are mostly right, and targets [n]."""
     g = torch.Generator().manual_seed(0)
     targets = torch.arange(n) % k
     logits = torch.randn(n, k, generator=g)
     logits[torch.arange(n), targets] += 2
-    return Outputs(logits, targets, torch.arange(n))
+    return logits, targets
+
+
+def metrics_of(
+    classes: Sequence[str], logits: torch.Tensor, targets: torch.Tensor, multilabel: bool = False
+) -> ClassificationMetrics:
+    metrics = ClassificationMetrics(classes, multilabel, keep_logits=True)
+    metrics.update(logits, targets)
+    return metrics
 
 
 def test_report_lines():
     classes = ["cat", "dog", "[red]", "hen", "pig", "cow"]
-    result = summarise(outputs_of(6), classes, temperature=1.5) | {"split": "test"}
+    result = summarize(metrics_of(classes, *outputs_of(6)), temperature=1.5) | {"split": "test"}
     text = "\n".join(report_lines(result))
     assert text.startswith("test: 60 images, 6 classes")
     low, high = result["top1_ci95"]
@@ -44,25 +59,26 @@ def test_report_lines():
 
 def test_a_long_name_moves_no_other_line():
     classes = ["cat", "a" * 200]
-    rows = [line for line in report_lines(summarise(outputs_of(2), classes)) if line.strip().startswith(("cat", "aaa"))]
+    lines = report_lines(summarize(metrics_of(classes, *outputs_of(2))))
+    rows = [line for line in lines if line.strip().startswith(("cat", "aaa"))]
     assert len(rows[0]) < 100 and classes[1] in rows[1]
 
 
 def test_report_of_nothing_says_undefined():
-    text = "\n".join(report_lines(summarise(None, ["a", "b"])))
+    text = "\n".join(report_lines(summarize(ClassificationMetrics(["a", "b"], keep_logits=True))))
     assert "0 images" in text and "top-1                  undefined" in text
 
 
 def test_report_tells_what_was_not_evaluated():
-    outputs = outputs_of(3)
-    outputs.logits[0] = math.nan
-    result = summarise(outputs, ["a", "b", "c"]) | {"unreadable": [{"name": "x.jpg", "reason": "broken"}] * 2}
+    logits, targets = outputs_of(3)
+    logits[0] = math.nan
+    result = summarize(metrics_of("abc", logits, targets)) | {"unreadable": [{"name": "x.jpg", "reason": "broken"}] * 2}
     text = "\n".join(report_lines(result))
     assert "1 images, counted as wrong" in text and "2 images, not evaluated" in text
 
 
 def test_many_classes_are_not_listed():
-    result = summarise(outputs_of(50), [f"class {k}" for k in range(50)])
+    result = summarize(metrics_of([f"class {k}" for k in range(50)], *outputs_of(50)))
     lines = report_lines(result)
     listed = [line for line in lines if line.strip().startswith("class ")]
     assert any("hardest 10 classes" in line for line in lines) and len(listed) == 10
@@ -71,13 +87,13 @@ def test_many_classes_are_not_listed():
 
 
 def test_multilabel_report():
-    outputs = Outputs(torch.tensor([[2.0, -1], [-2, 3]]), torch.tensor([[1.0, 0], [0, 1]]), torch.arange(2))
-    text = "\n".join(report_lines(summarise(outputs, ["sea", "sky"], multilabel=True)))
+    logits, targets = torch.tensor([[2.0, -1], [-2, 3]]), torch.tensor([[1.0, 0], [0, 1]])
+    text = "\n".join(report_lines(summarize(metrics_of(["sea", "sky"], logits, targets, multilabel=True))))
     assert "mean AP                100.00 %" in text and "top-1" not in text
 
 
 def test_printed_plain_in_a_pipe_and_drawn_on_a_terminal():
-    result = summarise(outputs_of(3), ["a", "b", "[red]"])
+    result = summarize(metrics_of(["a", "b", "[red]"], *outputs_of(3)))
     plain, terminal = io.StringIO(), io.StringIO()
     print_report(result, Console(file=plain))
     print_report(result, Console(file=terminal, force_terminal=True, width=100))
@@ -87,18 +103,20 @@ def test_printed_plain_in_a_pipe_and_drawn_on_a_terminal():
 
 
 def test_files_of_a_report(tmp_path: Path):
-    outputs, classes = outputs_of(3), ["a", "b", "c"]
-    result = summarise(outputs, classes)
+    logits, targets = outputs_of(3)
+    metrics = metrics_of("abc", logits, targets)
+    result = summarize(metrics)
     asked: list[int] = []
 
     def image(i: int) -> np.ndarray:
         asked.append(i)
         return np.full((8, 12, 3), (250, 0, 250), np.uint8)
 
-    files = write_report(tmp_path / "new", result, outputs, classes, image=image, name=str)
+    images = SimpleNamespace(image=image, name=str)
+    files = write_report(tmp_path / "new", Evaluation(result, metrics, list(range(len(logits))), images))
     assert [file.name for file in files] == ["report.json", "confusion.png", "mistakes.png"]
     assert json.loads(files[0].read_text()) == result
-    wrong = (outputs.logits.argmax(1) != outputs.targets).nonzero()[:, 0].tolist()
+    wrong = (logits.argmax(1) != targets).nonzero()[:, 0].tolist()
     assert sorted(asked) == sorted(wrong) and wrong
     picture = pixels(files[2])
     pink = (picture[..., 0] > 200) & (picture[..., 1] < 50) & (picture[..., 2] > 200)

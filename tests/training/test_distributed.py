@@ -26,7 +26,7 @@ SIZES = {"width": 16, "heads": 2, "mlp": 32, "depth": 2}
 def classifier():
     import vit
     from vit.tasks.classification.loss import ClassificationLoss
-    from vit.tasks.task import Classification
+    from vit.tasks.classification.task import Classification
 
     torch.manual_seed(0)
     # No class token, whose slope at the start is a thousand times that of the rest, rounding included.
@@ -79,10 +79,16 @@ CASES = {
 }
 
 
+def judged(task, batches, world):
+    """The metrics of all processes."""
+    from vit.tasks.evaluation import evaluate
+
+    return evaluate(task.model, lambda batch: task.predict(batch.images), batches, task.metrics(), world=world)[0]
+
+
 def one_step_and_an_evaluation(place):
+    from vit.optim.schedule import Loop
     from vit.processes.world import join, leave
-    from vit.training.engine import evaluate
-    from vit.training.schedule import Loop
     from vit.training.spread import spread
     from vit.training.step import train_step
 
@@ -97,8 +103,8 @@ def one_step_and_an_evaluation(place):
         torch.manual_seed(0)
         loss = train_step(spread(task, world), mine(batch, world), rule, Loop(1, 1, accumulate=parts), None, world)
         found[name] = {"loss": loss, "weights": {k: v.clone() for k, v in task.model.state_dict().items()}}
-    found["top1"] = evaluate(classifier(), digits_of(world), world=world).compute()
-    found["map"] = evaluate(detector(10), scenes_of(world), world=world).compute()
+    found["top1"] = judged(classifier(), digits_of(world), world).compute()
+    found["map"] = judged(detector(10), scenes_of(world), world).compute()
     # A step that is not finite in one process is left out by all.
     task, batch = classifier(), pictures(7)
     batch.images[world.size - 1] = float("inf")
@@ -112,23 +118,27 @@ def one_step_and_an_evaluation(place):
 
 def digits_of(world):
     """70 digits in batches of 16: 5, which neither 2 nor 3 processes can share evenly."""
-    from vit.data import eval_loader, open_data
+    from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
     from vit.images.preprocess import Preprocess
 
-    images = open_data("digits").val.select(np.arange(70))
+    images = open_data("digits", kind="labels").val.select(np.arange(70))
     preprocess = Preprocess((28, 28), resize="squash", mean=(0.1,) * 3, std=(0.3,) * 3)
-    return eval_loader(images, preprocess, batch_size=16, rank=world.rank, world=world.size)
+    return eval_loader(LabelReader(images, preprocess), LoaderOptions(batch_size=16, rank=world.rank, world=world.size))
 
 
 def scenes_of(world):
     from vit.data.bundled import scenes
-    from vit.data.load.box_loader import box_eval_loader
-    from vit.data.open_detection import open_detection
+    from vit.data.load.box_reader import BoxReader
+    from vit.data.load.loader import LoaderOptions, eval_loader
+    from vit.data.open import open_data
     from vit.images.preprocess import Preprocess
 
     scenes.COUNTS = {"train": 1, "val": 7, "test": 1}
-    data, preprocess = open_detection("scenes"), Preprocess((64, 64), resize="squash", interpolation="bilinear")
-    return box_eval_loader(data.val, preprocess, batch_size=2, rank=world.rank, world=world.size)
+    data, preprocess = (
+        open_data("scenes", kind="boxes"),
+        Preprocess((64, 64), resize="squash", interpolation="bilinear"),
+    )
+    return eval_loader(BoxReader(data.val, preprocess), LoaderOptions(batch_size=2, rank=world.rank, world=world.size))
 
 
 @pytest.fixture(scope="module")
@@ -168,13 +178,14 @@ def test_row_52_the_figures_of_several_processes_are_exactly_those_of_one(proces
 def sharded_and_copied(place):
     """The loss curve of the same steps with a copy of the model in every process, and with a part in each."""
     from vit.optim.optimizers import Ema, make_optimizers
+    from vit.optim.schedule import Loop
     from vit.processes.world import join, leave
     from vit.runs.checkpoint import load_trainer
     from vit.runs.retention import save_last
-    from vit.training.engine import evaluate, fit
+    from vit.tasks.run import Parts
+    from vit.training.engine import fit
     from vit.training.log import RunLog, Silent
     from vit.training.safety import Safety
-    from vit.training.schedule import Loop
     from vit.training.sharded import save_sharded, whole
     from vit.training.spread import recompute, shard, spread
 
@@ -214,8 +225,8 @@ def sharded_and_copied(place):
             return digits_of(world)
 
         with log:
-            fit(task, batches, validation, optimizers, loop, log, save, ema=ema, resume=resume, safety=safety)
-        metrics = evaluate(task, digits_of(world), world=world).scalars()
+            fit(Parts(task, batches, optimizers, loop, validation, ema=ema), log, save, resume=resume, safety=safety)
+        metrics = judged(task, digits_of(world), world).scalars()
         state = whole(task.model.state_dict())
         found[kind] = {"weights": state, "average": whole(ema.state), "metrics": metrics}
         if world.main:
@@ -308,7 +319,14 @@ def torchrun(tmp_path_factory):
         def call(how, out, *more, restarts=0, command=False):
             words = ["folder", *map(str, [*options, "--out", out, *more])]
             if command:
-                typed = ["--standalone", "--nproc-per-node", "2", str(ROOT / "tests/dying.py"), how, str(place)]
+                typed = [
+                    "--standalone",
+                    "--nproc-per-node",
+                    "2",
+                    str(ROOT / "tests/training/dying.py"),
+                    how,
+                    str(place),
+                ]
                 return subprocess.run(
                     [sys.executable, "-m", "torch.distributed.run", *typed, *words],
                     env=environment, capture_output=True, text=True, timeout=900,

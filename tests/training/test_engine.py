@@ -14,18 +14,23 @@ from rich.console import Console
 from torch import nn
 
 from tests.small_data import AUGMENT
-from vit.data import AUGMENTS, Mix, Pipeline, eval_loader, open_data, train_loader
+from vit.data import AUGMENTS, LabelReader, LoaderOptions, Mix, Pipeline, eval_loader, open_data, train_loader
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import create
-from vit.optim.optimizers import Ema, depth_of, make_optimizers
+from vit.model.depth import depth_of
+from vit.optim.optimizers import Ema, make_optimizers
+from vit.optim.schedule import Loop
 from vit.runs.background import snapshot
 from vit.runs.checkpoint import load_trainer, save_checkpoint
 from vit.tasks.classification.loss import ClassificationLoss
-from vit.tasks.task import Classification
-from vit.training.engine import Loop, _keeps, evaluate, fit, train_step
+from vit.tasks.classification.task import Classification
+from vit.tasks.evaluation import evaluate
+from vit.tasks.run import Parts
+from vit.training.engine import _keeps, fit
 from vit.training.log import RunLog, read_rows, spike
 from vit.training.safety import Safety
+from vit.training.step import train_step
 
 
 class Batch(NamedTuple):
@@ -67,14 +72,20 @@ def nothing(*_):
     pass
 
 
+def judged(task, batches):
+    return evaluate(task.model, lambda batch: task.predict(batch.images), batches, task.metrics())[0]
+
+
 def test_learns_a_toy_problem(tmp_path):
     task, loop = toy(), Loop(steps=60, steps_per_epoch=20, warmup=5, clip=1.0, log_every=1)
     with quiet(tmp_path, loop) as log:
-        at = fit(task, bar_batches(60), lambda: [bars(300, 1000)], optimizers_of(task, lr=1e-2), loop, log, nothing)
+        at = fit(
+            Parts(task, bar_batches(60), optimizers_of(task, lr=1e-2), loop, lambda: [bars(300, 1000)]), log, nothing
+        )
     assert at.best > 0.95 and at.step == 60
     losses = [row["loss"] for row in read_rows(tmp_path / "metrics.jsonl") if row["phase"] == "train"]
     assert losses[0] > 1.0 and losses[-1] < 0.3 * losses[0]
-    assert float(evaluate(task, [bars(300, 1000)]).scalars()["top1"]) > 0.9
+    assert float(judged(task, [bars(300, 1000)]).scalars()["top1"]) > 0.9
 
 
 LOSSES = {
@@ -119,7 +130,7 @@ def test_clipping_bounds_the_norm_of_the_whole_gradient():
 def test_the_rate_follows_the_schedule(tmp_path):
     task, loop = toy(), Loop(steps=8, steps_per_epoch=8, warmup=4, final_lr=0.5, log_every=1)
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(8), None, optimizers_of(task, lr=1e-3), loop, log, nothing)
+        fit(Parts(task, bar_batches(8), optimizers_of(task, lr=1e-3), loop), log, nothing)
     rates = [row["lr"] for row in read_rows(tmp_path / "metrics.jsonl")]
     cosine = [0.5 + 0.25 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
     assert rates == pytest.approx([1e-3 * f for f in [0.25, 0.5, 0.75, 1.0, *cosine]])
@@ -134,15 +145,15 @@ def test_the_average_of_the_weights_is_evaluated_and_kept(tmp_path):
 
     validation = [bars(200, 1000)]
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(20), lambda: validation, optimizers_of(task), loop, log, save, ema=ema)
+        fit(Parts(task, bar_batches(20), optimizers_of(task), loop, lambda: validation, ema=ema), log, save)
     weights, numbers, state = kept["last"]
     own = task.model.state_dict()
     assert all(torch.equal(weights[k], ema.state[k]) for k in own)
     assert not torch.equal(own["head.weight"], weights["head.weight"])
     assert all(torch.equal(state["model"][k], own[k]) for k in own)  # the model has its own weights back
-    assert numbers["loss"] != evaluate(task, validation).scalars()["loss"]
+    assert numbers["loss"] != judged(task, validation).scalars()["loss"]
     task.model.load_state_dict(weights)
-    assert numbers["loss"] == evaluate(task, validation).scalars()["loss"]
+    assert numbers["loss"] == judged(task, validation).scalars()["loss"]
 
 
 def scripted(task, scores):
@@ -176,12 +187,12 @@ def test_early_stop(tmp_path, scores, stops, best_step):
         states[name] = state
 
     with quiet(tmp_path, loop) as log:
-        at = fit(task, bar_batches(12), list, optimizers_of(task), loop, log, save)
+        at = fit(Parts(task, bar_batches(12), optimizers_of(task), loop, list), log, save)
     assert (at.step, at.best_step) == (stops, best_step)
     assert saved.count("last") == stops // 2
     # A run that stopped early and is resumed has nothing left to do.
     with quiet(tmp_path, loop, start=stops) as log:
-        again = fit(task, [], list, optimizers_of(task), loop, log, nothing, resume=states["last"])
+        again = fit(Parts(task, [], optimizers_of(task), loop, list), log, nothing, resume=states["last"])
     assert again == at
 
 
@@ -189,7 +200,7 @@ def test_a_head_that_stands_still_does_not_stop_what_comes_after(tmp_path):
     task = scripted(toy(), [0.5, 0.1, 0.1, 0.1, 0.1, 0.1])
     loop = Loop(steps=12, steps_per_epoch=2, head_steps=6, patience=2)
     with quiet(tmp_path, loop) as log:
-        at = fit(task, bar_batches(12), list, optimizers_of(task, head_first=True), loop, log, nothing)
+        at = fit(Parts(task, bar_batches(12), optimizers_of(task, head_first=True), loop, list), log, nothing)
     assert at.step == 6 + 2 * 2
 
 
@@ -204,7 +215,7 @@ def test_the_latest_within_a_standard_error_is_kept():
 def test_without_validation_the_last_weights_are_the_best(tmp_path):
     task, loop, saved = toy(), Loop(steps=4, steps_per_epoch=2, patience=1), []
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(4), None, optimizers_of(task), loop, log, lambda name, *_: saved.append(name))
+        fit(Parts(task, bar_batches(4), optimizers_of(task), loop), log, lambda name, *_: saved.append(name))
     assert saved == ["best", "last"] * 2
 
 
@@ -238,7 +249,7 @@ def test_row_44_a_step_that_is_not_finite_is_left_out(tmp_path, poison, clip):
     optimizers, ema = optimizers_of(task, "muon"), Ema(task.model, 0.9)
     safety = Safety(folder=tmp_path, command="vitral replay RUN")
     with quiet(tmp_path, loop) as log:
-        fit(task, poisoned(6, [3], poison), None, optimizers, loop, log, nothing, ema=ema, safety=safety)
+        fit(Parts(task, poisoned(6, [3], poison), optimizers, loop, ema=ema), log, nothing, safety=safety)
         told = " ".join(log.console.file.getvalue().split())
     assert_bit_equal(states[3], states[4])
     assert not torch.equal(states[2]["head.weight"], states[3]["head.weight"])
@@ -270,7 +281,7 @@ def test_a_gradient_that_is_not_finite_is_left_out_though_the_loss_is(tmp_path):
 
     task.losses = losses
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(3), None, optimizers_of(task), loop, log, nothing)
+        fit(Parts(task, bar_batches(3), optimizers_of(task), loop), log, nothing)
     assert_bit_equal(states[1], states[2])
     assert all(value.isfinite().all() for value in task.model.state_dict().values())
 
@@ -301,9 +312,11 @@ def test_row_45_the_run_goes_back_with_a_lower_rate_and_comes_through(tmp_path):
     task.losses, optimizers = losses, optimizers_of(task)
     with quiet(tmp_path, loop) as log:
         at = fit(
-            task, poisoned(20, []), lambda: [bars(9, 0)], optimizers, loop, log, save,
+            Parts(task, poisoned(20, []), optimizers, loop, lambda: [bars(9, 0)]),
+            log,
+            save,
             safety=Safety(restore=restore, due=lambda step: step % 4 == 0),
-        )  # fmt: skip
+        )
         told = " ".join(log.console.file.getvalue().split())
     assert at.step == 20 and at.returns == 2 and at.rate == 0.25
     assert "back to the checkpoint of step 12, at 0.5 times the rate" in told
@@ -320,11 +333,11 @@ def test_row_45_after_three_returns_there_is_a_clear_end(tmp_path):
         quiet(tmp_path, loop) as log,
         pytest.raises(UserError, match=r"not finite in 5 steps in a row, up to step 12, after 3 returns .*--lr"),
     ):
-        fit(task, batches, None, optimizers_of(task), loop, log, save, safety=Safety(restore=restore))
+        fit(Parts(task, batches, optimizers_of(task), loop), log, save, safety=Safety(restore=restore))
     assert all(value.isfinite().all() for value in task.model.state_dict().values())
     assert [state["progress"]["step"] for state in kept] == [5]  # none while steps are left out
     with quiet(tmp_path, loop) as log, pytest.raises(UserError, match="before a good checkpoint was saved"):
-        fit(toy(), poisoned(20, range(5)), None, optimizers_of(toy()), loop, log, nothing)
+        fit(Parts(toy(), poisoned(20, range(5)), optimizers_of(toy()), loop), log, nothing)
 
 
 def test_a_loss_spike_is_told():
@@ -353,11 +366,11 @@ def test_row_51_out_of_memory_halves_the_parts_and_keeps_the_step(tmp_path, most
         task.losses = losses
         kept, save, _ = kept_states()
         with quiet(tmp_path / name, loop) as log:
-            at = fit(task, bar_batches(4), None, optimizers_of(task), loop, log, save)
+            at = fit(Parts(task, bar_batches(4), optimizers_of(task), loop), log, save)
             told = " ".join(log.console.file.getvalue().split())
         assert at.parts == parts == kept[-1]["progress"]["parts"]
         weights[name] = task.model.state_dict()
-    assert f"memory ran out at step 0: batches of 24 images now go in {parts} parts" in told
+    assert f"Memory ran out at step 0: batches of 24 images now go in {parts} parts." in told
     assert_bit_equal(weights["told"], weights["found"])
 
 
@@ -369,14 +382,14 @@ def test_row_51_one_image_is_too_much(tmp_path):
 
     task.losses = losses
     with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=r"memory does not suffice for one image"):
-        fit(task, bar_batches(4), None, optimizers_of(task), loop, log, nothing)
+        fit(Parts(task, bar_batches(4), optimizers_of(task), loop), log, nothing)
 
 
 def test_evaluation_leaves_the_modes_of_all_parts_alone():
     task = toy()
     task.model.encoder.eval()
     modes = [module.training for module in task.model.modules()]
-    evaluate(task, [bars(4, 0)])
+    judged(task, [bars(4, 0)])
     assert [module.training for module in task.model.modules()] == modes
 
 
@@ -387,7 +400,7 @@ def test_a_frozen_encoder_stays_as_it_is_with_its_running_statistics(tmp_path):
     before = {k: v.clone() for k, v in task.model.state_dict().items()}
     loop = Loop(steps=4, steps_per_epoch=2)
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(4), lambda: [bars(9, 0)], optimizers_of(task), loop, log, nothing)
+        fit(Parts(task, bar_batches(4), optimizers_of(task), loop, lambda: [bars(9, 0)]), log, nothing)
     changed = {k for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"head.weight", "head.bias"}
 
@@ -416,7 +429,7 @@ def test_the_head_learns_alone_at_first(tmp_path, name, amp):
         }
     optimizers = optimizers_of(task, name, head_first=True)
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(8), lambda: [bars(9, 0)], optimizers, loop, log, nothing, ema=Ema(task.model, 0.9))
+        fit(Parts(task, bar_batches(8), optimizers, loop, lambda: [bars(9, 0)], ema=Ema(task.model, 0.9)), log, nothing)
     head = {"head.weight", "head.bias"}
 
     def moved(one, other):
@@ -442,7 +455,7 @@ def test_the_average_stays_with_the_weights_that_wait(tmp_path):
     update = ema.update
     ema.update = lambda model: (update(model), seen.append({k: v.clone() for k, v in ema.state.items()}))
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(4), None, optimizers_of(task, head_first=True), loop, log, nothing, ema=ema)
+        fit(Parts(task, bar_batches(4), optimizers_of(task, head_first=True), loop, ema=ema), log, nothing)
     for average in seen[:3]:
         assert {k for k in first if not torch.equal(first[k], average[k])} == {"head.weight", "head.bias"}
     assert not torch.equal(first["encoder.norm.weight"], seen[3]["encoder.norm.weight"])
@@ -451,7 +464,7 @@ def test_the_average_stays_with_the_weights_that_wait(tmp_path):
 def test_each_stage_has_a_warm_up_and_a_cosine(tmp_path):
     task, loop = toy(), Loop(steps=12, steps_per_epoch=4, head_steps=4, warmup=3, log_every=1)
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(12), None, optimizers_of(task, lr=1e-3, head_first=True), loop, log, nothing)
+        fit(Parts(task, bar_batches(12), optimizers_of(task, lr=1e-3, head_first=True), loop), log, nothing)
     rates = [row["lr"] for row in read_rows(tmp_path / "metrics.jsonl")]
     alone = [0.5, 1, 1, 0.5]  # half of the stage at most is warm-up
     both = [1 / 3, 2 / 3, 1, *(0.5 * (1 + math.cos(math.pi * i / 5)) for i in range(5))]
@@ -465,7 +478,7 @@ def test_a_frozen_stem_keeps_its_running_statistics_while_later_blocks_learn(tmp
     before = {k: v.clone() for k, v in task.model.state_dict().items()}
     loop = Loop(steps=4, steps_per_epoch=2)
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(4), lambda: [bars(9, 0)], optimizers_of(task), loop, log, nothing)
+        fit(Parts(task, bar_batches(4), optimizers_of(task), loop, lambda: [bars(9, 0)]), log, nothing)
     assert any(k.endswith("running_var") for k in before)
     changed = {k for k, v in task.model.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {k for k in before if k.startswith(("encoder.blocks.1.", "encoder.norm.", "head."))}
@@ -483,7 +496,7 @@ class Run:
     def __init__(self, folder, workers=0, optimizer="muon", head_steps=0):
         self.folder, self.workers, self.optimizer = folder, workers, optimizer
         self.loop = replace(self.loop, head_steps=head_steps)
-        data = open_data("digits")
+        data = open_data("digits", kind="labels")
         self.train, self.val = data.train.select(np.arange(0, 3500, 58)[:60]), data.val.select(np.arange(0, 500, 10))
         self.preprocess = Preprocess((28, 28), resize="squash", mean=(0.1,) * 3, std=(0.3,) * 3)
 
@@ -497,15 +510,14 @@ class Run:
         state = load_trainer(self.folder / "last") if resume else None
         start = state["progress"]["step"] if state else 0
         batches = train_loader(
-            self.train,
-            Pipeline(AUGMENTS[AUGMENT], self.preprocess),
-            self.preprocess,
-            batch_size=12,
-            epochs=3,
-            seed=3,
-            start_step=start,
-            workers=self.workers,
-            mix=Mix(10, mixup=0.8, cutmix=1.0),
+            LabelReader(
+                self.train,
+                self.preprocess,
+                Pipeline(AUGMENTS[AUGMENT], self.preprocess),
+                seed=3,
+                mix=Mix(10, mixup=0.8, cutmix=1.0),
+            ),
+            LoaderOptions(batch_size=12, epochs=3, start_step=start, workers=self.workers),
         )
 
         def until(step, inner=task.losses):
@@ -526,11 +538,11 @@ class Run:
             save_checkpoint(self.folder / name, weights, {"model": {}, "metrics": numbers}, state)
 
         def validation():
-            return eval_loader(self.val, self.preprocess, batch_size=32)
+            return eval_loader(LabelReader(self.val, self.preprocess), LoaderOptions(batch_size=32))
 
         optimizers = optimizers_of(task, self.optimizer, head_first=self.loop.head_steps > 0)
         with quiet(self.folder, self.loop, start) as log:
-            at = fit(task, batches, validation, optimizers, self.loop, log, save, ema=ema, resume=state)
+            at = fit(Parts(task, batches, optimizers, self.loop, validation, ema=ema), log, save, resume=state)
         return at, model.state_dict()
 
     def outcome(self):
@@ -614,7 +626,7 @@ def test_metrics_csv_holds_the_same_rows(tmp_path):
 
     task, loop = toy(), Loop(steps=4, steps_per_epoch=2)
     with quiet(tmp_path, loop) as log:
-        fit(task, bar_batches(4), lambda: [bars(9, 0)], optimizers_of(task), loop, log, nothing)
+        fit(Parts(task, bar_batches(4), optimizers_of(task), loop, lambda: [bars(9, 0)]), log, nothing)
     rows = read_rows(tmp_path / "metrics.jsonl")
     with (tmp_path / "metrics.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))

@@ -1,13 +1,16 @@
 """--batch-size auto: the search, and that without a GPU nothing is measured."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 import torch
 
-from vit.processes.world import ALONE
-from vit.training.budget import largest, largest_batch, repeated
-from vit.training.schedule import Loop
+from tests.small_data import write_squares
+from vit.tasks.facts import facts_of
+from vit.tasks.run import Run
+from vit.tasks.table import base_of_recipe, task_of_recipe
+from vit.training.budget import batch_that_fits, largest, repeated
 
 
 class Batch(NamedTuple):
@@ -39,8 +42,12 @@ def test_a_batch_is_repeated():
     assert repeated(sample._replace(targets=torch.arange(3)), 4).targets.tolist() == [0, 1, 2, 0]
 
 
-def test_without_a_gpu_nothing_is_measured():
-    told = []
-    sample = Batch(torch.zeros(1, 3, 8, 8), torch.zeros(1), torch.zeros(1))
-    more = {"ema": 0.0, "evaluated": 1, "images": 9, "world": ALONE, "tell": told.append}
-    assert largest_batch(None, sample, [], Loop(1, 1), **more) is None and "there is none" in told[0]
+@pytest.mark.parametrize(("name", "usual"), [("digits", None), ("detect", 16)])
+def test_without_a_gpu_nothing_is_measured(tmp_path, capsys, name, usual):
+    data = "digits" if name == "digits" else str(write_squares(tmp_path / "squares", {"train": 4}))
+    recipe = replace(base_of_recipe(name), data=data, batch_size="auto", augment="none", image_size=32)
+    row = task_of_recipe(name)
+    data, start = row.part("feed").open_data(recipe), row.part("build").begin(recipe)
+    run = Run(recipe, data, facts_of(data), torch.device("cpu"), start=start)
+    assert batch_that_fits(row, run) == usual
+    assert "Here is none" in capsys.readouterr().out

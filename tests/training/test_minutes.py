@@ -1,8 +1,11 @@
+"""--minutes: the number of epochs that end within a time."""
+
 import pytest
 
 from vit.tasks.classification.recipe import Recipe
-from vit.tasks.classification.settle import Facts, settle
-from vit.training.minutes import FORWARD, REST, fitting_epochs
+from vit.tasks.classification.settle import settle
+from vit.tasks.facts import Facts
+from vit.training.budget import FORWARD, REST, fitting_epochs
 
 FACTS = Facts(3200, 10, (480, 640), False, (0.5,) * 3, (0.2,) * 3)
 STEPS = 50

@@ -10,16 +10,19 @@ from torch.optim.swa_utils import update_bn
 
 from vit.model.classifier import create
 from vit.optim.optimizers import Ema, make_optimizers
+from vit.optim.schedule import Loop
 from vit.tasks.classification.loss import ClassificationLoss
-from vit.tasks.task import Classification
+from vit.tasks.classification.task import Classification
+from vit.tasks.run import Parts
 from vit.training.batch_norm import batch_norms, with_statistics
-from vit.training.engine import Loop, fit
+from vit.training.engine import fit
 from vit.training.log import RunLog
 
 
 class Batch(NamedTuple):
     images: torch.Tensor
     targets: torch.Tensor
+    index: torch.Tensor = torch.arange(20)
 
 
 def batches(steps, first=0):
@@ -85,7 +88,11 @@ def test_what_is_judged_and_kept_has_them(tmp_path, average):
 
     with RunLog(tmp_path, steps=4, start=0, console=Console(file=io.StringIO())) as log:
         ema = Ema(model, 0.5) if average else None
-        fit(task, batches(4), lambda: batches(2, first=90), optimizers, loop, log, save, ema=ema, plain=lambda: plain)
+        fit(
+            Parts(task, batches(4), optimizers, loop, lambda: batches(2, first=90), ema=ema, plain=lambda: plain),
+            log,
+            save,
+        )
     weights, numbers, state = kept["last"]
     peer = small()
     peer.load_state_dict(weights)

@@ -11,21 +11,21 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from vit.training.detector_parts import repeated
+from vit.training.run_detector import crowded
 
 import vit.training.engine
 from tests.small_data import write_squares
 from vit.commands import train
 from vit.commands.exit import run as run_command
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.detector import Detector
 from vit.errors import Stopped, UserError
 from vit.images.preprocess import Preprocess
 from vit.tasks.classification.settle import Facts
 from vit.tasks.detection.build import begin_detector, build_detector, detection_preprocess
 from vit.tasks.detection.recipe import DetectionRecipe, settle_detection
-from vit.training.detector_parts import repeated
 from vit.training.log import read_rows
-from vit.training.run_detector import crowded
 
 Command = Callable[..., tuple[int, str, str]]
 BRIEF = ["--device", "cpu", "--batch-size", "4", "--workers", "0", "--image-size", "32", "--queries", "12"]
@@ -233,17 +233,17 @@ def test_freezing(trained: Path):
 
 
 def test_more_objects_than_queries_is_told(squares: Path):
-    data = open_detection(str(squares))
+    data = open_data(str(squares), kind="boxes")
     assert crowded(data, 2) == []
     assert "66.7% of the training images have more than 1 objects, up to 2" in crowded(data, 1)[0]
-    scenes = open_detection("scenes")
+    scenes = open_data("scenes", kind="boxes")
     assert crowded(scenes, 6) == []
     (told,) = crowded(scenes, 5)
     assert "have more than 5 objects, up to 6; the detector finds 5 at most. Add --queries 6." in told
 
 
 def test_rare_classes_are_repeated(squares: Path, capsys: pytest.CaptureFixture[str]):
-    data = open_detection(str(squares))
+    data = open_data(str(squares), kind="boxes")
     images, labels = data.train.labelled()
     rare = np.isin(np.arange(24), images[labels == 1])
     repeats = repeated(data)

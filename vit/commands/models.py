@@ -31,5 +31,5 @@ class Models:
         for m in found:
             size = f"{m.parameters / 1e6:.1f} M"
             where = " ".join(m.sources) or "files only"
-            print(f"{m.name:<24}{size:>11}{m.flops / 1e9:>9.1f}{m.image_size:>7}  {m.licence}: {where}")
+            print(f"{m.name:<24}{size:>11}{m.flops / 1e9:>9.1f}{m.image_size:>7}  {m.license}: {where}")
         return 0

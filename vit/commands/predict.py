@@ -16,11 +16,6 @@ from vit.tasks.detection.scan.options import Scan
 
 if TYPE_CHECKING:
     from vit.images.video import Frame
-    from vit.tasks.classification.predict import Prediction
-    from vit.tasks.detection.detections import Detections
-
-TOP = 5
-"""Classes shown for an image."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -50,8 +45,8 @@ class Predict:
     validation."""
     tile: int | None = None
     """Side, in pixels of the image, of tiles that a detector also looks at. Default: no tiles."""
-    overlap: float = Scan.overlap
-    """Fraction of a tile's side that it shares with the next tile."""
+    overlap: float | None = None
+    """Fraction of a tile's side that it shares with the next tile. Default: 0.2."""
     tta: bool = False
     """Test-time augmentation of a detector: several scales, and mirror images if training had them."""
     nms: float | None = None
@@ -102,18 +97,24 @@ class Predict:
     def load(self) -> Any:
         """The predictor of the checkpoint, with the options of its task."""
         from vit.runs.checkpoint import find_checkpoint, load_config
-        from vit.tasks.classification.predict import load
+        from vit.tasks.checkpoints import load
+        from vit.tasks.table import task_of_config
 
         config = load_config(find_checkpoint(self.checkpoint))
-        threshold = parse_threshold(self.threshold, config["classes"])
-        if config.get("task") != "detection":
-            for name, given in (("out", self.out), ("tile", self.tile), ("tta", self.tta), ("nms", self.nms)):
-                if given:
-                    raise UserError(f"--{name} is for detectors; {self.checkpoint} is a classifier.")
-            return load(self.checkpoint, self.device, threshold=threshold)
-
-        scan = Scan(tile=self.tile, overlap=self.overlap, tta=self.tta, nms=self.nms)
-        return load(self.checkpoint, self.device, threshold=threshold, limit=self.top, scan=scan)
+        takes = task_of_config(config).part("predict").OPTIONS
+        looks = {"tile": self.tile, "overlap": self.overlap, "tta": self.tta or None, "nms": self.nms}
+        given = {name: value for name, value in looks.items() if value is not None}
+        refused = ["out"] if self.out is not None and "draw" not in takes else []
+        refused += list(given) if "scan" not in takes else []
+        if refused:
+            raise UserError(f"--{refused[0]} is for detectors; {self.checkpoint} is none.")
+        return load(
+            self.checkpoint,
+            self.device,
+            threshold=parse_threshold(self.threshold, config["classes"]),
+            limit=self.top if "limit" in takes else None,
+            scan=Scan(**given) if given else None,
+        )
 
     def items(self, files: list[str]) -> Iterator[Item]:
         from vit.images.video import frames, is_video
@@ -126,24 +127,12 @@ class Predict:
 
     def show(self, item: Item, result: Any, *, first: bool) -> None:
         from vit.predict.predictor import Unreadable
-        from vit.tasks.classification.predict import Prediction
 
-        labels = isinstance(result, Prediction)
         if self.json:
-            values = result.to_dict(self.top or TOP) if labels else result.to_dict()
+            values = result.to_dict(self.top)
             print("[" if first else ",\n", json.dumps(item.entry() | values, ensure_ascii=False), sep="", end="")
         elif not isinstance(result, Unreadable):
-            print(f"{item}: {_labels(result, self.top or TOP) if labels else _boxes(result)}")
-
-
-def _labels(result: Prediction, top: int) -> str:
-    scored = ", ".join(f"{label} {100 * score:.2f} %" for label, score in result.top(top))
-    return f"[{', '.join(result.labels)}] {scored}" if result.multilabel else scored
-
-
-def _boxes(result: Detections) -> str:
-    found = [f"{box.name} {100 * box.score:.1f} % [{', '.join(f'{v:.0f}' for v in box.xyxy)}]" for box in result]
-    return ", ".join(found) or "nothing found"
+            print(f"{item}: {result.text(self.top)}")
 
 
 class Item(NamedTuple):

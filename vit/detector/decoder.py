@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from vit.detector.config import DetectorConfig
 from vit.detector.deformable import DeformableAttention
 from vit.detector.heads import Layers, box_positions
-from vit.model.layers import Attention, Mlp
+from vit.model.attention import Attention
+from vit.model.layers import Mlp
 
 
 class DecoderBlock(nn.Module):

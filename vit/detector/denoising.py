@@ -10,28 +10,17 @@ Letters: B batch, Q queries, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from vit.tasks.detection.loss import Predictions
 
 SHIFT, STRETCH = 0.25, 0.4
 """A center moves by at most this share of its box; a side changes by at most this factor's logarithm."""
 
 
-class Denoised(NamedTuple):
-    """What the decoder says of shaken boxes."""
-
-    layers: list[Predictions]
-    """Of each layer, [B, Q, ...]."""
-    owner: Tensor
-    """int64 [B, Q], on the CPU: the object of its image that a query starts from; -1 in images without any."""
-
-
 def shaken(targets: Sequence[dict[str, Any]], count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Q = `count` boxes an image, cxcywh [B, Q, 4] on the device, and their `Denoised.owner`.
+    """Q = `count` boxes an image, cxcywh [B, Q, 4] on the device, and their `DenoisedOutput.owner`.
 
     targets: `boxes` [n, 4] of each image; its objects have the same number of queries each, or one more.
     """

@@ -6,7 +6,7 @@ Letters: B batch, G groups (1 in evaluation), Q queries of a group, D width, C c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,29 +15,17 @@ from vit.detector.backbone import tapped_maps
 from vit.detector.config import DetectorConfig
 from vit.detector.decoder import Decoder
 from vit.detector.deformable import DeformableAttention
-from vit.detector.denoising import Denoised, shaken
+from vit.detector.denoising import shaken
 from vit.detector.heads import PRIOR, Layers, box_head, moved
 from vit.detector.neck import Neck
+from vit.detector.output import DenoisedOutput, DetectorOutput, Predictions
 from vit.detector.selection import Selection, anchors
 from vit.model.encoder import Encoder
 from vit.model.linear import Linear
-from vit.tasks.detection.loss import Predictions
-
-
-class Output(NamedTuple):
-    last: Predictions
-    """Of the last layer, [B, G * Q, ...]."""
-    earlier: list[Predictions]
-    """Of the layers before it; empty in evaluation."""
-    selected: Predictions | None
-    """Of the encoder's chosen cells; None in evaluation."""
-    groups: int
-    denoised: Denoised | None = None
-    """Of shaken boxes; only with `config.denoise`, in training, where the targets are given."""
 
 
 class Detector(nn.Module):
-    """images [B, C, H, W] -> `Output`. H and W are multiples of `config.divisor` and need not be equal.
+    """images [B, C, H, W] -> `DetectorOutput`. H and W are multiples of `config.divisor` and need not be equal.
 
     targets: `boxes` of each image (cxcywh in 0..1), for `config.denoise`.
     """
@@ -59,7 +47,7 @@ class Detector(nn.Module):
         self.box_head = box_head(c.width)
         init_detector(self)
 
-    def forward(self, images: Tensor, targets: Sequence[dict[str, Any]] | None = None) -> Output:
+    def forward(self, images: Tensor, targets: Sequence[dict[str, Any]] | None = None) -> DetectorOutput:
         c, training = self.config, self.training
         groups = c.groups if training else 1
         maps = self.neck(tapped_maps(self.encoder, images, c))
@@ -86,14 +74,14 @@ class Detector(nn.Module):
         layers = [Predictions(self.class_head(y), moved(reference, self.box_head(y))) for y in kept]
         denoised, found = None, groups * count
         if owner is not None:
-            denoised = Denoised([Predictions(y.logits[:, found:], y.boxes[:, found:]) for y in layers], owner)
+            denoised = DenoisedOutput([Predictions(y.logits[:, found:], y.boxes[:, found:]) for y in layers], owner)
             layers = [Predictions(y.logits[:, :found], y.boxes[:, :found]) for y in layers]
         selected = Predictions(logits, start) if training else None
-        return Output(layers[-1], layers[:-1], selected, groups, denoised)
+        return DetectorOutput(layers[-1], layers[:-1], selected, groups, denoised)
 
 
 def init_detector(model: Detector) -> None:
-    """Initialise everything but the encoder (see `vit.model.encoder.init_weights`).
+    """Initialize everything but the encoder (see `vit.model.encoder.init_weights`).
 
     | what                                      | how                                                       |
     |-------------------------------------------|-----------------------------------------------------------|

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vit.detector.boxes import to_xyxy
-from vit.tasks.detection.loss import Predictions
+from vit.detector.output import Predictions
 
 LIMIT = 300
 """Boxes kept for an image; COCO's figures look at the best 100 of each class."""

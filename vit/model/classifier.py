@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vit.model.attention import Attention
 from vit.model.config import ClassifierConfig, EncoderConfig, changed, preset
 from vit.model.encoder import Encoder, Tokens, init_weights
-from vit.model.layers import Attention, Mlp, make_norm
+from vit.model.layers import Mlp, make_norm
 from vit.model.linear import Linear
 
 

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from vit.errors import UserError
+from vit.model.attention import NOTHING
 from vit.model.config import EncoderConfig
-from vit.model.layers import NOTHING, Block, make_norm
+from vit.model.layers import Block, make_norm
 from vit.model.patches import ConvPatches, LinearPatches
 from vit.model.position import (
     RelativePositions,
     Rope,
     axial_rope,
     mixed_rope,
-    places,
+    patch_coordinates,
     relative_index,
     resize_grid,
     sincos_grid,
@@ -64,7 +65,7 @@ class Encoder(nn.Module):
         init_weights(self)
 
     def forward(self, images: Tensor) -> Tokens:
-        """images [B, C, H, W] float, normalised -> tokens after the last norm."""
+        """images [B, C, H, W] float, normalized -> tokens after the last norm."""
         x, grid = self.embed(images)
         if self.merging is not None and not self.training:
             return self.merging(self, x, grid)
@@ -114,20 +115,33 @@ class Encoder(nn.Module):
         c = self.config
         if not c.rope:
             return [None] * c.depth
-        where: dict[str, Any] = {
-            "centered": c.rope_places == "centered",
-            "offset": c.rope_offset,
-            "reference": c.rope_reference,
-            "axes": c.rope_axes,
-        }
         if self.rope_freqs is not None:
-            place = self._table("places", grid, device, lambda: places(grid, device, **where))
-            return [mixed_rope(place, frequencies, c.prefix) for frequencies in self.rope_freqs.unbind(1)]
-        where["bf16"] = c.rope_bf16
-        width = c.width // c.heads
-        made = lambda: axial_rope(grid, width, c.prefix, c.rope_base, device, **where)  # noqa: E731
-        rope = self._table("rope", grid, device, made)
+            coordinates = self._table("coordinates", grid, device, lambda: self._coordinates(grid, device))
+            return [mixed_rope(coordinates, frequencies, c.prefix) for frequencies in self.rope_freqs.unbind(1)]
+        rope = self._table("rope", grid, device, lambda: self._axial_rope(grid, device))
         return [rope] * c.depth
+
+    def _axial_rope(self, grid: tuple[int, int], device: torch.device) -> Rope:
+        c = self.config
+        return axial_rope(
+            self._coordinates(grid, device),
+            c.width // c.heads,
+            c.prefix,
+            c.rope_base,
+            full_turns=c.rope_places == "centered",
+            bf16=c.rope_bf16,
+        )
+
+    def _coordinates(self, grid: tuple[int, int], device: torch.device) -> Tensor:
+        c = self.config
+        return patch_coordinates(
+            grid,
+            device,
+            centered=c.rope_places == "centered",
+            offset=c.rope_offset,
+            reference=c.rope_reference,
+            axes=c.rope_axes,
+        )
 
     def masks(self, grid: tuple[int, int], device: torch.device) -> list[Tensor] | list[None]:
         """What each block adds to its scores, [1, heads, N, N], or None for each."""
@@ -170,7 +184,7 @@ def thinned(
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise in place.
+    """Initialize in place.
 
     | what                            | how                                                |
     |---------------------------------|----------------------------------------------------|

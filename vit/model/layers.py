@@ -1,21 +1,22 @@
-"""The parts of a ViT's block: the one attention, feed-forward, and the block that joins them.
+"""The parts of a ViT's block besides attention, and the block that joins them.
 
-Shape letters: B batch, N tokens of the queries, M tokens of the context, D width, d head width.
+Shape letters: B batch, N tokens of the queries, M tokens of the context, D width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vit.model.attend import attend
+from vit.model.attention import NOTHING, Attention
 from vit.model.config import Activation, EncoderConfig, Norm
-from vit.model.linear import Linear, linear
-from vit.model.position import Rope, rotate
+from vit.model.linear import Linear
+from vit.model.position import Rope
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -25,77 +26,9 @@ ACTIVATIONS = {
     "relu": F.relu,
 }
 
-NOTHING = nn.Identity()
-"""One for all places where a model has no norm, no LayerScale or no dropout: a module takes 20 us to make."""
-
 
 def make_norm(kind: Norm, width: int, eps: float) -> nn.Module:
     return nn.LayerNorm(width, eps=eps) if kind == "layernorm" else nn.RMSNorm(width, eps=eps)
-
-
-class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, eq. 1) over `scaled_dot_product_attention`.
-
-    Self-attention, a decoder's self-attention with positions on q and k only, and dense cross-attention are
-    this one class: the same object passed twice is projected once, in one matrix product.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        *,
-        qkv_bias: bool | Literal["qv"] = True,
-        bias: bool = True,
-        qk_norm: bool = False,
-        inner_norm: bool = False,
-        norm: Norm = "layernorm",
-        eps: float = 1e-6,
-        dropout: float = 0.0,
-    ):
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.qkv = Linear(width, 3 * width, bias=qkv_bias is True)
-        self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
-        self.v_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
-        self.q_norm = make_norm(norm, width // heads, eps) if qk_norm else NOTHING
-        self.k_norm = make_norm(norm, width // heads, eps) if qk_norm else NOTHING
-        self.inner_norm = make_norm(norm, width, eps) if inner_norm else NOTHING
-        self.proj = Linear(width, width, bias=bias)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, rope: Rope | None = None) -> Tensor:
-        """q [B, N, D], k and v [B, M, D] -> [B, N, D].
-
-        mask: broadcast to [B, heads, N, M]; bool (True takes part) or float (added to the scores).
-        rope: cos and sin, broadcast to [B, heads, N, d], turned into q and k, which have the same number of tokens.
-        """
-        q, k, v = self.by_head(q, k, v, rope)
-        return self.joined(attend(q, k, v, mask, self.dropout if self.training else 0.0))
-
-    def by_head(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The first half: -> q [B, heads, N, d], k and v [B, heads, M, d], normed and turned."""
-        q, k, v = self._project(q, k, v)
-        q, k = self.q_norm(q), self.k_norm(k)
-        return (q, k, v) if rope is None else (rotate(q, rope), rotate(k, rope), v)
-
-    def joined(self, x: Tensor) -> Tensor:
-        """The last part: what the heads found [B, heads, N, d] -> [B, N, D]."""
-        return self.proj(self.inner_norm(x.transpose(1, 2).flatten(2)))
-
-    def _project(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if q is k and k is v:
-            x = self.qkv(q)
-            if self.q_bias is not None and self.v_bias is not None:
-                x = x + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-            # unbind, not three selections: its gradient is one stack instead of three sums over zeros.
-            q, k, v = x.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-            return q, k, v
-        weights = self.qkv.weight.chunk(3)
-        biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else (self.q_bias, None, self.v_bias)
-        return tuple(  # pyright: ignore[reportReturnType]
-            linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for x, weight, bias in zip((q, k, v), weights, biases, strict=True)
-        )
 
 
 class Mlp(nn.Module):
@@ -249,8 +182,7 @@ def _attention(c: EncoderConfig) -> Attention:
         bias=c.bias,
         qk_norm=c.qk_norm,
         inner_norm=c.attention_norm,
-        norm=c.norm,
-        eps=c.eps,
+        norm=partial(make_norm, c.norm, eps=c.eps),
         dropout=c.attention_dropout,
     )
 

@@ -79,7 +79,7 @@ torch.library.register_autograd("vitral::linear", _backward, setup_context=_keep
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
-    """Tensors of other kinds (shards, quantised weights) have products of their own."""
+    """Tensors of other kinds (shards, quantized weights) have products of their own."""
     return (
         x.numel() * weight.shape[0] >= (2 * LEAST if torch.is_grad_enabled() else LEAST)
         and x.dtype == weight.dtype == torch.float32

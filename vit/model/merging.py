@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vit.errors import UserError
-from vit.model.attend import attend
+from vit.model.attention import attend
 from vit.model.classifier import Classifier
 from vit.model.encoder import Encoder, Tokens
 from vit.model.layers import Block

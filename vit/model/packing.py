@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from vit.errors import UserError
-from vit.model.attend import attend
+from vit.model.attention import attend
 from vit.model.encoder import Encoder, Tokens
 from vit.model.layers import Block
 from vit.model.position import Rope
 
 
 def packed(encoder: Encoder, images: Sequence[Tensor]) -> list[Tokens]:
-    """images [C, H_i, W_i], normalised -> the tokens of each, B = 1, as `encoder(image[None])` gives them.
+    """images [C, H_i, W_i], normalized -> the tokens of each, B = 1, as `encoder(image[None])` gives them.
 
     Raises UserError for no images, and in training with drop_path, which drops whole rows: here several images.
     """

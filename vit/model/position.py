@@ -63,7 +63,7 @@ def sincos_grid(grid: tuple[int, int], width: int, base: float = 10_000.0) -> Te
     return torch.cat(halves, dim=1).float()[None]
 
 
-def places(
+def patch_coordinates(
     grid: tuple[int, int],
     device: torch.device,
     *,
@@ -90,38 +90,33 @@ def places(
 
 
 def axial_rope(
-    grid: tuple[int, int],
-    head_width: int,
-    prefix: int,
-    base: float,
-    device: torch.device,
-    *,
-    centered: bool = True,
-    offset: float = 0.0,
-    reference: tuple[int, int] | None = None,
-    axes: Literal["yx", "xy"] = "yx",
-    bf16: bool = False,
+    coordinates: Tensor, head_width: int, prefix: int, base: float, *, full_turns: bool = True, bf16: bool = False
 ) -> Rope:
-    """2-D rotary angles: by default over coordinates in -1..1 (DINOv3, Siméoni et al. 2025, section 3.2).
+    """2-D rotary angles over the coordinates of the patches (DINOv3, Siméoni et al. 2025, section 3.2).
 
-    Half of the channel pairs turn with one coordinate, half with the other, with periods base^(4i/d): full turns where
-    coordinates are centered, radians where they are numbers. The `prefix` tokens have no place in the picture:
-    their rotation is the identity. Returns cos and sin [prefix + h*w, d].
+    Half of the channel pairs turn with one coordinate, half with the other, with periods base^(4i/d). The `prefix`
+    tokens have no place in the image: their rotation is the identity.
+
+    Args:
+        coordinates: [P, 2] from `patch_coordinates`.
+        full_turns: a coordinate of 1 is a full turn (centered coordinates) instead of a radian (row and column).
+        bf16: round the periods to bfloat16.
+
+    Returns cos and sin [prefix + P, d].
     """
-    periods = base ** (torch.arange(head_width // 4, device=device) * (4.0 / head_width))  # [d/4]
+    periods = base ** (torch.arange(head_width // 4, device=coordinates.device) * (4.0 / head_width))  # [d/4]
     periods = periods.bfloat16().float() if bf16 else periods
-    place = places(grid, device, centered=centered, offset=offset, reference=reference, axes=axes)
-    place = 2 * torch.pi * place if centered else place
-    return _cos_sin((place[:, :, None] / periods).flatten(1), prefix)
+    coordinates = 2 * torch.pi * coordinates if full_turns else coordinates
+    return _cos_sin((coordinates[:, :, None] / periods).flatten(1), prefix)
 
 
-def mixed_rope(place: Tensor, frequencies: Tensor, prefix: int) -> Rope:
+def mixed_rope(coordinates: Tensor, frequencies: Tensor, prefix: int) -> Rope:
     """Rotary angles of one block from learned frequencies over both coordinates (RoPE-Mixed, Heo et al. 2024, eq. 14).
 
-    place [P, 2], frequencies [2, H, d/2] -> cos and sin [H, prefix + P, d].
+    coordinates [P, 2], frequencies [2, H, d/2] -> cos and sin [H, prefix + P, d].
     """
     first, second = frequencies[:, :, None].float()  # each [H, 1, d/2]
-    return _cos_sin(place[:, :1] * first + place[:, 1:] * second, prefix)
+    return _cos_sin(coordinates[:, :1] * first + coordinates[:, 1:] * second, prefix)
 
 
 def _cos_sin(angles: Tensor, prefix: int) -> Rope:

@@ -1,6 +1,6 @@
 """Models without values, for weights that come from a file: what is overwritten anyway is not drawn first.
 
-The meta device alone allocates nothing, but the layers still go through the motions of their initialisation, which is
+The meta device alone allocates nothing, but the layers still go through the motions of their initialization, which is
 half the time that making them takes; and `load_state_dict` passes over a model three times where one will do.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -11,29 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vit.model.depth import count_blocks, depth_of, in_blocks
 from vit.optim.muon import Muon
 
-_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
-_LAYER = re.compile(r"(?:^|\.)(?:blocks|relative)\.(\d+)\.")
-_EMBEDDINGS = {
-    "patch_embed", "patch_norm", "cls_token", "dist_token", "reg_token", "pos_embed", "rope_freqs", "norm_pre",
-}  # fmt: skip
 _NO_DECAY = ("_token", "pos_embed", "probe", "rope_freqs", "table")
 
 OptimizerName = Literal["adamw", "muon"]
-
-
-def depth_of(name: str, depth: int) -> int:
-    """Layer number of a parameter, for layer decay and freezing: 0 what is before the blocks (patches, tokens,
-    positions), 1..depth the blocks, each with its relative positions, depth + 1 the rest."""
-    if layer := _LAYER.search(name):
-        return int(layer[1]) + 1
-    return depth + 1 if _EMBEDDINGS.isdisjoint(name.split(".")) else 0
-
-
-def in_blocks(name: str, parameter: Tensor) -> bool:
-    """The matrices of the encoder's blocks."""
-    return parameter.ndim == 2 and _BLOCK.search(name) is not None
 
 
 def make_optimizers(
@@ -46,7 +28,6 @@ def make_optimizers(
     layer_decay: float = 1.0,
     head_first: bool = False,
     by_muon: Callable[[str, Tensor], bool] = in_blocks,
-    betas: tuple[float, float] = (0.9, 0.999),
 ) -> list[Optimizer]:
     """One optimizer, or two for "muon": Muon (Jordan et al. 2024) on the parameters that `by_muon`, asked with name and
     parameter, wants there, AdamW on the rest. A parameter of depth l learns at rate lr * layer_decay^(depth + 1 - l)
@@ -56,7 +37,7 @@ def make_optimizers(
     AssertionError says which is not. Each group keeps its own rate in `base_lr` for `set_lr`, and, with head_first,
     in `waits` whether it is to wait for the head (see `let_learn`).
     """
-    depth = 1 + max(int(m[1]) for name, _ in model.named_parameters() if (m := _BLOCK.search(name)))
+    depth = count_blocks(name for name, _ in model.named_parameters())
     groups: dict[tuple, list[nn.Parameter]] = {}
     for key, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -74,7 +55,7 @@ def make_optimizers(
         (muon_groups if muon else adam_groups).append(group)
     optimizers: list[Optimizer] = []
     if adam_groups:
-        optimizers.append(torch.optim.AdamW(adam_groups, lr=lr, betas=betas, fused=True))
+        optimizers.append(torch.optim.AdamW(adam_groups, lr=lr, fused=True))
     if muon_groups:
         optimizers.append(Muon(muon_groups, lr=muon_lr, weight_decay=weight_decay))
     assert_covers(model, optimizers)

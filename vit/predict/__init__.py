@@ -1,0 +1,1 @@
+"""Image sources in, answers out, in batches; knows no particular task."""

@@ -1,1 +1,1 @@
-"""Somebody else's weights: one small table of key names per checkpoint layout, and a registry of model names."""
+"""Anybody's weights in our models, and back: the only room that knows foreign names; knows no data and no training."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -75,9 +76,9 @@ def create(
     Raises UserError on a name, a field or a size that does not exist, and on weights that do not fit.
     """
     if name.startswith(DETECTORS):
-        from vit.pretrained.load_detector import create_detector
-
-        detector, notes = create_detector(
+        # By name, at the first detector: a classifier loads no detection code.
+        load_detector: Any = import_module("vit.pretrained.load_detector")
+        detector, notes = load_detector.create_detector(
             name, weights=weights, num_classes=num_classes, image_size=image_size, trust_pickle=trust_pickle, **fields
         )
         _tell(weights, notes)

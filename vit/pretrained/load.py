@@ -16,7 +16,7 @@ from vit.pretrained.files.card import Card
 from vit.pretrained.files.fetch import check_timm, is_remote, open_weights
 from vit.pretrained.files.source import SUFFIXES, Source, is_foreign_folder
 from vit.pretrained.layouts.google import unstack
-from vit.pretrained.layouts.rules import Recognised, read
+from vit.pretrained.layouts.rules import Recognized, read
 from vit.pretrained.registry.facts import config_of_file
 from vit.pretrained.registry.families import FAMILIES
 from vit.pretrained.registry.find import Model, by_card, by_source, find, in_layout
@@ -90,7 +90,7 @@ def from_public(row: Model, source: Source, image_size: int | tuple[int, int] | 
     """image_size: (H, W) in pixels or the side of a square that the positions may be for, where their number does not
     tell."""
     card = source.card
-    file = recognise(row, unstack(source))
+    file = recognize(row, unstack(source))
     family = as_written(in_layout(row, file.layout), card)
     file = file if family.head_bias else _without_zeros(file)
     if card.size is not None and card.size.heads != family.encoder.heads:
@@ -107,7 +107,7 @@ def from_public(row: Model, source: Source, image_size: int | tuple[int, int] | 
     return Loaded(model.eval(), preprocess, (f"left out: {'; '.join(reasons)}",) if reasons else (), {})
 
 
-def _without_zeros(file: Recognised) -> Recognised:
+def _without_zeros(file: Recognized) -> Recognized:
     """CLIP's projection has no bias; where it was brought to timm, whose head has one, that is zero."""
     name = "head.bias"
     if name in file.inside and not (bias := file.get(name)).is_meta and not bias.any():
@@ -122,13 +122,13 @@ def as_written(config: ClassifierConfig, card: Card) -> ClassifierConfig:
     return replace(config, pool=pool, encoder=encoder, **card.top)  # pyright: ignore
 
 
-def recognise(row: Model, source: Source) -> Recognised:
+def recognize(row: Model, source: Source) -> Recognized:
     """The layout of a file, from its keys. Raises UserError when it is none that the family comes in."""
     for layout in FAMILIES[row.family].layouts:
-        if (file := layout.recognise(source)) is not None:
+        if (file := layout.recognize(source)) is not None:
             return file
     others = {layout.name: layout for family in FAMILIES.values() for layout in family.layouts}
-    guess = next((layout.name for layout in others.values() if layout.recognise(source)), None)
+    guess = next((layout.name for layout in others.values() if layout.recognize(source)), None)
     known = shown([layout.name for layout in FAMILIES[row.family].layouts])
     what = f"is in the layout {guess}" if guess else f"is in no known layout (keys: {shown(sorted(source.shapes), 5)})"
     raise UserError(f"{source.name} {what}; {row.name} comes in {known}.")

@@ -16,7 +16,7 @@ from torch import Tensor
 from vit.detector.backbone import check_size
 from vit.detector.config import DetectorConfig, detector_changed, detector_preset
 from vit.detector.model import Detector
-from vit.errors import UserError, told_of
+from vit.errors import UserError, error_context
 from vit.images.preprocess import Preprocess
 from vit.model.config import EncoderConfig, changed
 from vit.model.unfilled import bare, fill, slots
@@ -146,7 +146,7 @@ def begin(
         if stored.get("task") == "detection":
             if encoder is not None:
                 raise UserError(f"{source} is a detector and has its encoder: leave out --encoder {encoder}.")
-            with told_of(folder / CONFIG):
+            with error_context(folder / CONFIG):
                 own = DetectorConfig.from_dict(stored["model"])
             preprocess, classes = Preprocess.from_dict(stored["preprocess"]), tuple(stored["classes"])
             tensors = load_tensors(folder / WEIGHTS)
@@ -195,7 +195,7 @@ def load_detector(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     config = load_config(folder)
     if config.get("task") != "detection":
         raise UserError(f"{folder} is no detector, its task is {config.get('task')}.")
-    with told_of(folder / CONFIG):
+    with error_context(folder / CONFIG):
         own = DetectorConfig.from_dict(config["model"])
     model = bare(lambda: Detector(own))
     tensors = load_tensors(folder / WEIGHTS)

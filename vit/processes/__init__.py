@@ -1,0 +1,1 @@
+"""The processes of one run, their restarts and their signals; knows no data set, model or task."""

@@ -15,14 +15,14 @@ import pickle
 import shutil
 import types
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vit.errors import UserError, nearest, shown, told_of
+from vit.errors import UserError, error_context, nearest, shown
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
@@ -36,7 +36,7 @@ SHARDS = "sharded"
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "module", "teacher", "target_encoder")
 """Under one of these names training scripts store the weights in a .pth file."""
 ENTRIES = {
-    "task": Literal["classification", "detection"],
+    "task": str,
     "classes": list[str],
     "preprocess": dict[str, Any],
     "multilabel": bool,
@@ -155,7 +155,7 @@ def load_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} does not describe a model.")
     if config.get("format") != FORMAT:
         raise UserError(f"{file} has format {config.get('format')}; this version of vitral reads format {FORMAT}.")
-    with told_of(file):
+    with error_context(file):
         for key in ("task", "classes", "preprocess"):
             if key not in config:
                 raise UserError(f"{key} is missing.")
@@ -177,16 +177,16 @@ def set_config(folder: Path, **values: Any) -> None:
     os.replace(new, folder / CONFIG)
 
 
-def load_model(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
-    """A checkpoint or run folder -> the model in evaluation mode, and its config.
+def load_model(path: str | Path, task: str = "classification") -> tuple[Classifier, dict[str, Any]]:
+    """A checkpoint or run folder of this task -> the model in evaluation mode, and its config.
 
     Raises UserError, naming the file, when something is missing, damaged or does not fit.
     """
     folder = find_checkpoint(path)
     config = load_config(folder)
-    if config.get("task") == "detection":
-        raise UserError(f"{folder} is a detector; a classifier is needed here.")
-    with told_of(folder / CONFIG):
+    if config["task"] != task:
+        raise UserError(f"{folder} is of the task {config['task']}; one of {task} is needed here.")
+    with error_context(folder / CONFIG):
         own = ClassifierConfig.from_dict(config["model"])
     model = bare(lambda: Classifier(own))
     tensors = load_tensors(folder / WEIGHTS)

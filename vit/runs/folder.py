@@ -17,7 +17,6 @@ from vit.processes.world import ALONE, World, restarted
 from vit.runs.checkpoint import load_trainer
 from vit.runs.lock import hold, parent_of
 from vit.runs.retention import newest_whole
-from vit.tasks.classification.recipe import Recipe
 from vit.typed import build
 
 ROOT = Path("runs")
@@ -110,7 +109,7 @@ def bad_files_listed(folder: Path, loader: Any) -> Iterator[None]:
             print(f"{len(loader.bad)} {told}: {file}", flush=True)
 
 
-def read_recipe(folder: Path, kind: type = Recipe) -> Any:
+def read_recipe(folder: Path, kind: type) -> Any:
     """The settled recipe, of class `kind`, that a run was started with. Raises UserError where it cannot be read."""
     file = folder / "config.yaml"
     try:

@@ -1,16 +1,11 @@
-"""A Task is what the engine knows of a model: how to get losses, outputs and metrics. Nothing else differs
-between classification and detection."""
+"""A Task is what the engine knows of a model: how to get losses, outputs and metrics."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-
-from vit.tasks.classification.loss import ClassificationLoss
-from vit.tasks.classification.metrics import ClassificationMetrics
 
 
 class Metrics(Protocol):
@@ -57,32 +52,10 @@ class Task(Protocol):
 
     def metrics(self) -> Metrics: ...
 
+    def kept(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a checkpoint holds, from weights of `model`."""
+        ...
+
     def uncertainty(self, numbers: dict[str, Any]) -> float:
         """Standard error of the score in `Metrics.scalars()`; 0 where it is unknown."""
         ...
-
-
-class Classification:
-    """Classification of images [B, 3, H, W] into K classes, or, with multilabel, any number of them."""
-
-    def __init__(self, model: nn.Module, classes: Sequence[str], loss: ClassificationLoss):
-        self.model, self.classes, self.loss = model, classes, loss
-        self.score = "map" if loss.multilabel else "top1"
-        self.least, self.steady = 0.0, True
-
-    def losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return self.loss(self.model(images), targets, self.model)
-
-    def amount(self, targets: Tensor) -> Tensor:
-        return self.loss.divisor(targets)
-
-    def predict(self, images: Tensor) -> Tensor:
-        return self.model(images)
-
-    def metrics(self) -> Metrics:
-        return ClassificationMetrics(self.classes, self.loss.multilabel)
-
-    def uncertainty(self, numbers: dict[str, Any]) -> float:
-        """Of a proportion p over n images: sqrt(p (1 - p) / n). For multi-label mean AP there is no such form: 0."""
-        p, n = numbers.get("top1"), numbers.get("n")
-        return math.sqrt(p * (1 - p) / n) if p is not None and n else 0.0

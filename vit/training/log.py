@@ -19,6 +19,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vit.report.plots import draw_curves, save
+
 SPIKE_ROWS = 20
 """Rows of training that a loss is held against."""
 
@@ -162,6 +164,13 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
+
+
+def write_curves(folder: str | Path) -> Path:
+    """curves.png from the metrics.jsonl in a run folder."""
+    path = Path(folder) / "curves.png"
+    save(draw_curves(read_rows(path.with_name("metrics.jsonl"))), path)
+    return path
 
 
 def _until(rows: list[dict[str, Any]], step: int, judged: int) -> list[dict[str, Any]]:

@@ -1,171 +1,159 @@
-"""What every run of train.py has in common, whatever its task: folder, checkpoints, signals, log, processes, loop."""
+"""A run from its recipe to its report, whatever the task: data -> model -> fit -> evaluate the best checkpoint.
+
+`fit` in `vit.training.engine` is the loop; `losses` of the task, two hops from here, is what it minimizes.
+"""
 
 from __future__ import annotations
 
+import math
 import shlex
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch.optim import Optimizer
-
-from vit.optim.optimizers import Ema
+from vit.data.check.quick import advice
+from vit.errors import UserError
+from vit.model.cost import count_parameters, measure
+from vit.predict.predictor import pick_device
 from vit.processes.signals import listening
-from vit.processes.world import ALONE, World
-from vit.runs.background import Writer, snapshot
-from vit.runs.checkpoint import load_trainer, save_checkpoint
-from vit.runs.folder import bad_files_listed
-from vit.runs.retention import newest_whole, save_last
-from vit.tasks.task import Task
+from vit.processes.world import join, leave
+from vit.runs.checkpoint import find_checkpoint, set_config
+from vit.runs.folder import bad_files_listed, open_run, write_recipe
+from vit.tasks.evaluation import EvaluationOptions
+from vit.tasks.facts import facts_of
+from vit.tasks.run import Run
+from vit.tasks.table import Row, task_of_recipe
+from vit.training.budget import affordable, batch_that_fits
 from vit.training.engine import fit
-from vit.training.log import RunLog, Silent
+from vit.training.log import RunLog, Silent, write_curves
+from vit.training.parts import Assembly, assemble, average
 from vit.training.safety import Safety
-from vit.training.schedule import Loop
-from vit.training.sharded import save_sharded
-from vit.training.sharded import whole as gathered
+from vit.training.saving import Saver
 from vit.training.spread import spread
-from vit.training.state import Progress
-
-MINUTES = 10
-"""Between checkpoints within an epoch, where --save-every does not say otherwise."""
+from vit.training.step import train_step
+from vit.version import version
 
 
-def run_training(
-    recipe: Any,
-    folder: Path,
-    resume: dict[str, Any] | None,
-    task: Task,
-    batches: Any,
-    validation: Callable[[], Iterable[Any]] | None,
-    optimizers: list[Optimizer],
-    loop: Loop,
-    config: dict[str, Any],
-    title: str,
-    *,
-    world: World = ALONE,
-    whole: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda weights: weights,
-    watch: Callable[[Any, int], object] | None = None,
-    plain: Callable[[], Iterable[Any]] | None = None,
-    listed: bool = True,
-) -> Progress:
-    """`engine.fit` of a settled recipe in its run folder, from `resume` on.
+def train(recipe: Any) -> dict[str, Any]:
+    """Run a recipe; the test report, as `vitral eval --json` gives it. Raises UserError for a user's mistake."""
+    row = task_of_recipe(recipe.recipe)
+    with listening():
+        run = prepare(row, recipe)
+        if run.recipe.dry_run:
+            return dry_run(assemble(row, run))
+        folder = train_in_folder(row, run)
+        leave()
+        return report(row, run, folder) if run.world.main else {}
 
-    config: of the checkpoints. title: of what is trained. whole: from the weights of `task.model` to those of a
-    checkpoint. listed: whether the images among `batches` that cannot be read are written down at the end.
+
+def prepare(row: Row, recipe: Any, *, quiet: bool = False) -> Run:
+    """The data of a recipe, the device and the processes, and the recipe with every open field settled.
+
+    quiet: without the lines on what was found and chosen.
+    """
+    feed = row.part("feed")
+    # The data first: a misspelt path is reported before a model is built.
+    if recipe.data is None:
+        raise UserError(f"Say what to train on: {feed.EXPECTED}.")
+    world = join(recipe.device, sharded=recipe.parallel == "fsdp")
+    with world.main_first():
+        data = feed.open_data(recipe)
+    facts, start = facts_of(data), row.part("build").begin(recipe)
+    run = Run(recipe, data, facts, pick_device(recipe.device), world, start)
+    if recipe.batch_size == "auto":
+        recipe = replace(recipe, batch_size=batch_that_fits(row, run))
+    run.recipe, notes = row.part("settle").settle(recipe, facts, start)
+    if not quiet:
+        tell(*data.notes, *advice(data), *notes)
+    world.refuses(dry_run=recipe.dry_run, minutes=recipe.minutes)
+    if recipe.minutes is not None:
+        run.recipe = affordable(row, run, recipe)
+    return run
+
+
+def train_in_folder(row: Row, run: Run) -> Path:
+    """Fit the model in the recipe's run folder, from its last checkpoint on where there is one.
 
     Raises Stopped when a signal ended the run, with everything saved, and UserError for what the user can change.
     """
-    begun = resume["progress"] if resume is not None else {"step": 0, "evaluated": 0}
-    checkpoints, saved = folder / "checkpoints", time.monotonic()
-    ema = Ema(task.model, recipe.ema) if recipe.ema else None
-    log: RunLog = Silent(loop.steps)
+    recipe, world = run.recipe, run.world
+    folder, resume = open_run(recipe, world)
+    progress = resume["progress"] if resume else {"step": 0, "evaluated": 0}
+    run.step, run.resumed, run.caches = progress["step"], resume is not None, True
+    made = assemble(row, run)
+    parts, build = made.parts, row.part("build")
+    tell(*made.notes)
+    config = build.checkpoint_config(parts.task, made.built.preprocess, run.data.record, made.feed.flip)
+    world.on_main(lambda: write_recipe(folder, replace(recipe, resume=False)))
+    build.prepare(run, parts, made.feed, folder)
+    average(parts, recipe)
+    if recipe.compile:
+        made.built.model.compile()
+    log: RunLog = Silent(parts.loop.steps)
     if world.main:
-        log = RunLog(folder, steps=loop.steps, start=begun["step"], judged=begun["evaluated"])
-    files = bad_files_listed(folder, batches) if listed and world.main else nullcontext()
-
-    def save(name: str, weights: dict[str, Tensor], numbers: dict[str, Any], state: dict[str, Any]) -> None:
-        nonlocal saved
-        saved = time.monotonic()
-        entries = {**config, "metrics": numbers}
-        if world.sharded:
-            if name == "last":
-                tensors, step = state.pop("tensors"), state["progress"]["step"]
-                save_sharded(
-                    checkpoints / "sharded.new",
-                    tensors,
-                    world,
-                    lambda shards: save_last(checkpoints, None, {**entries, "step": step}, state, recipe.keep, shards),
-                )
-                return
-            weights = gathered(weights)
-        if not world.main:
-            return
-        kept, state = snapshot((whole(weights), state))
-
-        def write() -> None:
-            if name == "last":
-                step = state["progress"]["step"]
-                save_last(checkpoints, kept, {**entries, "step": step}, state, recipe.keep)
-            else:
-                save_checkpoint(checkpoints / name, kept, entries)
-
-        writer.put(name, write)
-
-    def due(step: int) -> bool:
-        if recipe.save_every is not None:
-            return step % recipe.save_every == 0
-        return world.main and time.monotonic() - saved > 60 * MINUTES
-
-    def restore() -> dict[str, Any] | None:
-        writer.wait()
-        return resumed_state(checkpoints, log.say, world, well=True)
-
-    with listening() as stop, log, files, writing() as writer:
+        log = RunLog(folder, steps=parts.loop.steps, start=progress["step"], judged=progress["evaluated"])
+    files = bad_files_listed(folder, parts.batches) if world.main else nullcontext()
+    save = Saver(folder, recipe, parts, {"vitral": version(), **config}, world)
+    with listening() as stop, log, files, save.writing():
         stop.alone = world.size == 1
-        precision = "" if loop.amp is None else f", computed in {str(loop.amp).removeprefix('torch.')}"
-        log.say(f"{title}{precision} -> {folder}")
+        amp = parts.loop.amp
+        precision = "" if amp is None else f", computed in {str(amp).removeprefix('torch.')}"
+        log.say(f"{made.built.name}: {count_parameters(made.built.model)}{precision} -> {folder}")
         safety = Safety(
             stop,
             world,
-            due,
-            restore,
+            save.due,
+            lambda: save.restore(log.say),
             lambda task: spread(task, world),
             folder,
             f"vitral replay {shlex.quote(str(folder))}",
         )
-        at = fit(
-            task,
-            batches,
-            validation,
-            optimizers,
-            loop,
-            log,
-            save,
-            ema=ema,
-            resume=resume,
-            watch=watch,
-            plain=plain,
-            safety=safety,
-        )
+        fit(parts, log, save, resume=resume, safety=safety)
         stop.check()
-    return at
+    return folder
 
 
-def resumed_state(
-    checkpoints: Path, tell: Callable[[str], object], world: World = ALONE, *, well: bool = False
-) -> dict[str, Any] | None:
-    """The state in the newest checkpoint of a run that is whole, the same for every process; with `well` the newest
-    that was saved while no step was left out. None where there is none. Raises UserError where none is whole."""
-    own: list[dict[str, Any]] = []
+def report(row: Row, run: Run, folder: Path) -> dict[str, Any]:
+    """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
 
-    def find() -> Path | None:
-        found = newest_whole(checkpoints, tell, lambda state: not (well and state["progress"].get("bad")))
-        if found is None:
-            return None
-        own.append(found[1])
-        return found[0]
+    What validation decides (a classifier's temperature, a detector's thresholds) is kept in the checkpoint first, so
+    that prediction uses it.
+    """
+    best, splits, judge = find_checkpoint(folder), run.data.splits(), row.part("evaluate")
+    options = EvaluationOptions(
+        split=next(name for name in ("test", "val", "train") if name in splits),
+        batch_size=row.part("feed").evaluation_batch(run.device),
+        workers=run.recipe.workers,
+        device=run.recipe.device,
+    )
+    if "val" in splits:
+        set_config(best, **judge.calibrate(best, run.data, options))
+    evaluation = judge.evaluate(best, run.data, options, calibrated=True)
+    row.part("report").write_report(folder, evaluation)
+    write_curves(folder)
+    row.part("report").print_report(evaluation.result)
+    place = shlex.quote(str(folder))
+    tell(f"Everything is in {place}: vitral eval {place}, vitral predict {place} IMAGE")
+    return evaluation.result
 
-    place = world.on_main(find)
-    if place is None:
-        return None
-    return own[0] if own else load_trainer(place)
+
+def dry_run(made: Assembly) -> dict[str, Any]:
+    """One batch forward and backward, a few times for the clock; nothing is written."""
+    parts, recipe = made.parts, made.feed.run.recipe
+    batch: Any = next(iter(parts.batches))
+    steps = parts.loop.steps
+    if made.feed.once:  # each image goes through the encoder once
+        steps = math.ceil(sum(len(split) for split in made.feed.run.data.splits().values()) / recipe.batch_size)
+    cost = measure(
+        parts.task.model,
+        tuple(batch.images.shape[1:]),
+        lambda: train_step(parts.task, batch, parts.optimizers, parts.loop),
+    )
+    tell(*made.notes, *cost.lines(steps), "Dry run: nothing was written.")
+    return asdict(cost)
 
 
-@contextmanager
-def writing() -> Iterator[Writer]:
-    """A writer, whose work is done at the end, unless nobody wants to wait for it."""
-    writer = Writer()
-    try:
-        yield writer
-    except KeyboardInterrupt as error:
-        if type(error) is not KeyboardInterrupt:  # Stopped: the last checkpoint is what it is for
-            writer.close()
-        raise
-    except BaseException:
-        writer.settle()
-        raise
-    else:
-        writer.close()
+def tell(*lines: str) -> None:
+    for line in lines:
+        print(line, flush=True)

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from vit.errors import UserError
+from vit.optim.schedule import Loop
 from vit.processes.signals import Stop
 from vit.processes.world import ALONE, World
 from vit.runs.background import snapshot
 from vit.tasks.task import Task
 from vit.training.log import RunLog
-from vit.training.schedule import Loop
 from vit.training.state import Progress, Resumable
 
 LIMIT = 5

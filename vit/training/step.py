@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -12,9 +11,10 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from vit.errors import UserError
+from vit.optim.schedule import Loop
 from vit.processes.world import ALONE, World
+from vit.tasks.precision import autocast
 from vit.tasks.task import Task
-from vit.training.schedule import Loop
 
 
 def train_step(
@@ -100,10 +100,6 @@ def split(values: Any, n: int) -> list[Any]:
     size, more = divmod(len(values), n)
     ends = [size * (i + 1) + min(i + 1, more) for i in range(n)]
     return [values[first:end] for first, end in zip([0, *ends], ends, strict=False)]
-
-
-def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextManager:
-    return torch.autocast(device.type, dtype=amp) if amp is not None else nullcontext()
 
 
 def _shares(task: Task, batch: Any, accumulate: int, world: World) -> tuple[int, Sequence[Any]]:

@@ -20,9 +20,9 @@ from vit.data.check.findings import Findings
 from vit.data.check.full import full_check
 from vit.data.check.quick import quick_check
 from vit.data.check.unlisted import unlisted_images
-from vit.data.open_any import as_found
-from vit.data.sets.boxset import Boxed, DetectionData
-from vit.data.sets.imageset import Data
+from vit.data.open import as_found
+from vit.data.sets.boxset import Boxed
+from vit.data.sets.data import Data, DetectionData
 from vit.errors import UserError
 
 SHOWN_CLASSES = 6

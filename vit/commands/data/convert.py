@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from vit.commands.cli.options import Positional, parse
-from vit.data.open_any import as_found
+from vit.data.open import as_found
 from vit.data.split import NO_TEST
 from vit.data.write.convert import Target, convert
 from vit.data.write.output import Images

@@ -15,8 +15,9 @@ import numpy as np
 
 from vit.commands.cli.options import Positional, parse
 from vit.data.check.leakage import same_files
-from vit.data.open_any import as_found
-from vit.data.sets.boxset import Boxed, DetectionData
+from vit.data.open import as_found
+from vit.data.sets.boxset import Boxed
+from vit.data.sets.data import DetectionData
 from vit.data.split import rarest_label, validation_rows
 from vit.data.write.convert import Target, convert
 from vit.data.write.output import Images

@@ -1,0 +1,1 @@
+"""Opening weight files of every kind, local or remote; knows no model."""

@@ -1,0 +1,1 @@
+"""One table of key names per checkpoint layout; opens no files."""

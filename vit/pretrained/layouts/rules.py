@@ -54,18 +54,18 @@ class Layout:
     adapt: Callable[[ClassifierConfig, set[str]], ClassifierConfig] = lambda config, names: config
     """What else the keys of a file say about the model."""
 
-    def recognise(self, source: Source) -> Recognised | None:
+    def recognize(self, source: Source) -> Recognized | None:
         """The file as one in this layout, or None if it is in another."""
         anchor, names = self.marks[0], set(source.shapes)
         found = [name for name in names if name == anchor or name.endswith(("." + anchor, "/" + anchor))]
         for name in sorted(found, key=len):
             inside = relative(names, prefix := name.removesuffix(anchor))
             if all(_any(inside, mark) for mark in self.marks[1:]) and not any(_any(inside, no) for no in self.never):
-                file = Recognised(self, source, prefix, inside)
+                file = Recognized(self, source, prefix, inside)
                 return file if self._kernel_fits(file) else None
         return None
 
-    def _kernel_fits(self, file: Recognised) -> bool:
+    def _kernel_fits(self, file: Recognized) -> bool:
         """Whether the patch kernel is a convolution where the layout says so, and linear where it does not."""
         for ours, theirs, *form in self.rows:
             if ours == "encoder.patch_embed.proj.weight" and theirs in file.inside:
@@ -87,7 +87,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Recognised:
+class Recognized:
     """A file whose layout is known."""
 
     layout: Layout
@@ -141,7 +141,7 @@ def _braces(text: str) -> list[str]:
     return [text[: match.start()] + choice + text[match.end() :] for choice in match[1].split(",")]
 
 
-def read(file: Recognised, config: ClassifierConfig, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def read(file: Recognized, config: ClassifierConfig, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The tensors of a model in fp32, from a file.
 
     expected: name -> shape of every tensor of the model. Raises UserError that lists missing, unexpected and wrongly
@@ -161,7 +161,7 @@ def read(file: Recognised, config: ClassifierConfig, expected: dict[str, tuple[i
             part = file.get(name).clone() if shared else file.get(name)
             if not part.is_floating_point():
                 raise UserError(
-                    f"{file.source.name}: {name} is of type {part.dtype}; quantised files are not read here."
+                    f"{file.source.name}: {name} is of type {part.dtype}; quantized files are not read here."
                 )
             parts.append(layout.theirs(name, part.float(), config, False))
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)

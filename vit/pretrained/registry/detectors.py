@@ -16,7 +16,7 @@ from vit.pretrained.layouts.detectors import convert
 from vit.pretrained.registry.families import IMAGENET
 from vit.pretrained.resize_detector import number_of
 
-LICENCE = "Apache-2.0"
+LICENSE = "Apache-2.0"
 
 
 class Public(NamedTuple):

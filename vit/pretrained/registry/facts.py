@@ -10,83 +10,63 @@ import torch
 from vit.errors import UserError
 from vit.model.config import ClassifierConfig, EncoderConfig
 from vit.pretrained.files.source import Source
-from vit.pretrained.layouts.rules import Layout, Recognised
+from vit.pretrained.layouts.rules import Layout, Recognized
 
 Shape = tuple[int, ...]
 
 
+class _Shapes:
+    """The shapes that our tensors will have when a file is read. No data is touched."""
+
+    def __init__(self, file: Recognized, config: ClassifierConfig):
+        self.file, self.config = file, config
+        self._rows: dict[str, tuple[int, list[str]]] = {}
+        for mine, theirs, _ in file.layout.pairs(1):
+            if file.inside.issuperset(theirs):
+                for name in mine:
+                    self._rows.setdefault(name, (len(mine), theirs))
+
+    def __call__(self, name: str) -> Shape | None:
+        """The shape of our tensor `name`; None if the file has nothing for it."""
+        if name not in self._rows:
+            return None
+        number, theirs = self._rows[name]
+        layout, config = self.file.layout, self.config
+        parts = [layout.theirs(n, torch.empty(self.file.shape(n), device="meta"), config, False) for n in theirs]
+        joined = torch.cat(parts) if len(parts) > 1 else parts[0]
+        share = joined.chunk(number)[0] if number > 1 else joined
+        return tuple(layout.ours(name, share, config, False).shape)
+
+    def has(self, name: str) -> bool:
+        return self(name) is not None
+
+
 def config_of_file(
-    file: Recognised,
+    file: Recognized,
     config: ClassifierConfig,
-    known: tuple[int, int] | None = None,
-    wanted: tuple[int, int] | None = None,
+    card_size: tuple[int, int] | None = None,
+    requested_size: tuple[int, int] | None = None,
 ) -> ClassifierConfig:
     """The config of the model in a file, from the family's `config`. Raises UserError when the sizes differ.
 
-    known, wanted: (H, W) in pixels that the positions are for, as is said beside the file, or may be for: their number
-    alone tells of squares only.
+    card_size, requested_size: (H, W) in pixels that the positions are for, from the file's card and from the caller.
+    The number of positions alone fixes square grids only.
     """
-    layout, source, inside = file.layout, file.source, file.inside
-    rows: dict[str, tuple[int, list[str]]] = {}
-    for mine, theirs, _ in layout.pairs(1):
-        if inside.issuperset(theirs):
-            for name in mine:
-                rows.setdefault(name, (len(mine), theirs))
-
-    def shape(ours: str) -> Shape | None:
-        """Of `ours` as it will be read; None if the file has nothing for it. No data is touched."""
-        if ours not in rows:
-            return None
-        number, theirs = rows[ours]
-        parts = [layout.theirs(n, torch.empty(file.shape(n), device="meta"), config, False) for n in theirs]
-        joined = torch.cat(parts) if len(parts) > 1 else parts[0]
-        share = joined.chunk(number)[0] if number > 1 else joined
-        return tuple(layout.ours(ours, share, config, False).shape)
-
-    e, block = config.encoder, "encoder.blocks.0."
-    depth = _depth(layout, inside)
-    hidden = shape(block + "mlp.fc1.weight") if e.feed_forward == "mlp" else shape(block + "mlp.w3.weight")
-    kernel = shape("encoder.patch_embed.proj.weight")
-    _compare(layout, config, source, depth, hidden, kernel)
-    assert kernel is not None
-    registers, position = shape("encoder.reg_token"), shape("encoder.pos_embed")
-    patch, chans = _patch(kernel, e.patch_size)
+    shape, source = _Shapes(file, config), file.source
+    kernel = _patch_kernel(file, config, shape)
+    family = config.encoder
+    patch, chans = _patch(kernel, family.patch_size)
+    size = card_size or tuple(side // family.patch_size * patch for side in family.image_size)
     encoder = replace(
-        e,
-        patch_size=patch,
-        in_chans=chans,
-        image_size=_pixels(known or tuple(side // e.patch_size * patch for side in e.image_size), patch),
-        patch_bias=shape("encoder.patch_embed.proj.bias") is not None,
-        patch_norm=shape("encoder.patch_norm.weight") is not None,
-        class_token=shape("encoder.cls_token") is not None,
-        distill_token=shape("encoder.dist_token") is not None,
-        registers=registers[-2] if registers else 0,
-        positions="learned" if position else "none" if e.positions == "learned" else e.positions,
-        prefix_positions=0,
-        position_resize=layout.resize or e.position_resize,
-        relative_positions=shape("encoder.relative.0.table") is not None,
-        pre_norm=shape("encoder.norm_pre.weight") is not None,
-        feed_forward_norm=shape(block + "mlp.norm.weight") is not None,
-        attention_norm=shape(block + "attn.inner_norm.weight") is not None,
-        qk_norm=shape(block + "attn.q_norm.weight") is not None,
-        bias=shape(block + "attn.proj.bias") is not None,
-        qkv_bias=True if shape(block + "attn.qkv.bias") else "qv" if shape(block + "attn.q_bias") else False,
-        layer_scale=(e.layer_scale or 1e-5) if shape(block + "ls1.gamma") else None,
-        final_norm=shape("encoder.norm.weight") is not None,
+        _parts(shape, file.layout, family), patch_size=patch, in_chans=chans, image_size=_pixels(size, patch)
     )
-    pool_norm = shape("pool_norm.weight") is not None
-    _same_family(encoder, e, pool_norm, config.pool_norm, source)
-    other = None if wanted is None else (wanted[0] // patch, wanted[1] // patch)
-    if position:
-        size, placed = _grid(position[-2], encoder.grid, other, encoder.prefix, source)
-        encoder = replace(encoder, image_size=(size[0] * patch, size[1] * patch), prefix_positions=placed)
-    elif table := shape("encoder.relative.0.table"):
-        h, w = _relative_grid(table[0] - 3, encoder.grid, other, source)
-        encoder = replace(encoder, image_size=(h * patch, w * patch))
+    pool_norm = shape.has("pool_norm.weight")
+    _same_family(encoder, family, pool_norm, config.pool_norm, source)
+    encoder = _with_grid(encoder, shape, requested_size, source)
     head = shape("head.weight") or shape("head.cls.weight")
     pool = config.pool
     # Without its attention a tower pools the mean, and so does everybody who norms after pooling instead of before.
-    if (pool == "attention" and shape("attn_pool.probe") is None) or (pool == "class" and pool_norm):
+    if (pool == "attention" and not shape.has("attn_pool.probe")) or (pool == "class" and pool_norm):
         pool = "mean"
     found = replace(
         config,
@@ -96,7 +76,48 @@ def config_of_file(
         num_classes=head[0] if head else 0,
         head_bias=bool(shape("head.bias") or shape("head.cls.bias")) if head else True,
     )
-    return layout.adapt(found, inside)
+    return file.layout.adapt(found, file.inside)
+
+
+def _parts(shape: _Shapes, layout: Layout, family: EncoderConfig) -> EncoderConfig:
+    """The family's encoder with the parts that the file has tensors for."""
+    block = "encoder.blocks.0."
+    registers, learned = shape("encoder.reg_token"), shape.has("encoder.pos_embed")
+    return replace(
+        family,
+        patch_bias=shape.has("encoder.patch_embed.proj.bias"),
+        patch_norm=shape.has("encoder.patch_norm.weight"),
+        class_token=shape.has("encoder.cls_token"),
+        distill_token=shape.has("encoder.dist_token"),
+        registers=registers[-2] if registers else 0,
+        positions="learned" if learned else "none" if family.positions == "learned" else family.positions,
+        prefix_positions=0,
+        position_resize=layout.resize or family.position_resize,
+        relative_positions=shape.has("encoder.relative.0.table"),
+        pre_norm=shape.has("encoder.norm_pre.weight"),
+        feed_forward_norm=shape.has(block + "mlp.norm.weight"),
+        attention_norm=shape.has(block + "attn.inner_norm.weight"),
+        qk_norm=shape.has(block + "attn.q_norm.weight"),
+        bias=shape.has(block + "attn.proj.bias"),
+        qkv_bias=True if shape(block + "attn.qkv.bias") else "qv" if shape(block + "attn.q_bias") else False,
+        layer_scale=(family.layer_scale or 1e-5) if shape.has(block + "ls1.gamma") else None,
+        final_norm=shape.has("encoder.norm.weight"),
+    )
+
+
+def _with_grid(
+    encoder: EncoderConfig, shape: _Shapes, requested_size: tuple[int, int] | None, source: Source
+) -> EncoderConfig:
+    """With the image size that the number of learned or relative positions stands for."""
+    patch = encoder.patch_size
+    requested = None if requested_size is None else (requested_size[0] // patch, requested_size[1] // patch)
+    if position := shape("encoder.pos_embed"):
+        size, placed = _grid(position[-2], encoder.grid, requested, encoder.prefix, source)
+        return replace(encoder, image_size=(size[0] * patch, size[1] * patch), prefix_positions=placed)
+    if table := shape("encoder.relative.0.table"):
+        h, w = _relative_grid(table[0] - 3, encoder.grid, requested, source)
+        return replace(encoder, image_size=(h * patch, w * patch))
+    return encoder
 
 
 PARTS = {
@@ -129,25 +150,23 @@ def _same_family(
         )
 
 
-def _compare(
-    layout: Layout,
-    config: ClassifierConfig,
-    source: Source,
-    depth: int,
-    hidden: Shape | None,
-    kernel: Shape | None,
-) -> None:
-    e = config.encoder
+def _patch_kernel(file: Recognized, config: ClassifierConfig, shape: _Shapes) -> Shape:
+    """The shape of the patch kernel. Raises UserError when the file holds another size of model, or none."""
+    layout, name, e = file.layout, file.source.name, config.encoder
+    mlp = e.feed_forward == "mlp"
+    hidden = shape("encoder.blocks.0.mlp." + ("fc1.weight" if mlp else "w3.weight"))
+    kernel = shape("encoder.patch_embed.proj.weight")
     if kernel is None or hidden is None:
         what = "patch embedding" if kernel is None else f"{e.feed_forward} layers"
-        raise UserError(f"{source.name} ({layout.name}) has no {what} that this model could use.")
-    mlp = hidden[0] if e.feed_forward == "mlp" else hidden[1]
-    found, wanted = (kernel[0], depth, mlp), (e.width, e.depth, e.mlp)
-    if found != wanted:
+        raise UserError(f"{name} ({layout.name}) has no {what} that this model could use.")
+    found = (kernel[0], _depth(layout, file.inside), hidden[0] if mlp else hidden[1])
+    expected = (e.width, e.depth, e.mlp)
+    if found != expected:
         raise UserError(
-            f"{source.name} holds another size of model: width {found[0]}, {found[1]} blocks, hidden {found[2]}; the "
-            f"name asked for means width {wanted[0]}, {wanted[1]} blocks, hidden {wanted[2]}."
+            f"{name} holds another size of model: width {found[0]}, {found[1]} blocks, hidden {found[2]}; the "
+            f"name asked for means width {expected[0]}, {expected[1]} blocks, hidden {expected[2]}."
         )
+    return kernel
 
 
 def _depth(layout: Layout, inside: set[str]) -> int:

@@ -1,4 +1,4 @@
-"""Every public family by name: what its files cannot say about the model, where its weights are, under which licence.
+"""Every public family by name: what its files cannot say about the model, where its weights are, under which license.
 
 A name is FAMILY_SIZE+PATCH[_variant]: `dinov2_s14_reg4`. `vit_SIZE+PATCH` names of `vit.model.config.preset` are the
 plain ViT (AugReg) and load the same way.
@@ -31,8 +31,8 @@ class Family:
     layouts: tuple[Layout, ...]
     """Those its files come in; timm's first."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]]
-    """Mean and standard deviation that its images are normalised with."""
-    licence: str
+    """Mean and standard deviation that its images are normalized with."""
+    license: str
     encoder: dict[str, Any] = field(default_factory=dict)
     classifier: dict[str, Any] = field(default_factory=dict)
     crop: float = 0.9

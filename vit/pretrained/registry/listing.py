@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 import torch
 
+from vit.detector import PRESETS, Detector
+from vit.detector.cost import detector_flops
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
+from vit.pretrained.registry.detectors import LICENSE, PUBLIC
 from vit.pretrained.registry.find import MODELS
 
 
@@ -19,7 +22,7 @@ class Listed(NamedTuple):
     flops: int
     """Floating-point operations of one image forward at `image_size` (a multiply-add counts as two)."""
     image_size: int
-    licence: str
+    license: str
     """Of the weights."""
     sources: tuple[str, ...]
     """What `weights=` takes, besides files."""
@@ -35,15 +38,11 @@ def models(pattern: str = "*") -> list[Listed]:
         config = row.config
         with torch.device("meta"):
             parameters = sum(p.numel() for p in Classifier(config).parameters())
-        found.append(Listed(row.name, row.family, parameters, flops(config), row.image_size, row.licence, row.sources))
+        found.append(Listed(row.name, row.family, parameters, flops(config), row.image_size, row.license, row.sources))
     return found + _detectors(pattern)
 
 
 def _detectors(pattern: str) -> list[Listed]:
-    from vit.detector import PRESETS, Detector
-    from vit.detector.cost import detector_flops
-    from vit.pretrained.registry.detectors import LICENCE, PUBLIC
-
     found = []
     for name, public in PUBLIC.items():
         if not fnmatchcase(name, pattern):
@@ -52,7 +51,7 @@ def _detectors(pattern: str) -> list[Listed]:
         with torch.device("meta"):
             parameters = sum(p.numel() for p in Detector(config).parameters())
         cost = detector_flops(config, public.side)
-        found.append(Listed(name, family, parameters, cost, public.side, LICENCE, (public.repository,)))
+        found.append(Listed(name, family, parameters, cost, public.side, LICENSE, (public.repository,)))
     return found
 
 

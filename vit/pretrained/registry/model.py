@@ -29,14 +29,14 @@ class Model:
     """Fields of the classifier that differ."""
     images: dict[str, Any] = field(default_factory=dict)
     """Fields of Preprocess that differ from the family's."""
-    weights_licence: str | None = None
+    weights_license: str | None = None
     """Where it is another than the family's."""
     untrained: bool = False
     """timm has the class, but no weights."""
 
     @property
-    def licence(self) -> str:
-        return self.weights_licence or FAMILIES[self.family].licence
+    def license(self) -> str:
+        return self.weights_license or FAMILIES[self.family].license
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""From a settled recipe to the parts of a run: model, preprocessing, task, optimizers, loop."""
+"""From a settled recipe to what a run of classification trains: model, preprocessing, loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,24 +12,36 @@ from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
+from vit.model.depth import depth_of
+from vit.model.depth import in_blocks as by_muon
 from vit.model.lora import add_lora
-from vit.optim.optimizers import depth_of, in_blocks, make_optimizers
 from vit.pretrained.create import create
 from vit.pretrained.transfer import start_from
-from vit.tasks.classification.loss import ClassificationLoss, inverse_frequency
-from vit.tasks.classification.settle import Facts
-from vit.tasks.task import Classification
-from vit.training.engine import Loop
+from vit.tasks.classification.loss import ClassificationLoss
+from vit.tasks.classification.probe import prepare
+from vit.tasks.classification.task import Classification
+from vit.tasks.facts import Facts, inverse_frequency
+from vit.tasks.run import Built
 
 if TYPE_CHECKING:
+    from vit.tasks.classification.recipe import Recipe
     from vit.tasks.classification.settle import Settled
-    from vit.tasks.detection.recipe import SettledDetection
 
-DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+__all__ = ["begin", "build", "build_model", "build_task", "by_muon", "checkpoint_config", "prepare"]
+
+
+def begin(recipe: Recipe) -> None:
+    """Nothing has to be known of a classifier's weights before its recipe is settled."""
+
+
+def build(recipe: Settled, data: Any, facts: Facts, start: None = None) -> Built:
+    """The model of a run, and how its images are prepared."""
+    model, preprocess, notes = build_model(recipe, data.classes, facts)
+    return Built(model, preprocess, str(recipe.model or recipe.weights), notes)
 
 
 def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[Classifier, Preprocess, list[str]]:
-    """A new model, or one that starts from `recipe.weights`; how its images are prepared; and what to tell the user."""
+    """A new model, or one that starts from `recipe.weights`; how its images are prepared; and lines for the user."""
     regularizers: dict[str, Any] = {
         "dropout": recipe.dropout,
         "attention_dropout": recipe.attention_dropout,
@@ -102,81 +114,27 @@ def fresh_preprocess(recipe: Settled, facts: Facts, side: int) -> Preprocess:
     )
 
 
-def build_task(recipe: Settled, model: Classifier, classes: Sequence[str], counts: torch.Tensor, multilabel: bool):
-    """counts: training images of each class, int64 [K]."""
+def build_task(recipe: Settled, built: Built, data: Any) -> Classification:
+    """The loss and the metrics of the run. data: its classes, and how often each occurs among the training images."""
+    counts = torch.from_numpy(data.train.counts())
     loss = ClassificationLoss(
-        len(classes),
-        multilabel=multilabel,
+        len(data.classes),
+        multilabel=data.multilabel,
         label_smoothing=recipe.label_smoothing,
         class_weights=inverse_frequency(counts) if recipe.class_weights else None,
         l1=recipe.l1,
     )
-    return Classification(model, classes, loss.to(next(model.parameters()).device))
-
-
-def build_optimizers(
-    recipe: Settled | SettledDetection,
-    model: torch.nn.Module,
-    *,
-    head_first: bool = False,
-    by_muon: Callable[[str, torch.Tensor], bool] = in_blocks,
-) -> list[torch.optim.Optimizer]:
-    return make_optimizers(
-        model,
-        name=recipe.optimizer,
-        lr=recipe.lr,
-        muon_lr=recipe.muon_lr,
-        weight_decay=recipe.weight_decay,
-        layer_decay=recipe.layer_decay,
-        head_first=head_first,
-        by_muon=by_muon,
-    )
-
-
-def build_loop(
-    recipe: Settled | SettledDetection, steps: int, device: torch.device, *, head_epochs: int | None = None
-) -> Loop:
-    """steps: of the whole run."""
-    per_epoch = steps // recipe.epochs
-    return Loop(
-        steps=steps,
-        steps_per_epoch=per_epoch,
-        head_steps=(head_epochs or 0) * per_epoch,
-        warmup=round(recipe.warmup * per_epoch),
-        final_lr=recipe.final_lr,
-        accumulate=recipe.accumulate,
-        clip=recipe.clip,
-        amp=mixed_precision(recipe.amp, device),
-        seed=recipe.seed,
-        eval_every=recipe.eval_every,
-        patience=recipe.patience,
-    )
-
-
-def mixed_precision(amp: str, device: torch.device) -> torch.dtype | None:
-    """What most of a step is computed in, None for float32; amp as in a recipe."""
-    if amp == "auto":
-        amp = "bf16" if _fast_in_bf16(device) else "none"
-    return DTYPES[amp]
-
-
-def _fast_in_bf16(device: torch.device) -> bool:
-    """CPUs gain where they have instructions for matrices or vectors of bfloat16 (benchmarks/LOG.md)."""
-    if device.type == "cpu":
-        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # pyright: ignore
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    loss.to(next(built.model.parameters()).device)
+    return Classification(built.model, data.classes, loss, lora_alpha=recipe.lora_alpha)
 
 
 def checkpoint_config(
     task: Classification, preprocess: Preprocess, data: dict[str, Any], flip: float
 ) -> dict[str, Any]:
     """What config.json holds besides the weights: everything to rebuild the model and to prepare an image."""
-    import vit
-
-    model: Any = task.model
+    model: Any = task.whole
     config: ClassifierConfig = model.config
     return {
-        "vitral": vit.__version__,
         "task": "classification",
         "model": config.to_dict(),
         "classes": list(task.classes),

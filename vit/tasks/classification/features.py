@@ -18,6 +18,7 @@ from torch import Tensor
 from vit.errors import UserError
 from vit.pretrained.load import RGB, load
 from vit.tasks.classification.predict import Predictor
+from vit.version import version
 
 
 def open_encoder(
@@ -36,11 +37,9 @@ def open_encoder(
 
 def how_made(predictor: Predictor, features: str, *, weights: str, name: str | None = None) -> dict[str, Any]:
     """What must be equal for features to be comparable, as plain values."""
-    import vit
-
     model: Any = predictor.model
     return {
-        "vitral": vit.__version__,
+        "vitral": version(),
         "weights": weights,
         "name": name,
         "features": features,

@@ -49,10 +49,3 @@ class ClassificationLoss(nn.Module):
         if self.class_weights is not None and targets.ndim == 1:
             return self.class_weights[targets].sum()
         return torch.tensor(float(len(targets)), device=targets.device)
-
-
-def inverse_frequency(counts: Tensor) -> Tensor:
-    """Class weights [K] in proportion to 1 / count, with mean 1 over the images; classes without images get 0."""
-    counts = counts.float()
-    weights = counts.sum() / ((counts > 0).sum() * counts.clamp(min=1))
-    return weights * (counts > 0)

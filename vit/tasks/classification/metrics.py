@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vit.tasks.classification.calibration import Outputs
+
 ECE_BINS = 15  # Guo et al. 2017, section 4
 THRESHOLD = 0.5  # above it a multi-label class is predicted
 Z95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
@@ -37,15 +39,17 @@ class ClassificationMetrics:
     Args:
         classes: names for `per_class`, or just their number K ("0" ... "K-1" are then the names).
         multilabel: targets are 0/1 over K labels, scored by sigmoids; otherwise one class each, by a softmax.
+        keep_logits: keep every logit, for `outputs`.
 
     A row with a NaN or infinite logit is counted in `nonfinite` and is wrong in every respect: argmax over NaN
     would otherwise name a class, now and then the right one.
     """
 
-    def __init__(self, classes: Sequence[str] | int, multilabel: bool = False):
+    def __init__(self, classes: Sequence[str] | int, multilabel: bool = False, *, keep_logits: bool = False):
         self.classes = tuple(str(k) for k in range(classes)) if isinstance(classes, int) else tuple(classes)
         self.num_classes = len(self.classes)
         self.multilabel = multilabel
+        self.keep_logits = keep_logits
         self._records: list[dict[str, Tensor]] = []
 
     def reset(self) -> None:
@@ -68,6 +72,8 @@ class ClassificationMetrics:
             return
         record = _multilabel_record if self.multilabel else _single_label_record
         self._records.append(record(logits.detach().float(), targets.detach()))
+        if self.keep_logits:
+            self._records[-1] |= {"logits": logits.detach().float().cpu()}
 
     def state(self) -> dict[str, Tensor]:
         """Everything seen so far: tensors of n rows each, to be gathered over ranks, then `merged`."""
@@ -78,7 +84,7 @@ class ClassificationMetrics:
 
     def merged(self, states: Iterable[dict[str, Tensor]], order: Sequence[int] | None = None) -> ClassificationMetrics:
         """A new metric with the rows of all `states` (of every rank, say), whatever their lengths, in `order`."""
-        whole = ClassificationMetrics(self.classes, self.multilabel)
+        whole = ClassificationMetrics(self.classes, self.multilabel, keep_logits=self.keep_logits)
         whole._records = [state for state in states if len(state["finite"])]
         if order is not None and whole._records:
             rows = torch.tensor(order, device=whole._records[0]["finite"].device)
@@ -125,6 +131,12 @@ class ClassificationMetrics:
         # Class K stands for "no finite answer": the row keeps its true class and matches no predicted one.
         matrix = multiclass_confusion_matrix(state["predicted"], state["target"], self.num_classes + 1)
         return matrix[: self.num_classes, : self.num_classes].to("cpu", torch.int64)
+
+    def outputs(self, index: Sequence[int]) -> Outputs:
+        """Every logit and target, with `keep_logits`. index: position in the split of each image."""
+        targets = torch.cat([record["target"].cpu() for record in self._records])
+        logits = torch.cat([record["logits"] for record in self._records])
+        return Outputs(logits, targets.float() if self.multilabel else targets, torch.tensor(index))
 
     def _checked(self) -> dict[str, Tensor]:
         state = self.state()
@@ -182,15 +194,6 @@ def wilson_interval(successes: int, n: int, z: float = Z95) -> list[float] | Non
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     return [max(0.0, center - half), min(1.0, center + half)]
-
-
-def is_better(value: float | None, best: float | None, *, lower: bool = False) -> bool:
-    """Whether `value` beats `best`. Undefined (None, NaN) never does, and anything defined beats undefined."""
-    if value is None or math.isnan(value):
-        return False
-    if best is None or math.isnan(best):
-        return True
-    return value < best if lower else value > best
 
 
 def _single_label_record(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:

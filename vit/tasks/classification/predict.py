@@ -9,11 +9,11 @@ Letters: B batch, K classes, D width, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,18 +21,23 @@ from torch import Tensor, nn
 
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess, decode
-from vit.predict.predictor import BATCH_SIZE, Streaming, answered, is_image, source_entry
+from vit.predict.predictor import BATCH_SIZE, Streaming, is_image, source_entry, stream_answers
 from vit.predict.predictor import Unreadable as Unreadable
 from vit.predict.predictor import pick_device as pick_device
-from vit.runs.checkpoint import find_checkpoint, load_config, load_model
+from vit.report.plots import draw_prediction
+from vit.runs.checkpoint import load_model
 from vit.tasks.classification.metrics import THRESHOLD
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vit.predict.predictor import Source
-    from vit.tasks.detection.predict import DetectionPredictor
-    from vit.tasks.detection.scan.options import Scan
+
+
+OPTIONS = ("threshold",)
+"""What `load` takes of the options of `vit.load`."""
+TOP = 5
+"""Classes that are named where nobody says how many."""
 
 
 class Scored(NamedTuple):
@@ -65,16 +70,19 @@ class Prediction:
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [Scored(self.classes[i], score) for i, score in pairs]
 
-    def to_dict(self, k: int = 5) -> dict[str, Any]:
+    def to_dict(self, k: int | None = None) -> dict[str, Any]:
         """Plain values for JSON: source (when it is a path), label, score, labels, top."""
-        top = [scored._asdict() for scored in self.top(k)]
+        top = [scored._asdict() for scored in self.top(k or TOP)]
         answer = {"label": self.label, "score": self.score, "labels": list(self.labels), "top": top}
         return source_entry(self.source) | answer
 
+    def text(self, k: int | None = None) -> str:
+        """The k best classes (5 if None) with their scores, in a line."""
+        scored = ", ".join(f"{label} {100 * score:.2f} %" for label, score in self.top(k or TOP))
+        return f"[{', '.join(self.labels)}] {scored}" if self.multilabel else scored
+
     def plot(self, k: int = 5) -> Figure:
         """The image beside its k best scores. Save it with `.savefig("answer.png")`; a notebook shows it as it is."""
-        from vit.report.plots import draw_prediction
-
         return draw_prediction(decode(self.source), self.top(k))
 
 
@@ -110,7 +118,7 @@ class Predictor(Streaming[np.ndarray, Prediction]):
     ) -> Iterator[tuple[Tensor, Source] | Unreadable]:
         """What `forward` (normalised images float32 [B, 3, H, W] -> [B, ...]) gives of each image, on the CPU, and the
         image, in order. Run in batches, with memory for one batch only."""
-        return answered(sources, self.prepare, partial(self._run, forward), batch_size)
+        return stream_answers(sources, self.prepare, partial(self._run, forward), batch_size)
 
     def _run(
         self, forward: Callable[[Tensor], Tensor], prepared: list[np.ndarray], sources: list[Any]
@@ -168,28 +176,16 @@ class Predictor(Streaming[np.ndarray, Prediction]):
         )
 
 
-def load(
-    checkpoint: str | Path,
-    device: str = "auto",
-    *,
-    threshold: float | Mapping[str, float] | Literal["per-class"] | None = None,
-    limit: int | None = None,
-    scan: Scan | None = None,
-) -> Predictor | DetectionPredictor:
-    """A checkpoint folder, or a run folder (its best checkpoint) -> what predicts with it.
+def load(checkpoint: str | Path, *, device: str = "auto", threshold: float | None = None, **others: Any) -> Predictor:
+    """What `vit.load` gives for a classifier. threshold: of a multi-label one, the score above which a class counts.
 
-    threshold, limit, scan: see `DetectionPredictor`; None is the default. A classifier takes a number as threshold
-    and nothing else.
-
-    Raises UserError if it is no checkpoint, or on an option that is not for its task.
+    Raises UserError for an option that is not for classifiers.
     """
-    config = load_config(find_checkpoint(checkpoint))
-    if config.get("task") == "detection":
-        from vit.tasks.detection.predict import load_detection_predictor
-
-        return load_detection_predictor(checkpoint, device=device, threshold=threshold, limit=limit, scan=scan)
-    if limit is not None or scan is not None or not isinstance(threshold, float | int | None):
-        raise UserError(f"{checkpoint} is a classifier: limit, scan and thresholds by class are for detectors.")
+    for name, value in others.items():
+        if value is not None:
+            raise UserError(f"{checkpoint} is a classifier: {name} is for detectors.")
+    if not isinstance(threshold, float | int | None):
+        raise UserError(f"{checkpoint} is a classifier: thresholds by class are for detectors.")
     model, config = load_model(checkpoint)
     return Predictor(model, config, device=device, threshold=THRESHOLD if threshold is None else threshold)
 

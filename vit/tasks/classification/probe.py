@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vit.data.sets.features import FeatureBatches, Features
 from vit.model.classifier import Classifier
+from vit.predict.progress import clear, progress
+from vit.runs.checkpoint import load_model
+from vit.runs.folder import bad_files_listed
+from vit.tasks.run import Parts, Run
 
 
 class HeadOnly(nn.Module):
@@ -37,3 +44,33 @@ def pooled(model: Classifier, amp: torch.dtype | None) -> Callable[[Tensor], Ten
             return model.pool(model.forward_features(images))
 
     return forward
+
+
+def prepare(run: Run, parts: Parts, feed: Any, folder: Path) -> None:
+    """Before the loop begins: a frozen encoder computes the features of all images once, and the head is trained on
+    them. A run that is resumed takes the encoder of its checkpoint, whatever --weights holds by now."""
+    if not feed.once:
+        return
+    task: Any = parts.task
+    model, amp, data, world = task.whole, parts.loop.amp, run.data, run.world
+    if run.resumed:
+        model.load_state_dict(load_model(folder)[0].state_dict())
+    encode = pooled(model, amp)
+    loader: Any = feed.evaluation(data.train, strict=True)
+    with bad_files_listed(folder, loader):
+        batches = FeatureBatches(parts.batches, features_of(loader, encode))  # pyright: ignore[reportArgumentType]
+    batches.bad = []  # they are listed
+    parts.batches = batches
+    if parts.validation is not None:
+        found = features_of(feed.evaluation(data.val), encode)
+        size = loader.draws.batch_size
+        parts.validation = lambda: found.batches(size, run.device, rank=world.rank, world=world.size)
+    task.model = HeadOnly(model)
+
+
+def features_of(loader: Any, encode: Callable[[Tensor], Tensor]) -> Features:
+    n = len(loader.images)
+    print(f"{n:,} images go through the frozen encoder, once.", flush=True)
+    features = Features.of(loader, encode, progress(n))
+    clear()
+    return features

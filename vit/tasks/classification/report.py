@@ -1,22 +1,21 @@
-"""What a run leaves behind: report.json, the pictures, and the test report on the screen."""
+"""The report of a classifier: report.json, its pictures, and the figures on the screen."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from vit.errors import UserError
 from vit.report.confusion import confused_pairs, draw_confusion
-from vit.report.plots import Tile, draw_curves, draw_mistakes, save
+from vit.report.files import write_json
+from vit.report.plots import Tile, draw_mistakes, save
 from vit.report.screen import HARDEST, LISTED_CLASSES, Summary, print_summary, summary_lines
 from vit.report.screen import percent as _percent
-from vit.tasks.classification.outputs import Outputs, worst_mistakes
+from vit.tasks.classification.calibration import Outputs
+from vit.tasks.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,30 +23,21 @@ if TYPE_CHECKING:
 CONFUSIONS = 5
 
 
-def write_report(
-    folder: str | Path,
-    result: dict[str, Any],
-    outputs: Outputs | None,
-    classes: Sequence[str],
-    *,
-    image: Callable[[int], np.ndarray],
-    name: Callable[[int], str],
-) -> list[Path]:
-    """report.json, and for single-label results confusion.png and mistakes.png, into `folder`; the files written.
-
-    Args:
-        result: of `vit.tasks.classification.outputs.summarise`, with whatever the caller adds (task, split, ...).
-        outputs: what `result` was computed from.
-        image, name: position in the split -> its pixels uint8 [H, W, 3], its file (`ImageSet.image`, `.name`).
-    """
+def write_report(folder: str | Path, evaluation: Evaluation) -> list[Path]:
+    """report.json, and for single-label results confusion.png and mistakes.png, into `folder`; the files written."""
+    result, metrics, images = evaluation.result, evaluation.metrics, evaluation.images
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "report.json"]
     write_json(written[0], result)
-    if outputs is None or outputs.multilabel:
+    if metrics.multilabel or not evaluation.index:
         return written
-    mistakes = worst_mistakes(outputs, temperature=result.get("temperature"))
-    tiles = [Tile(image(m.index), classes[m.true], classes[m.predicted], m.score, name(m.index)) for m in mistakes]
+    classes = metrics.classes
+    mistakes = worst_mistakes(metrics.outputs(evaluation.index), temperature=result.get("temperature"))
+    tiles = [
+        Tile(images.image(m.index), classes[m.true], classes[m.predicted], m.score, images.name(m.index))
+        for m in mistakes
+    ]
     for file, figure in (
         ("confusion.png", draw_confusion(np.array(result["confusion"]), classes)),
         ("mistakes.png", draw_mistakes(tiles)),
@@ -57,37 +47,28 @@ def write_report(
     return written
 
 
-def write_curves(folder: str | Path) -> Path:
-    """curves.png from the metrics.jsonl in a run folder."""
-    from vit.training.log import read_rows
-
-    path = Path(folder) / "curves.png"
-    save(draw_curves(read_rows(path.with_name("metrics.jsonl"))), path)
-    return path
-
-
-def write_json(path: str | Path, values: Any) -> None:
-    """Strict JSON (no NaN), whole or not at all. Raises UserError when the place cannot be written to."""
-    path = Path(path)
-    text = json.dumps(defined(values), indent=1, ensure_ascii=False, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
+@dataclass(frozen=True)
+class Mistake:
+    index: int
+    """Position in the split."""
+    true: int
+    predicted: int
+    score: float
+    """Probability given to the predicted class."""
 
 
-def defined(values: Any) -> Any:
-    """The same with NaN and infinities as None: undefined."""
-    if isinstance(values, float):
-        return values if math.isfinite(values) else None
-    if isinstance(values, dict):
-        return {str(key): defined(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [defined(value) for value in values]
-    return values
+def worst_mistakes(outputs: Outputs, limit: int = 24, temperature: float | None = None) -> list[Mistake]:
+    """The wrong answers given with the most confidence, worst first. Empty for multi-label."""
+    if outputs.multilabel:
+        return []
+    finite = outputs.logits.isfinite().all(1)
+    best = (outputs.logits / (temperature or 1.0)).softmax(1).max(1)
+    wrong = (best.indices != outputs.targets) & finite
+    order = torch.where(wrong, best.values, -1.0).argsort(descending=True, stable=True)[: int(wrong.sum())]
+    return [
+        Mistake(int(outputs.index[i]), int(outputs.targets[i]), int(best.indices[i]), float(best.values[i]))
+        for i in order[:limit].tolist()
+    ]
 
 
 def print_report(result: dict[str, Any], console: Console | None = None) -> None:

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
+from vit.pretrained.registry.find import find
 from vit.tasks.classification.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a training set looks like; sizes in pixels, statistics of pixels in 0..1 per channel."""
-
-    images: int
-    classes: int
-    size: tuple[int, int]
-    """Median (H, W)."""
-    gray: bool
-    """No color in any of the images looked at."""
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
+from vit.tasks.facts import MOST_WORKERS, Facts, cores
 
 if TYPE_CHECKING:
 
@@ -47,15 +33,15 @@ if TYPE_CHECKING:
         eval_every: int
 
 
-MOST_WORKERS = 8
-"""More processes than these are seldom needed to decode as fast as one device trains."""
+TRIAL_BATCH = 32
+"""Images in the batch that --batch-size auto begins with."""
 SMALL = 40
 """Images of at most so many pixels a side are decoded in no time and kept in memory."""
 SIDES = (32, 64, 96, 128, 160, 224)
 """Input sizes that `settle` chooses from."""
 
 
-def settle(recipe: Recipe, facts: Facts) -> tuple[Settled, list[str]]:
+def settle(recipe: Recipe, facts: Facts, start: None = None) -> tuple[Settled, list[str]]:
     """Fill in every open field from the facts; also the lines that say what was chosen and why."""
     r, n = recipe, facts.images
     longest = max(facts.size)
@@ -104,15 +90,12 @@ def settle(recipe: Recipe, facts: Facts) -> tuple[Settled, list[str]]:
     # Some fifteen evaluations are enough to see a curve and to choose the best one from; each also writes checkpoints.
     choose("eval_every", max(1, epochs // 15))
     choose("workers", 0 if small else min(MOST_WORKERS, cores()))
-    return cast("Settled", replace(r, **chosen)), _told(chosen, facts)  # pyright: ignore[reportArgumentType]
+    return cast("Settled", replace(r, **chosen)), _choices(chosen, facts)  # pyright: ignore[reportArgumentType]
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows know no such share
-        return os.cpu_count() or 1
+def largest(recipe: Settled, start: None) -> Settled:
+    """The recipe with every batch as large as its largest: as it is."""
+    return recipe
 
 
 def epochs_for(n: int, side: int) -> int:
@@ -139,8 +122,6 @@ def _side_for(longest: int, model: str | None) -> int:
     side = next((s for s in SIDES if s >= 0.8 * longest), SIDES[-1])
     if model is None:
         return side
-    from vit.pretrained.registry.find import find
-
     patch = find(model).patch
     return max(1, round(side / patch)) * patch
 
@@ -153,7 +134,7 @@ def _model_for(n: int, side: int) -> str:
     return f"vit_{size}{patch}" + ("_conv_mean" if n < 200_000 else "")
 
 
-def _told(chosen: dict[str, object], facts: Facts) -> list[str]:
+def _choices(chosen: dict[str, object], facts: Facts) -> list[str]:
     if not chosen:
         return []
     h, w = facts.size

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vit.errors import UserError
+from vit.images.draw import Mark, color_of, draw_boxes
 from vit.images.preprocess import decode
 from vit.predict.predictor import source_entry
+from vit.tasks.detection.pictures import draw_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +61,12 @@ class Detections:
         for box, score, label in zip(self.xyxy.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
             yield Box(self.classes[label], score, tuple(box), self.category_ids[label])
 
-    def to_dict(self) -> dict[str, Any]:
+    def text(self, k: int | None = None) -> str:
+        """The boxes with their names and scores, in a line. k is for other tasks: every box is named."""
+        found = [f"{box.name} {100 * box.score:.1f} % [{', '.join(f'{v:.0f}' for v in box.xyxy)}]" for box in self]
+        return ", ".join(found) or "nothing found"
+
+    def to_dict(self, k: int | None = None) -> dict[str, Any]:
         """Plain values for JSON: source (when it is a path), width, height, and boxes as {label, category_id, score,
         xyxy}, rounded to what can be meant: .01 pixels and .0001 of a score."""
         boxes = [
@@ -105,8 +112,6 @@ class Detections:
     def drawn(self) -> np.ndarray:
         """The image with its boxes, uint8 [H, W, 3]; a small image is enlarged by a whole factor, so that names can be
         read."""
-        from vit.images.draw import Mark, color_of, draw_boxes
-
         marks = [
             Mark(box.xyxy, f"{box.name} {box.score:.2f}", color_of(label))
             for box, label in zip(self, self.labels.tolist(), strict=True)
@@ -115,6 +120,4 @@ class Detections:
 
     def plot(self) -> Figure:
         """The image with its boxes. Save it with `.savefig("answer.png")`; a notebook shows it as it is."""
-        from vit.tasks.detection.pictures import draw_image
-
         return draw_image(self.drawn())

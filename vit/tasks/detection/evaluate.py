@@ -1,129 +1,124 @@
-"""Evaluate a detection checkpoint: checkpoint + data -> COCO's figures. `eval.py` comes here for detectors."""
+"""The figures of a detector: a checkpoint and a split of data -> `Evaluation`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from vit.errors import UserError, shown
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from vit.data.load.loader import Bad
-    from vit.data.sets.boxset import DetectionData
-    from vit.detector import Detector
-    from vit.tasks.detection.metrics import DetectionMetrics
-    from vit.tasks.detection.scan.options import Scan
+from vit.data.load.box_reader import BoxReader
+from vit.data.load.loader import Bad, LoaderOptions, eval_loader
+from vit.data.sets.data import DetectionData
+from vit.detector import Detector
+from vit.errors import UserError
+from vit.predict.predictor import pick_device
+from vit.predict.progress import progress
+from vit.pretrained.load_detector import load_detector
+from vit.tasks.detection.metrics import DetectionMetrics
+from vit.tasks.detection.report import thresholds_to_keep
+from vit.tasks.detection.scan.options import Scan
+from vit.tasks.detection.scan.scanner import Scanner
+from vit.tasks.evaluation import Evaluation, EvaluationOptions, split_of
+from vit.tasks.evaluation import evaluate as evaluate_batches
 
 
-class Evaluated(NamedTuple):
-    metrics: DetectionMetrics
-    index: list[int]
-    """Position in the split of each image."""
-    bad: list[Bad]
-    """Images that could not be read."""
+def evaluate(
+    checkpoint: str | Path, data: DetectionData, options: EvaluationOptions, *, calibrated: bool = False
+) -> Evaluation:
+    """COCO's figures of one split: keys task, split, n, map, map50, map75, per_class, best_threshold and those of
+    `DetectionMetrics.compute`.
 
-
-def evaluate_detector(
-    checkpoint: str | Path,
-    data: DetectionData,
-    split: str,
-    *,
-    scan: Scan | None = None,
-    device: str = "auto",
-    batch_size: int = 32,
-    workers: int = 0,
-    tick: Callable[[int], None] | None = None,
-    out: Path | None = None,
-) -> dict[str, Any]:
-    """The figures of one split, printed, written with pictures into the folder `out` and returned: keys task, split,
-    n, map, map50, map75, per_class, best_threshold and those of `vit.tasks.detection.metrics.DetectionMetrics.compute`.
-
-    What depends on a score threshold is at the checkpoint's own, which validation chose; where it has none, at the best
-    one of this split.
-
-    Raises UserError when the split does not exist, none of it can be read, or its classes are not the checkpoint's.
+    What depends on a score threshold is at the checkpoint's own, which validation chose (so that `calibrated` changes
+    nothing); where it has none, at the best one of this split. Raises UserError when the split does not exist, none of
+    it can be read, or its classes are not the checkpoint's.
     """
-    from vit.predict.predictor import pick_device
-    from vit.pretrained.load_detector import load_detector
-    from vit.tasks.detection.report import print_detection, write_detection_report
-    from vit.tasks.detection.scan.options import Scan
-
-    splits = data.splits()
-    if split not in splits:
-        has = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
-        raise UserError(f"{data.source} has no {split} split; it has {has}. Try --split {next(iter(splits))}.")
+    options.refuse(str(checkpoint), "classifiers", knn=options.knn)
+    split, scan = split_of(data, options.split), scan_of(options)
     model, config = load_detector(checkpoint)
-    model.to(pick_device(device))
-    images, scan = splits[split], scan or Scan()
+    model.to(pick_device(options.device))
+    images = data.splits()[split]
     images.relabel(config["classes"])
-    done = collect(model, config, images, scan, batch_size=batch_size, workers=workers, tick=tick)
-    if not done.index:
-        raise UserError(f"none of the {len(images)} images of {split} can be read. The first: {done.bad[0].reason}")
+    metrics, index, bad = run(model, config, images, scan, options, progress(len(images)))
+    if not index:
+        raise UserError(f"None of the {len(images)} images of {split} can be read. The first: {bad[0].reason}")
     result = {"task": "detection", "split": split, "data": data.source, "scan": changed(scan)}
-    result |= done.metrics.compute(config.get("threshold"))
-    result["unreadable"] = [item._asdict() for item in done.bad]
-    if out is not None:
-        write_detection_report(out, result, done.metrics, done.index, image=images.image, name=images.name)
-    print_detection(result)
-    return result
+    result |= metrics.compute(config.get("threshold"))
+    result["unreadable"] = [item._asdict() for item in bad]
+    return Evaluation(result, metrics, index, images)
 
 
-def collect(
+def calibrate(checkpoint: str | Path, data: DetectionData, options: EvaluationOptions) -> dict[str, Any]:
+    """What the validation split decides, as entries of config.json: the score thresholds with the highest F1."""
+    model, config = load_detector(checkpoint)
+    model.to(pick_device(options.device))
+    metrics, _, _ = run(model, config, data.val, Scan(), options)
+    return thresholds_to_keep(metrics.compute())
+
+
+def run(
     model: Detector,
     config: dict[str, Any],
     images: Any,
     scan: Scan,
-    *,
-    batch_size: int = 32,
-    workers: int = 0,
+    options: EvaluationOptions,
     tick: Callable[[int], None] | None = None,
-) -> Evaluated:
-    """Boxes and objects of every image that can be read."""
-    import torch
-
-    from vit.data.load.box_loader import box_eval_loader
-    from vit.tasks.detection.metrics import DetectionMetrics
-    from vit.tasks.detection.scan.scanner import Scanner
-
+) -> tuple[DetectionMetrics, list[int], list[Bad]]:
+    """The metrics of every image that can be read, their positions in the split, and those that cannot."""
     scanner = Scanner(model, config, scan)
     preprocess, device = scanner.preprocess, next(model.parameters()).device
     metrics = DetectionMetrics(config["classes"], preprocess.size)
-    index: list[int] = []
-    with torch.inference_mode():
+    if scan.tile is not None:
+        batches: Any = Whole(images)
+    else:
+        loading = LoaderOptions(options.batch_size, workers=options.workers, device=device)
+        batches = eval_loader(BoxReader(images, preprocess), loading)
+
+    def predict(batch: Any) -> Any:
         if scan.tile is not None:
-            return in_tiles(scanner, metrics, images, tick)
-        batches = box_eval_loader(images, preprocess, batch_size=batch_size, workers=workers, device=device)
-        for batch in batches:
-            places = [target["placement"] for target in batch.targets]
-            sizes = [target["original_size"] for target in batch.targets]
-            for found, target in zip(scanner.inputs(batch.images, places, sizes), batch.targets, strict=True):
-                metrics.add(found, target)
-            index += batch.index.tolist()
-            if tick is not None:
-                tick(len(index))
-    return Evaluated(metrics, index, batches.bad)
+            return scanner.finish([scanner.prepare(image) for image in batch.images])
+        if scan == Scan():  # as in training
+            return model(batch.images).last
+        places = [target["placement"] for target in batch.targets]
+        return scanner.inputs(batch.images, places, [target["original_size"] for target in batch.targets])
+
+    _, index = evaluate_batches(model, predict, batches, metrics, tick=tick)
+    return metrics, index, batches.bad
 
 
-def in_tiles(scanner: Any, metrics: DetectionMetrics, images: Any, tick: Callable[[int], None] | None) -> Evaluated:
+class WholeBatch(NamedTuple):
+    images: list[Any]
+    """One image, uint8 [H, W, 3]."""
+    targets: list[dict[str, Any]]
+    index: Tensor
+
+
+class Whole(Iterable[WholeBatch]):
     """One image at a time, as it is: a loader ships images at the model's input size."""
-    from vit.data.load.loader import Bad
 
-    index: list[int] = []
-    bad: list[Bad] = []
-    for i in range(len(images)):
-        try:
-            image = images.image(i)
-        except UserError as error:
-            bad.append(Bad(images.name(i), str(error)))
-            continue
-        truth = images.annotation(i)
-        metrics.add(scanner.finish([scanner.prepare(image)])[0], {**truth._asdict(), "original_boxes": truth.boxes})
-        index.append(i)
-        if tick is not None:
-            tick(len(index))
-    return Evaluated(metrics, index, bad)
+    def __init__(self, images: Any) -> None:
+        self.images = images
+        self.bad: list[Bad] = []
+
+    def __iter__(self) -> Iterator[WholeBatch]:
+        for i in range(len(self.images)):
+            try:
+                image = self.images.image(i)
+            except UserError as error:
+                self.bad.append(Bad(self.images.name(i), str(error)))
+                continue
+            truth = self.images.annotation(i)
+            yield WholeBatch([image], [{**truth._asdict(), "original_boxes": truth.boxes}], torch.tensor([i]))
+
+
+def scan_of(options: EvaluationOptions) -> Scan:
+    """How the options want an image to be looked at."""
+    flip = None if options.tta_flip == "auto" or not options.tta else options.tta_flip == "yes"
+    scan = Scan(tile=options.tile, tta=options.tta, flip=flip, nms=options.nms)
+    return scan if options.overlap is None else Scan(**{**asdict(scan), "overlap": options.overlap})
 
 
 def changed(scan: Scan) -> dict[str, Any]:

@@ -6,41 +6,16 @@ Letters: B batch, Q queries of all groups, C classes, M matches, S objects of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vit.detector.boxes import giou, iou, to_xyxy
+from vit.detector.output import DetectorOutput, Predictions
 from vit.errors import UserError
 from vit.tasks.detection.matcher import Matcher, Matches
-
-
-class Predictions(NamedTuple):
-    """What one layer says."""
-
-    logits: Tensor
-    """[B, Q, C], one sigmoid a class; there is no "background" class."""
-    boxes: Tensor
-    """[B, Q, 4], cxcywh as shares of the input's width and height."""
-
-
-class DenoisedOutput(Protocol):
-    layers: Sequence[Predictions]
-    """What every layer says of queries that start from shaken boxes."""
-    owner: Tensor
-    """int64 [B, Q], on the CPU: the object of its image that each starts from, or -1."""
-
-
-class DetectorOutput(Protocol):
-    last: Predictions
-    earlier: Sequence[Predictions]
-    """The decoder's layers before the last."""
-    selected: Predictions | None
-    """The encoder's cells that became queries."""
-    groups: int
-    denoised: DenoisedOutput | None
 
 
 class DetectionLoss(nn.Module):

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vit.detector.output import Predictions
 from vit.detector.postprocess import Found, find_boxes
 from vit.tasks.detection.curves import Matched, best_threshold, confusion, match_image, pooled, pooled_by_class
-from vit.tasks.detection.loss import Predictions
 
 
 class Truth(NamedTuple):
@@ -47,11 +47,14 @@ class DetectionMetrics:
         self.found: list[Boxes] = []
         self.dropped = 0
 
-    def update(self, predictions: Predictions, targets: Sequence[dict[str, Any]]) -> None:
-        """predictions of a batch, and its targets as `vit.data.load.box_loader` gives them for evaluation."""
-        placements = [target["placement"] for target in targets]
-        sizes = [target["original_size"] for target in targets]
-        for found, target in zip(find_boxes(predictions, self.input_size, placements, sizes), targets, strict=True):
+    def update(self, outputs: Predictions | Sequence[Found], targets: Sequence[dict[str, Any]]) -> None:
+        """outputs: predictions of a batch, or the boxes of each of its images. targets: as a loader gives them for
+        evaluation."""
+        if isinstance(outputs, Predictions):
+            placements = [target["placement"] for target in targets]
+            sizes = [target["original_size"] for target in targets]
+            outputs = find_boxes(outputs, self.input_size, placements, sizes)
+        for found, target in zip(outputs, targets, strict=True):
             self.add(found, target)
 
     def add(self, found: Found, target: dict[str, Any]) -> None:

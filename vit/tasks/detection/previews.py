@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
@@ -38,20 +38,12 @@ class Previews:
 
     def __init__(self, folder: Path, images: Images, chosen: Sequence[int], classes: Sequence[str]):
         self.folder, self.images, self.chosen, self.classes = folder, images, list(chosen), tuple(classes)
-        self.order: list[int] = []
-        """Which image comes when in the metrics."""
         self._small: dict[int, tuple[np.ndarray, float]] = {}
 
-    def seen(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The batches of an evaluation, unchanged; which image comes when is remembered."""
-        self.order = []
-        for batch in batches:
-            self.order += batch.index.tolist()
-            yield batch
-
-    def draw(self, metrics: DetectionMetrics, epoch: int) -> Path:
-        """The page of an evaluation whose batches went through `seen`. Images that cannot be read are left out."""
-        place = {index: k for k, index in enumerate(self.order)}
+    def draw(self, metrics: DetectionMetrics, index: Sequence[int], epoch: int) -> Path:
+        """The page of an evaluation. index: which image comes when in the metrics; those that cannot be read are left
+        out."""
+        place = {row: k for k, row in enumerate(index)}
         cells = [self._cell(i, metrics, place[i]) for i in self.chosen if i in place]
         rows = max(1, -(-len(cells) // COLUMNS))
         page = Image.new("RGB", (COLUMNS * CELL, rows * CELL), PAPER)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vit.report.confusion import confused_pairs, draw_confusion
+from vit.report.files import write_json
 from vit.report.plots import save
 from vit.report.screen import HARDEST, LISTED_CLASSES, Summary, percent, print_summary
-from vit.tasks.classification.report import write_json
-from vit.tasks.detection.metrics import DetectionMetrics
 from vit.tasks.detection.pictures import Scene, draw_precision_recall, draw_predictions, draw_worst, scene_of
+from vit.tasks.evaluation import Evaluation
 
 BACKGROUND = "background"
 SHOWN, WORST = 12, 12
@@ -22,26 +21,13 @@ ENOUGH = 10
 """Objects of a class from which its own best threshold is more than chance."""
 
 
-def write_detection_report(
-    folder: Path,
-    result: dict[str, Any],
-    metrics: DetectionMetrics,
-    index: Sequence[int],
-    *,
-    image: Callable[[int], np.ndarray],
-    name: Callable[[int], str],
-) -> list[Path]:
-    """report.json, precision_recall.png, confusion.png, predictions.png and mistakes.png into `folder`; the files.
-
-    Args:
-        result: of `metrics.compute`, with whatever the caller adds (task, split, ...).
-        index: position in the split of each image of `metrics`.
-        image, name: position in the split -> its pixels uint8 [H, W, 3], its file.
-    """
-    classes, matched, threshold = metrics.classes, metrics.matched(), result["threshold"]
+def write_report(folder: str | Path, evaluation: Evaluation) -> list[Path]:
+    """report.json, precision_recall.png, confusion.png, predictions.png and mistakes.png into `folder`; the files."""
+    result, metrics, index, images = evaluation.result, evaluation.metrics, evaluation.index, evaluation.images
+    folder, classes, matched, threshold = Path(folder), metrics.classes, metrics.matched(), result["threshold"]
 
     def scene(i: int) -> Scene:
-        pixels, file = image(index[i]), name(index[i])
+        pixels, file = images.image(index[i]), images.name(index[i])
         return scene_of(pixels, file, metrics.truths[i], metrics.found[i], matched[i], threshold)
 
     # Evenly spread, so that sorted files do not all show one thing; without images that have nothing to see.
@@ -76,8 +62,8 @@ def thresholds_to_keep(result: dict[str, Any]) -> dict[str, Any]:
     return {"threshold": result["best_threshold"], "class_thresholds": by_class}
 
 
-def print_detection(result: dict[str, Any]) -> None:
-    """What `DetectionMetrics.compute` gives, with `split`."""
+def print_report(result: dict[str, Any]) -> None:
+    """The figures of an evaluation on the screen."""
     print_summary(summary_of(result))
 
 

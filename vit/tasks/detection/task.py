@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from vit.detector import Detector
-from vit.tasks.detection.loss import DetectionLoss, Predictions
+from vit.detector.output import Predictions
+from vit.tasks.detection.loss import DetectionLoss
 from vit.tasks.detection.metrics import DetectionMetrics
 
 
@@ -34,6 +35,9 @@ class Detection:
 
     def metrics(self) -> DetectionMetrics:
         return DetectionMetrics(self.classes, self.input_size)
+
+    def kept(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return weights
 
     def uncertainty(self, numbers: dict[str, Any]) -> float:
         """Mean AP has no simple standard error: 0."""

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vit.detector.boxes import iou
+from vit.detector.output import Predictions
 from vit.detector.postprocess import Found
-from vit.tasks.detection.loss import Predictions
 from vit.tasks.detection.scan.fuse import partners, pooled
 
 # 1 comes first and is exact; the others are mild, as the model was trained for 1.

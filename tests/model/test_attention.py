@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vit.model import attend as module
-from vit.model.attend import attend, step_by_step
+from vit.model import attention as module
+from vit.model.attention import attend, step_by_step
 
 B, H, N, M, D = 2, 3, 17, 9, 32
 

@@ -1,27 +1,12 @@
-"""How long and how to train: the settled numbers of a run, its learning rate, and what the loop is handed."""
+"""How long and how to train: the settled numbers of a run, and its learning rate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from vit.optim.optimizers import warmup_cosine
-
-
-class Batches(Iterable[Any], Sized, Protocol):
-    """Batches with `.images` float32 [B, 3, H, W], `.targets` and `.index`; `len` is the number still to come."""
-
-    def starting_at(self, step: int) -> Batches:
-        """The same batches from another step of the run on."""
-        ...
-
-
-Save = Callable[[str, dict[str, Tensor], dict[str, Any], dict[str, Any]], None]
-"""Called with "last" or "best", the weights to keep, the validation numbers, and what resuming needs."""
 
 
 @dataclass(frozen=True)
