@@ -18,7 +18,7 @@ from vit.commands.embed import Embed
 from vit.commands.predict import Predict
 from vit.errors import UserError
 from vit.tasks.classification.recipe import Recipe
-from vit.tasks.detection.recipe import DetectionRecipe
+from vit.tasks.detection.recipe import Recipe as DetectionRecipe
 
 
 @dataclass(frozen=True)

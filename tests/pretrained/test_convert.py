@@ -180,9 +180,9 @@ def test_a_checkpoint_without_a_place_for_the_class_token_gets_one_of_zeros(tmp_
 def test_where_nothing_can_be_written_is_told_before_the_weights_are_read(tmp_path):
     _, folder = a_checkpoint(tmp_path)
     for out, to, told in (
-        ("out.bin", "timm", r"name the output OUT\.safetensors\."),
+        ("out.bin", "timm", r"Name the output OUT\.safetensors\."),
         ("out.bin", "hf", r"or OUT \(a folder with its config\.json\)"),
-        ("no/out.safetensors", "timm", "there is no folder"),
+        ("no/out.safetensors", "timm", "There is no folder"),
     ):
         with pytest.raises(UserError, match=told):
             Convert(str(folder), str(tmp_path / out), to=to).run()

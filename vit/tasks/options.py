@@ -62,7 +62,7 @@ class RunOptions:
     lr: float | None = None
     """Peak learning rate of AdamW. Default: chosen from the recipe and the batch size."""
     optimizer: Literal["adamw", "muon"] | None = None
-    """adamw, or muon: Muon for matrices and AdamW for the rest. Default: chosen from the recipe."""
+    """Optimizer: adamw, or muon, which is Muon for matrices and AdamW for the rest. Default: chosen from the recipe."""
     muon_lr: float = 0.006
     """Peak learning rate of Muon."""
     weight_decay: float | None = None

@@ -60,14 +60,14 @@ class Show:
         """rest: options of `vitral train`."""
         name = self.recipe or recipe_for(self.data)
         recipe = train.parse([name, "--data", self.data, *rest], "vitral data show")
-        picture, told = drawn(recipe, self)
+        picture, caption = drawn(recipe, self)
         place = Path(self.out)
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             picture.save(place)
         except (OSError, ValueError) as error:
             raise UserError(f"{place} cannot be written ({error}). Choose another --out, such as grid.png.") from None
-        train.tell(f"{told}: {place}")
+        print(f"{caption}: {place}")
 
 
 def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -118,7 +118,8 @@ def training_images(recipe: Any, epoch: int) -> tuple[Any, Iterator[Seen]]:
     row = task_of_recipe(recipe.recipe)
     run = prepare(row, recipe)
     feed = row.part("feed").Feed(run, row.part("build").build(run.recipe, run.data, run.facts, run.start))
-    train.tell(*feed.notes)
+    for note in feed.notes:
+        print(note)
     steps = len(feed.train(0)) // run.recipe.epochs
     batches = islice(feed.train((epoch - 1) * steps), steps)
     return run.recipe, (image for batch in batches for image in feed.seen(batch))
