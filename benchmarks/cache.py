@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos
-from vit.data import ImageSet, Pipeline, named_augment, open_data, train_loader
+from vit.data import ImageSet, LabelReader, LoaderOptions, Pipeline, named_augment, open_data, train_loader
 from vit.data.load.pixel_cache import PixelCache
 from vit.images.preprocess import Preprocess
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
         for number, size in enumerate(SIZES):
             name = f"{size[1]}x{size[0]}"
             write_photos(Path(folder, name), options.images // (1, 3)[number], size, seed=number)
-            images = open_data(f"{folder}/{name}", evaluation=True).test
+            images = open_data(f"{folder}/{name}", evaluation=True, kind="labels").test
             assert images is not None
             images.cache = lambda limit=0: False  # type: ignore[method-assign]  # so few are kept in memory anyway
             print(f"{len(images)} JPEGs of {name} pixels")
@@ -80,7 +80,9 @@ def light() -> Pipeline:
 
 def epoch(images: ImageSet, cache: PixelCache | None, batch_size: int, seed: int) -> float:
     """Images per second of CPU time."""
-    loader = train_loader(images, light(), SIZE, batch_size=batch_size, epochs=1, seed=seed, cache=cache)
+    loader = train_loader(
+        LabelReader(images, SIZE, light(), seed=seed), LoaderOptions(batch_size=batch_size, epochs=1, cache=cache)
+    )
     begun, count = time.process_time(), 0
     for batch in loader:
         count += len(batch.index)
@@ -91,10 +93,17 @@ def pixels(images: ImageSet) -> dict[str, float]:
     """How far the same samples are from those without a cache, in gray levels of 0..255, and how much less they vary
     from pixel to pixel."""
     plain, kept = (
-        torch.cat([b.images for b in train_loader(images, light(), SIZE, batch_size=8, epochs=1, cache=cache)])
+        torch.cat(
+            [
+                b.images
+                for b in train_loader(
+                    LabelReader(images, SIZE, light()), LoaderOptions(batch_size=8, epochs=1, cache=cache)
+                )
+            ]
+        )
         for cache in (None, PixelCache("ram", 8.0))
     )
-    a, b = (SIZE.denormalise(values).astype(np.float32) for values in (plain, kept))
+    a, b = (SIZE.denormalize(values).astype(np.float32) for values in (plain, kept))
     far = float(np.abs(a - b).mean())
     detail = float(np.abs(np.diff(b, axis=2)).mean() / np.abs(np.diff(a, axis=2)).mean())
     print(f"  the same samples differ by {far:.1f} gray levels on average, and have {detail:.0%} of the detail")

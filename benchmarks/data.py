@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.contest import parsed, write
 from benchmarks.jpegs import write_jpegs
-from vit.data import Augment, ImageSet, Pipeline, open_data, train_loader
+from vit.data import Augment, ImageSet, LabelReader, LoaderOptions, Pipeline, open_data, train_loader
 from vit.data.augment import crop as cropping
 from vit.data.sets.window import Window
 from vit.images.preprocess import Preprocess
@@ -52,7 +52,7 @@ Epoch = Callable[[], Iterable[Any]]
 
 def files(folder: Path) -> ImageSet:
     """All images of a folder. Never from memory: so few would be kept there, once decoded."""
-    images = open_data(str(folder), evaluation=True).test
+    images = open_data(str(folder), evaluation=True, kind="labels").test
     assert images is not None
     images.cache = lambda limit=0: False
     return images
@@ -63,7 +63,10 @@ def ours(folder: Path, batch_size: int) -> Epoch:
 
     def epoch() -> Iterable[Any]:
         pipeline = Pipeline(AUGMENT, PREPROCESS)
-        return train_loader(images, pipeline, PREPROCESS, batch_size=batch_size, epochs=1, seed=random.getrandbits(32))
+        return train_loader(
+            LabelReader(images, PREPROCESS, pipeline, seed=random.getrandbits(32)),
+            LoaderOptions(batch_size=batch_size, epochs=1),
+        )
 
     return epoch
 

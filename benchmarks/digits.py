@@ -16,7 +16,17 @@ import torch
 
 from benchmarks.contest import Contestant, parsed, write
 from benchmarks.peers import contestant, timm_vit
-from vit.data import Data, Mix, Pipeline, eval_loader, named_augment, open_data, train_loader
+from vit.data import (
+    Data,
+    LabelReader,
+    LoaderOptions,
+    Mix,
+    Pipeline,
+    eval_loader,
+    named_augment,
+    open_data,
+    train_loader,
+)
 from vit.optim.optimizers import Ema, set_lr, warmup_cosine
 from vit.tasks.classification.build import build, build_task, by_muon
 from vit.tasks.classification.recipe import RECIPES
@@ -46,13 +56,10 @@ def ours(data: Data, seed: int) -> Contestant:
     assert recipe.augment and recipe.batch_size and recipe.epochs and recipe.ema and data.test
     pipeline = Pipeline(named_augment(recipe.augment), preprocess)
     batches = train_loader(
-        data.train,
-        pipeline,
-        preprocess,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        seed=seed,
-        mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix),
+        LabelReader(
+            data.train, preprocess, pipeline, seed=seed, mix=Mix(len(data.classes), recipe.mixup, recipe.cutmix)
+        ),
+        LoaderOptions(batch_size=recipe.batch_size, epochs=recipe.epochs),
     )
     steps = len(batches)
     loop = schedule(recipe, steps, torch.device("cpu"))
@@ -68,19 +75,21 @@ def ours(data: Data, seed: int) -> Contestant:
         done += 1
 
     def test_batches() -> Any:
-        return eval_loader(test, preprocess, batch_size=256)
+        return eval_loader(LabelReader(test, preprocess), LoaderOptions(batch_size=256))
 
     some = data.train.thinned(IMAGES)
 
     def weights() -> dict[str, torch.Tensor]:
-        return with_statistics(model, ema.state, eval_loader(some, preprocess, batch_size=64))
+        return with_statistics(
+            model, ema.state, eval_loader(LabelReader(some, preprocess), LoaderOptions(batch_size=64))
+        )
 
     return Contestant("ours", model, iter(batches), step, loop.steps_per_epoch, recipe.epochs, test_batches, weights)
 
 
 def main(arguments: list[str]) -> None:
     o = parsed(Digits, arguments, "digits", __doc__)
-    data = open_data("digits")
+    data = open_data("digits", kind="labels")
     assert data.test is not None
     racers = [ours(data, o.seed)]
     for patch, epochs in o.rivals:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos
 from benchmarks.turns import Clock, Figures, Turns, table
-from vit.data import Pipeline, open_data, train_loader
+from vit.data import LabelReader, LoaderOptions, Pipeline, open_data, train_loader
 from vit.data.augment.images import Augment
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
@@ -95,10 +95,13 @@ class Runner:
 
 def ours(folder: Path, setting: str, o: Options) -> tuple[Iterator[Any], Callable[[Any], object]]:
     torch.manual_seed(0)
-    data = open_data(str(folder), seed=None)
+    data = open_data(str(folder), seed=None, kind="labels")
     preprocess = Preprocess((SIDE, SIDE), crop=0.875)
     pipeline = Pipeline(Augment(crop=CROP, flip=0.5), preprocess)
-    batches = train_loader(data.train, pipeline, preprocess, batch_size=o.batch_size, epochs=FOREVER, workers=o.workers)
+    batches = train_loader(
+        LabelReader(data.train, preprocess, pipeline),
+        LoaderOptions(batch_size=o.batch_size, epochs=FOREVER, workers=o.workers),
+    )
     model = create("vit_ti16", num_classes=len(data.classes))
     if setting.startswith("compiled"):
         model.compile()

@@ -130,7 +130,7 @@ def by_images(o: Options, folder: Path) -> dict[str, dict[float, Run]]:
                 metrics.update(part, wanted)
             metrics.compute()
 
-        found["opening a folder"][n] = lambda n=n: open_data(str(folder / str(n)))
+        found["opening a folder"][n] = lambda n=n: open_data(str(folder / str(n)), kind="labels")
         found["classification metrics"][n] = judge
     return found
 

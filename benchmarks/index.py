@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.contest import parsed, write
-from vit.data import Pipeline, named_augment, open_data, train_loader
+from vit.data import LabelReader, LoaderOptions, Pipeline, named_augment, open_data, train_loader
 from vit.data.sets.imageset import FileSet
 from vit.images.preprocess import Preprocess
 
@@ -74,13 +74,13 @@ def scanned(folder: str) -> dict[str, float]:
     """Time without, and memory with, what counts memory."""
     before = resident()
     cpu, wall = time.process_time(), time.perf_counter()
-    data = open_data(folder)
+    data = open_data(folder, kind="labels")
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     grown, images = resident() - before, sum(map(len, data.splits().values()))
     del data
     gc.collect()
     tracemalloc.start()
-    data = open_data(folder)
+    data = open_data(folder, kind="labels")
     kept, peak = (value / 1e6 for value in tracemalloc.get_traced_memory())
     tracemalloc.stop()
     del data
@@ -91,13 +91,14 @@ def scanned(folder: str) -> dict[str, float]:
 
 def trained(folder: str, options: Index) -> dict[str, Any]:
     """Memory of this process and its workers after every tenth of an epoch, over all epochs."""
-    found = open_data(folder, evaluation=True).splits()["train"]
+    found = open_data(folder, evaluation=True, kind="labels").splits()["train"]
     assert isinstance(found, FileSet)
     images = Blank(found.classes, found.targets, found.root, found.names)
     size = Preprocess((8, 8))
     pipeline = Pipeline(named_augment("none"), size)
     loader = train_loader(
-        images, pipeline, size, batch_size=options.batch_size, epochs=options.epochs, workers=options.workers
+        LabelReader(images, size, pipeline),
+        LoaderOptions(batch_size=options.batch_size, epochs=options.epochs, workers=options.workers),
     )
     each = max(1, len(loader) // options.epochs // 10)
     used = [proportional() for step, _ in enumerate(loader, 1) if step % each == 0]

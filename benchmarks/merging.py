@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.contest import parsed, top1, write
 from benchmarks.turns import CLOCK, Clock, table, take_turns
-from vit.data import eval_loader, open_data
+from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.merging import merging
@@ -35,14 +35,16 @@ def main(arguments: list[str]) -> None:
     o = parsed(Options, arguments, "merging", __doc__)
     model, config = load_model(o.checkpoint)
     preprocess = Preprocess.from_dict(config["preprocess"])
-    test = open_data("digits").test
+    test = open_data("digits", kind="labels").test
     assert test is not None
     if tuple(config["classes"]) != tuple(test.classes):
         raise UserError(f"{o.checkpoint} does not know the bundled digits, which it is judged on.")
     accuracy: dict[int, float] = {}
     for count in o.counts:
-        accuracy[count] = top1(merging(model, count), eval_loader(test, preprocess, batch_size=o.batch))
-    images = next(iter(eval_loader(test, preprocess, batch_size=o.batch))).images
+        accuracy[count] = top1(
+            merging(model, count), eval_loader(LabelReader(test, preprocess), LoaderOptions(o.batch))
+        )
+    images = next(iter(eval_loader(LabelReader(test, preprocess), LoaderOptions(o.batch)))).images
 
     @torch.no_grad()
     def run(count: int) -> Any:

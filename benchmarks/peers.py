@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.contest import Contestant
-from vit.data import ImageSet, Mix, Pipeline, eval_loader, named_augment, train_loader
+from vit.data import ImageSet, LabelReader, LoaderOptions, Mix, Pipeline, eval_loader, named_augment, train_loader
 from vit.images.preprocess import Preprocess
 
 
@@ -63,7 +63,10 @@ def contestant(
     preprocess = Preprocess(size=(side, side), resize="squash", mean=mean, std=std)
     pipeline = Pipeline(named_augment(augment), preprocess)
     mix = Mix(len(train.classes), mixup, 0.0) if mixup else None
-    batches = train_loader(train, pipeline, preprocess, batch_size=batch_size, epochs=epochs, seed=seed, mix=mix)
+    batches = train_loader(
+        LabelReader(train, preprocess, pipeline, seed=seed, mix=mix),
+        LoaderOptions(batch_size=batch_size, epochs=epochs),
+    )
     steps = len(batches) // epochs
     optimizer, scheduler = timm_optimization(model, epochs, steps, batch_size=batch_size)
     done = 0
@@ -78,5 +81,11 @@ def contestant(
         scheduler.step_update(done)
 
     return Contestant(
-        name, model, iter(batches), step, steps, epochs, lambda: eval_loader(test, preprocess, batch_size=256)
+        name,
+        model,
+        iter(batches),
+        step,
+        steps,
+        epochs,
+        lambda: eval_loader(LabelReader(test, preprocess), LoaderOptions(batch_size=256)),
     )

@@ -19,8 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 from benchmarks.detectors import RIVALS, Rival
 from vit.data import survey
 from vit.data.augment.boxes import BoxPipeline, named_box_augment
-from vit.data.load.box_loader import BoxBatch, box_eval_loader, box_train_loader
-from vit.data.open_detection import open_detection
+from vit.data.load.box_reader import BoxBatch, BoxReader
+from vit.data.load.loader import LoaderOptions, eval_loader, train_loader
+from vit.data.open import open_data
 from vit.images.preprocess import Preprocess
 from vit.optim.optimizers import Ema, set_lr, warmup_cosine
 from vit.tasks.detection import build
@@ -86,25 +87,21 @@ class Track:
         per_epoch = len(self.train) // self.recipe.batch_size
         pipeline = BoxPipeline(named_box_augment(self.recipe.augment), self.preprocess)
         return iter(
-            box_train_loader(
-                self.train,
-                pipeline,
-                self.preprocess,
-                batch_size=self.recipe.batch_size,
-                epochs=math.ceil(steps / per_epoch),
-                seed=self.recipe.seed,
+            train_loader(
+                BoxReader(self.train, self.preprocess, pipeline, seed=self.recipe.seed),
+                LoaderOptions(batch_size=self.recipe.batch_size, epochs=math.ceil(steps / per_epoch)),
             )
         )
 
     def plain(self) -> Any:
         """Training images as they are in evaluation."""
-        return box_eval_loader(self.train.thinned(IMAGES), self.preprocess, batch_size=32)
+        return eval_loader(BoxReader(self.train.thinned(IMAGES), self.preprocess), LoaderOptions(batch_size=32))
 
 
 def lay_track(images: int, test: int, seed: int, amp: str = "none") -> Track:
     """images: that ours is to see, in as few epochs as there are scenes for. test: scenes to judge on. amp: mixed
     precision as in a recipe."""
-    data = open_detection("scenes", seed=seed)
+    data = open_data("scenes", seed=seed, kind="boxes")
     assert data.test is not None
     epochs = max(1, math.ceil(images / len(data.train)))
     train = data.train.select(np.arange(min(len(data.train), images // epochs)))
@@ -202,7 +199,7 @@ def race(racers: Sequence[Racer], turn: int, say: Callable[[str], object] = prin
 def judge(racer: Racer, track: Track) -> dict[str, Any]:
     """Scores on the test scenes, and what it took to come there. The racer is done with."""
     add, metrics = racer.judged(), DetectionMetrics(track.classes, track.preprocess.size)
-    for batch in box_eval_loader(track.test, track.preprocess, batch_size=32):
+    for batch in eval_loader(BoxReader(track.test, track.preprocess), LoaderOptions(batch_size=32)):
         add(metrics, batch)
     scores = metrics.scalars()
     return {

@@ -39,7 +39,10 @@ def main(arguments: Sequence[str]) -> None:
         photos, shards = Path(folder, "photos"), Path(folder, "shards")
         write_files(photos, options)
         pack(Pack(str(photos), str(shards), shard_mb=100))
-        sets = {"files": open_data(str(photos)).train, "shards": open_data(str(shards)).train}
+        sets = {
+            "files": open_data(str(photos), kind="labels").train,
+            "shards": open_data(str(shards), kind="labels").train,
+        }
         times: dict[str, list[float]] = {f"{name}, {when}": [] for name in sets for when in ("cold", "again")}
         for seed in range(options.rounds):
             for name, images in sets.items():

@@ -56,7 +56,7 @@ def ours(folder: Path, seed: int) -> float:
 
 
 def rival(name: str, folder: Path, seed: int) -> float:
-    data = open_data(str(folder))
+    data = open_data(str(folder), kind="labels")
     assert data.val is not None and data.test is not None
     torch.manual_seed(seed)
     model = timm_vit(28, 7, 10) if name == "timm" else small_cnn(10)
@@ -78,7 +78,7 @@ def rival(name: str, folder: Path, seed: int) -> float:
 
 def main(arguments: list[str]) -> None:
     o = parsed(SmallData, arguments, "small_data", __doc__)
-    data = open_data("digits")
+    data = open_data("digits", kind="labels")
     scores: dict[str, dict[int, list[float]]] = {name: {} for name in o.models}
     for n in o.sizes:
         with tempfile.TemporaryDirectory() as place:

@@ -181,7 +181,7 @@ def write_digits(folder: Path) -> None:
 
     from vit.data import open_data
 
-    images = open_data("digits").train
+    images = open_data("digits", kind="labels").train
     for i in range(100):
         place = folder / "train" / images.classes[int(images.targets[i])]
         place.mkdir(parents=True, exist_ok=True)

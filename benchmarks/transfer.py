@@ -61,7 +61,7 @@ def weights() -> str:
 
 
 def bundled() -> Digits:
-    splits = open_data("digits").splits()
+    splits = open_data("digits", kind="labels").splits()
     images = [np.stack([s.image(i)[:, :, 0] for i in range(len(s))]) for s in splits.values()]
     ends = np.cumsum([0, *map(len, images)])
     rows = {name: np.arange(a, b) for name, a, b in zip(splits, ends[:-1], ends[1:], strict=True)}

@@ -56,16 +56,16 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
     from torch.nn import functional as F
 
     import vit
-    from vit.data import eval_loader, open_data
+    from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
     from vit.images.preprocess import Preprocess
     from vit.runs.checkpoint import save_checkpoint
 
-    data = open_data(str(photos))
+    data = open_data(str(photos), kind="labels")
     preprocess = Preprocess((16, 16), crop=0.9)
     torch.manual_seed(0)
     model = vit.create("vit_nano8", num_classes=3, image_size=16, width=32, depth=1, heads=2, mlp=64)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    batch = next(iter(eval_loader(data.train, preprocess, batch_size=64)))
+    batch = next(iter(eval_loader(LabelReader(data.train, preprocess), LoaderOptions(batch_size=64))))
     for _ in range(30):
         optimizer.zero_grad()
         F.cross_entropy(model(batch.images), batch.targets).backward()
@@ -127,8 +127,9 @@ def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
     import torch
 
     from vit.data.augment.boxes import BoxAugment, BoxPipeline
-    from vit.data.load.box_loader import box_train_loader
-    from vit.data.open_detection import open_detection
+    from vit.data.load.box_reader import BoxReader
+    from vit.data.load.loader import LoaderOptions, train_loader
+    from vit.data.open import open_data
     from vit.detector import Detector, DetectorConfig
     from vit.images.preprocess import Preprocess
     from vit.model.config import EncoderConfig
@@ -137,7 +138,7 @@ def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
     from vit.tasks.detection.loss import DetectionLoss
     from vit.tasks.detection.task import Detection
 
-    data = open_detection(str(shapes))
+    data = open_data(str(shapes), kind="boxes")
     preprocess = Preprocess((64, 64), resize="letterbox", interpolation="bilinear")
     encoder = EncoderConfig(32, 1, 2, 64, patch_size=8, image_size=(64, 64), class_token=False, final_norm=False)
     torch.manual_seed(0)
@@ -148,7 +149,9 @@ def detector(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNa
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
     pipeline = BoxPipeline(BoxAugment(flip=0.5), preprocess)
-    for batch in box_train_loader(data.train, pipeline, preprocess, batch_size=8, epochs=steps // 6):
+    for batch in train_loader(
+        BoxReader(data.train, preprocess, pipeline), LoaderOptions(batch_size=8, epochs=steps // 6)
+    ):
         optimizer.zero_grad()
         torch.stack(list(loss(model.train()(batch.images), batch.targets).values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

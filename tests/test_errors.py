@@ -2,7 +2,7 @@
 
 import pytest
 
-from vit.errors import UserError, nearest, shown, told_of
+from vit.errors import UserError, error_context, nearest, shown
 
 
 def test_nearest_names_the_closest_option_whatever_its_case():
@@ -18,9 +18,9 @@ def test_shown_counts_what_it_leaves_out():
 
 
 def test_told_of_puts_the_place_before_a_mistake_only():
-    with pytest.raises(UserError, match=r"^config\.json: depth is 0\.$"), told_of("config.json"):
+    with pytest.raises(UserError, match=r"^config\.json: depth is 0\.$"), error_context("config.json"):
         raise UserError("depth is 0.")
-    with pytest.raises(KeyError, match=r"^'depth'$"), told_of("config.json"):
+    with pytest.raises(KeyError, match=r"^'depth'$"), error_context("config.json"):
         raise KeyError("depth")
 
 

@@ -13,7 +13,7 @@ from vit.errors import UserError
 from vit.model.config import ClassifierConfig, EncoderConfig
 from vit.pretrained.registry.find import MODELS
 from vit.tasks.table import base_of_recipe, recipe_names
-from vit.typed import build, fits, told
+from vit.typed import build, fits, type_name
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def test_what_is_missing_or_too_much():
 
 
 def test_types_in_words():
-    assert told(float | None) == "a number or null"
-    assert told(tuple[int, int]) == "a list of 2: a whole number, a whole number"
-    assert told(Literal["a", "b"]) == "one of 'a', 'b'"
+    assert type_name(float | None) == "a number or null"
+    assert type_name(tuple[int, int]) == "a list of 2: a whole number, a whole number"
+    assert type_name(Literal["a", "b"]) == "one of 'a', 'b'"
 
 
 def test_every_config_and_recipe_of_ours_is_of_its_types():

@@ -1,28 +1,20 @@
-"""The `vitral` command: `vitral predict CHECKPOINT IMAGE|FOLDER|VIDEO...`, `vitral embed`, `vitral models`,
-`vitral convert`, `vitral gather`.
+"""The `vitral` command: `vitral train | eval | predict | embed | models | convert | gather | replay | data ...`.
 
-Exit codes of predict and embed: 0 every image has an answer, 1 some could not be read (each is named, the others are
-answered), 2 there is no answer: a mistake in the command, in the checkpoint or in every image.
-
-Training and evaluation need `datasets/`, which stays out of the wheel: they are `train.py` and `eval.py` in the
-repository. torch is imported only once there is something to predict, so that help and mistakes answer at once.
+Exit codes: 0 done; 1 done in part (images that cannot be read, errors that a check has found); 2 a mistake in the
+command, the checkpoint or the data. A command's module is imported when it is called, and torch only once there is
+something to compute, so that help and mistakes answer at once.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
-import tyro
-
-from vit.commands.embed import Embed
+from vit.commands.cli.table import COMMANDS, overview
 from vit.commands.exit import run
-from vit.commands.gather import Gather
-from vit.commands.models import Convert, Models
-from vit.commands.predict import Predict
-from vit.errors import UserError, nearest, shown
 
-COMMANDS = {"predict": Predict, "embed": Embed, "models": Models, "convert": Convert, "gather": Gather}
+GROUPS = {name.split()[0] for name in COMMANDS if " " in name}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,50 +23,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def command(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] in ("--version", "-V"):
+    """Run one command; its exit code. Raises UserError for a command that does not exist."""
+    group = arguments[0] if arguments and arguments[0] in GROUPS else ""
+    words = list(arguments[1:] if group else arguments)
+    if not words:
+        print(overview(group), file=sys.stderr)
+        return 2
+    if words[0] in ("-h", "--help"):
+        print(overview(group))
+        return 0
+    if words[0] in ("-V", "--version") and not group:
         import vit
 
         print(f"vitral {vit.__version__}")
         return 0
-    if (
-        arguments
-        and not arguments[0].startswith("-")
-        and arguments[0] not in (*COMMANDS, "data", "replay", "train", "eval")
-    ):
-        raise UserError(
-            f"vitral has no command {arguments[0]!r}.{nearest(arguments[0], COMMANDS)} "
-            f"Commands: {shown(list(COMMANDS))}."
-        )
-    if arguments and arguments[0] == "train":
-        from vit.commands.train import main as train
+    name = " ".join(filter(None, [group, words[0]]))
+    if name not in COMMANDS:
+        from vit.commands.cli import elsewhere
 
-        train(arguments[1:])
-        return 0
-    if arguments and arguments[0] == "eval":
-        from vit.commands.eval import Evaluate
-        from vit.commands.eval import main as evaluate
-
-        evaluate(tyro.cli(Evaluate, prog="vitral eval", args=arguments[1:], config=(tyro.conf.FlagCreatePairsOff,)))
-        return 0
-    if arguments and arguments[0] == "data":
-        from vit.commands.data.main import main as data
-
-        return data(list(arguments[1:])) or 0
-    if arguments and arguments[0] == "replay":
-        from vit.commands.replay import main as replay
-
-        replay(arguments[1:])
-        return 0
-    parsed = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="vitral",
-        description="Vision Transformers: label images or find objects in them with a trained checkpoint, save their "
-        "features, list and convert public weights, make one file of a sharded checkpoint. vitral --version prints the "
-        "version.",
-        args=list(arguments),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    return parsed.run()
+        raise elsewhere.unknown(words, group)
+    return importlib.import_module(COMMANDS[name].module).main(words[1:]) or 0
 
 
 if __name__ == "__main__":

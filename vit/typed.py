@@ -1,4 +1,4 @@
-"""Plain values, as JSON and YAML give them, into a dataclass: each is checked against the type of its field."""
+"""Plain values from JSON or YAML -> a dataclass, with each value checked against the type of its field."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def build(cls: type[T], values: Any, name: str) -> T:
-    """`cls(**values)` of a dataclass. A list serves for a tuple, a whole number for a float.
+    """`cls(**values)` of a dataclass. A list may stand for a tuple, a whole number for a float.
 
-    Raises UserError, in which `name` stands for the whole, when `values` is no mapping, has a field that `cls` has not,
-    a value of another type or not every field without a default, and what `cls` itself raises.
+    Raises UserError, which calls the values `name`, when `values` is not a mapping, has an unknown field or a value of
+    another type, or lacks a field without a default; and whatever `cls` itself raises.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{name} is {values!r}, not a table of fields and values.")
@@ -30,20 +30,20 @@ def build(cls: type[T], values: Any, name: str) -> T:
         check(value, hints[key], f"{name}.{key}")
     for field in fields(cls):  # pyright: ignore[reportArgumentType]
         if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
-            raise UserError(f"{name} needs the field {field.name}, {told(hints[field.name])}.")
+            raise UserError(f"{name} needs the field {field.name}, {type_name(hints[field.name])}.")
     return cls(**values)
 
 
 def check(value: Any, hint: Any, name: str) -> None:
-    """Raises UserError, which calls the value `name`, unless it is of the type `hint`."""
+    """Raises UserError, which calls the value `name`, unless it has the type `hint`."""
     if not fits(value, hint):
-        raise UserError(f"{name} is {value!r}, not {told(hint)}.")
+        raise UserError(f"{name} is {value!r}, not {type_name(hint)}.")
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the type: a class, None, Any, a Literal, a union, or a tuple, list or dict of such.
+    """Whether a value has the type: a class, None, Any, a Literal, a union, or a tuple, list or dict of these.
 
-    True and False are no numbers, and neither are NaN and infinity.
+    True, False, NaN and infinity do not count as numbers.
     """
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
@@ -55,8 +55,8 @@ def fits(value: Any, hint: Any) -> bool:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             return False
-        wanted = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
-        return len(value) == len(wanted) and all(map(fits, value, wanted))
+        hints = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(hints) and all(map(fits, value, hints))
     if origin is list:
         return isinstance(value, list) and all(fits(item, parts[0]) for item in value)
     if origin is dict:
@@ -67,18 +67,18 @@ def fits(value: Any, hint: Any) -> bool:
     return value is None if hint in (None, type(None)) else isinstance(value, hint)
 
 
-def told(hint: Any) -> str:
+def type_name(hint: Any) -> str:
     """A type in words: "a whole number or null"."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, parts))
     if origin in (Union, UnionType):
-        return " or ".join(told(part) for part in parts)
+        return " or ".join(type_name(part) for part in parts)
     if origin is tuple:
         if parts[-1] is Ellipsis:
-            return f"a list, each item {told(parts[0])}"
-        return f"a list of {len(parts)}: {', '.join(told(part) for part in parts)}"
+            return f"a list, each item {type_name(parts[0])}"
+        return f"a list of {len(parts)}: {', '.join(type_name(part) for part in parts)}"
     if origin is list:
-        return f"a list, each item {told(parts[0])}"
-    plain = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+        return f"a list, each item {type_name(parts[0])}"
+    plain = {int: "a whole number", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
     return plain.get(hint, "a table of fields and values")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 
 pytest.importorskip("skimage")
 
@@ -103,7 +103,7 @@ def test_what_is_hardly_seen_in_a_tile_is_a_crowd(pictures: dict[str, Picture]):
 
 def test_the_set_is_read_without_a_warning(written: tuple[Path, dict[str, dict[str, int]]]):
     folder, counts = written
-    data = open_detection(str(folder))
+    data = open_data(str(folder), kind="boxes")
     assert data.classes == CLASSES and not any(note.startswith("Warning") for note in data.notes)
     for split, images in data.splits().items():
         wanted = counts["valid" if split == "val" else split]

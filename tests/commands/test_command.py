@@ -29,19 +29,19 @@ def test_what_is_returned_is_the_exit_code(returned, code):
 
 def test_a_mistake_is_one_message(capsys):
     assert ended(raising(UserError("no such thing. Look there."))) == 2
-    assert capsys.readouterr() == ("", "error: no such thing. Look there.\n")
+    assert capsys.readouterr() == ("", "Error: no such thing. Look there.\n")
 
 
 def test_ctrl_c(capsys):
     assert ended(raising(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_disk_that_refuses_is_no_bug(number, capsys):
     assert ended(raising(OSError(number, os.strerror(number), "/runs/digits/metrics.jsonl"))) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"error: /runs/digits/metrics.jsonl: {os.strerror(number)}. Free space, or ")
+    assert told.startswith(f"Error: /runs/digits/metrics.jsonl: {os.strerror(number)}. Free space, or ")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import importlib
 import json
 import os
 import shutil
@@ -15,20 +14,20 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.neighbors import KNeighborsClassifier
 
+from vit.commands import eval as evaluation
 from vit.commands.exit import run
-from vit.data import eval_loader, open_data
+from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
 from vit.errors import UserError
 from vit.pretrained import load
-from vit.pretrained.registry.find import find as registry
+from vit.pretrained.registry import find as registry
 from vit.tasks.classification.features import open_encoder
 
 ROOT = Path(__file__).parents[2]
-evaluation = importlib.import_module("eval")
 
 
 def evaluated(trained: SimpleNamespace, tmp_path: Path, **options) -> dict:
     args = evaluation.Evaluate(str(trained.run), json=tmp_path / "out.json", device="cpu", **options)
-    evaluation.main(args)
+    evaluation.evaluate(args)
     return json.loads((tmp_path / "out.json").read_text())
 
 
@@ -77,19 +76,23 @@ def two_blocks(monkeypatch) -> None:
 def test_neighbors_alone_for_public_weights(public, two_blocks, photos: Path, tmp_path: Path, capsys):
     options = {"model": "deit_ti16", "image_size": 32, "device": "cpu", "data": str(photos)}
     report = tmp_path / "report"
-    evaluation.main(evaluation.Evaluate(str(public), knn=3, json=tmp_path / "a.json", out=report, **options))
+    evaluation.evaluate(evaluation.Evaluate(str(public), knn=3, json=tmp_path / "a.json", out=report, **options))
     result = json.loads((tmp_path / "a.json").read_text())
     printed = capsys.readouterr()
-    assert "positions resized" in printed.err and "(k = 3, 36 in memory)" in printed.out
+    assert "Positions are resized" in printed.err and "(k = 3, 36 in memory)" in printed.out
     assert f"pictures are in {report}\n" in printed.out
     assert (result["split"], result["n"], result["knn"]["memory"]) == ("test", 15, 36)
     assert result["top1"] == result["knn"]["top1"] and result["temperature"] is None
     assert {path.name for path in report.iterdir()} == {"report.json", "confusion.png", "mistakes.png"}
 
     # The same by scikit-learn: cosine similarity, weights exp(similarity / .07).
-    data, encoder = open_data(str(photos)), open_encoder(str(public), model="deit_ti16", image_size=32)[0]
+    data, encoder = (
+        open_data(str(photos), kind="labels"),
+        open_encoder(str(public), model="deit_ti16", image_size=32)[0],
+    )
     (train,), (test,) = (
-        list(eval_loader(images, encoder.preprocess, batch_size=64)) for images in (data.train, data.test)
+        list(eval_loader(LabelReader(images, encoder.preprocess), LoaderOptions(batch_size=64)))
+        for images in (data.train, data.test)
     )
     peer = KNeighborsClassifier(3, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
     found = peer.fit(encoder.features(train.images), train.targets).predict(encoder.features(test.images))
@@ -100,7 +103,7 @@ def test_neighbors_alone_for_public_weights(public, two_blocks, photos: Path, tm
 
 def test_neighbors_alone_hold_out_a_val_split_where_there_is_no_other(public, two_blocks, photos: Path, tmp_path: Path):
     options = {"model": "deit_ti16", "image_size": 32, "device": "cpu", "json": tmp_path / "a.json"}
-    evaluation.main(evaluation.Evaluate(str(public), knn=3, data=str(photos / "train"), **options))
+    evaluation.evaluate(evaluation.Evaluate(str(public), knn=3, data=str(photos / "train"), **options))
     result = json.loads((tmp_path / "a.json").read_text())
     assert result["split"] == "val" and result["n"] + result["knn"]["memory"] == 36
 
@@ -110,7 +113,7 @@ def test_mistakes_with_public_weights(trained: SimpleNamespace, public, two_bloc
         (public, {"data": str(photos)}, "has no head for the classes .* --knn 20"),
         (public, {"knn": 3}, "with --data and --knn 20"),
         (public, {"knn": 3, "data": str(photos), "tta": True}, "without --tta"),
-        (public, {"knn": 3, "data": str(photos)}, "say which model it is"),
+        (public, {"knn": 3, "data": str(photos)}, "name the model of these weights"),
         (public, {"knn": 3, "data": str(photos), "split": "train"}, "would find itself"),
         (public, {"knn": 3, "data": str(photos.with_name("ein Ordnr"))}, "ein Ordner"),
         (public, {"knn": 3, "data": str(photos / "train"), "split": "test"}, "no test split; it has train"),
@@ -119,13 +122,13 @@ def test_mistakes_with_public_weights(trained: SimpleNamespace, public, two_bloc
         (trained.run, {"model": "deit_ti16"}, "go with public weights"),
     ):
         with pytest.raises(UserError, match=message):
-            evaluation.main(evaluation.Evaluate(str(checkpoint), device="cpu", **options))
+            evaluation.evaluate(evaluation.Evaluate(str(checkpoint), device="cpu", **options))
     shutil.copytree(photos, tmp_path / "photos")
     for file in (tmp_path / "photos" / "test").glob("*/*"):
         file.write_bytes(b"no image")
     options = {"knn": 3, "data": str(tmp_path / "photos"), "model": "deit_ti16", "image_size": 32}
     with pytest.raises(UserError, match="none of the images can be read"):
-        evaluation.main(evaluation.Evaluate(str(public), device="cpu", **options))
+        evaluation.evaluate(evaluation.Evaluate(str(public), device="cpu", **options))
 
 
 def test_flip_follows_the_recipe(trained: SimpleNamespace):
@@ -197,7 +200,7 @@ def test_mistakes_in_the_command(trained: SimpleNamespace, tmp_path: Path):
         with pytest.raises(UserError, match=message):
             evaluated(trained, tmp_path, **options)
     with pytest.raises(UserError, match="there is no folder"):
-        evaluation.main(evaluation.Evaluate(str(trained.run), json=tmp_path / "missing" / "a.json"))
+        evaluation.evaluate(evaluation.Evaluate(str(trained.run), json=tmp_path / "missing" / "a.json"))
 
 
 def test_a_misspelt_option_exits_2_with_the_nearest_name():
@@ -210,8 +213,8 @@ def test_a_misspelt_option_exits_2_with_the_nearest_name():
 def test_a_missing_checkpoint_is_one_message(trained: SimpleNamespace, capsys):
     missing = evaluation.Evaluate(str(trained.run.with_name("colour")))
     with pytest.raises(SystemExit) as stopped:
-        run(lambda: evaluation.main(missing))
+        run(lambda: evaluation.evaluate(missing))
     printed = capsys.readouterr()
     assert stopped.value.code == 2 and printed.out == ""
-    assert printed.err.startswith("error: checkpoint") and len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("Error: checkpoint") and len(printed.err.splitlines()) == 1
     assert 'Did you mean "colors"' in printed.err

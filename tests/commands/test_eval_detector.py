@@ -1,6 +1,5 @@
 """eval.py on a detector, and the report at the end of a training run."""
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +12,8 @@ from PIL import Image
 
 import vit
 import vit.tasks.detection.report as detection_report
-from vit.data.open_detection import open_detection
+from vit.commands import eval as evaluation
+from vit.data.open import open_data
 from vit.errors import UserError
 from vit.pretrained.load_detector import load_detector
 from vit.report.screen import summary_lines
@@ -23,7 +23,6 @@ from vit.tasks.detection.pictures import scene_of
 from vit.tasks.detection.report import summary_of, thresholds_to_keep, write_detection_report
 from vit.tasks.detection.scan.options import Scan
 
-evaluation = importlib.import_module("eval")
 FILES = {"report.json", "precision_recall.png", "confusion.png", "predictions.png", "mistakes.png"}
 
 
@@ -35,7 +34,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(detector: SimpleNamespace, tmp_path: Path, **options: Any) -> dict[str, Any]:
-    evaluation.main(evaluation.Evaluate(str(detector.run), json=tmp_path / "out.json", device="cpu", **options))
+    evaluation.evaluate(evaluation.Evaluate(str(detector.run), json=tmp_path / "out.json", device="cpu", **options))
     return json.loads((tmp_path / "out.json").read_text())
 
 
@@ -139,13 +138,14 @@ def test_the_report_of_a_run_keeps_the_thresholds(
     detector: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """Chosen on validation, used on test and by prediction."""
-    from vit.runs.checkpoint import set_config
     from vit.training.run_detector import report
+
+    from vit.runs.checkpoint import set_config
 
     run = Path(shutil.copytree(detector.run, tmp_path / "run"))
     set_config(run / "checkpoints" / "best", threshold=None, class_thresholds=None)
     (run / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "phase": "val", "map": 0.1, "map50": 0.3}\n')
-    data = open_detection(str(detector.shapes))
+    data = open_data(str(detector.shapes), kind="boxes")
     recipe: Any = SimpleNamespace(device="cpu", workers=0)
     result = report(run, data, recipe)
     assert {file.name for file in run.iterdir()} == {*FILES, "curves.png", "checkpoints", "metrics.jsonl"}
@@ -234,6 +234,6 @@ def test_one_class(tmp_path: Path):
 
 
 def test_a_split_that_is_not_there(detector: SimpleNamespace):
-    data = open_detection(str(detector.shapes / "test" / "_annotations.coco.json"), evaluation=True)
+    data = open_data(str(detector.shapes / "test" / "_annotations.coco.json"), evaluation=True, kind="boxes")
     with pytest.raises(UserError, match=r"no val split; it has test \(18 images\)"):
         evaluate_detector(detector.run, data, "val", device="cpu")

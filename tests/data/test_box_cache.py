@@ -7,10 +7,12 @@ import pytest
 
 from tests.data.by_hand import Picture, coco
 from tests.data.colored import Colored, assert_shown, drawn_at_random
+from tests.data.loading import training
 from vit.data.augment.boxes import BOX_AUGMENTS, BoxPipeline
-from vit.data.load.box_loader import box_eval_loader, box_train_loader
+from vit.data.load.box_reader import BoxReader
+from vit.data.load.loader import LoaderOptions, eval_loader
 from vit.data.load.pixel_cache import PixelCache, Prepare
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.images.preprocess import Preprocess
 
 INPUT = Preprocess((32, 48), resize="letterbox", interpolation="bilinear", mean=(0, 0, 0))
@@ -23,9 +25,7 @@ def cache(tmp_path, monkeypatch):
 
 def batches(images, name, cache=None, **options):
     pipeline = BoxPipeline(BOX_AUGMENTS[name], INPUT)
-    return list(
-        box_train_loader(images, pipeline, INPUT, **{"batch_size": 4, "epochs": 2, "cache": cache, **options})
-    )  # fmt: skip
+    return list(training(images, pipeline, **{"batch_size": 4, "epochs": 2, "cache": cache, **options}))
 
 
 def assert_same(one, other):
@@ -40,10 +40,12 @@ def assert_same(one, other):
 @pytest.mark.parametrize("resize", ["squash", "letterbox"])
 def test_evaluation_is_the_same_to_the_last_bit(kind, workers, resize):
     images, size = drawn_at_random(1, n=9), replace(INPUT, resize=resize)
-    plain = list(box_eval_loader(images, size, batch_size=4))
+    plain = list(eval_loader(BoxReader(images, size), LoaderOptions(batch_size=4)))
     kept = PixelCache(kind, 1.0, workers=workers)
     for _ in range(2):
-        assert_same(plain, list(box_eval_loader(images, size, batch_size=4, workers=workers, cache=kept)))
+        assert_same(
+            plain, list(eval_loader(BoxReader(images, size), LoaderOptions(batch_size=4, workers=workers, cache=kept)))
+        )
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
@@ -89,16 +91,16 @@ def test_images_are_kept_with_room_around_what_evaluation_shows_and_never_enlarg
 def test_an_image_that_cannot_be_decoded_is_told_as_without_the_cache():
     images = drawn_at_random(4, n=8)
     images.broken = (5,)
-    loader = box_eval_loader(images, INPUT, batch_size=4, cache=PixelCache("ram", 1.0))
+    loader = eval_loader(BoxReader(images, INPUT), LoaderOptions(batch_size=4, cache=PixelCache("ram", 1.0)))
     assert sum(len(batch.index) for batch in loader) == 7 and [bad.name for bad in loader.bad] == ["colored/5"]
 
 
 def test_row_18_annotations_that_change_after_the_pixels_were_kept(tmp_path):
     parts = {"train": [Picture(f"{k}.png", (64, 48), [(1, 2, 20, 30, "cat")]) for k in range(3)]}
     coco(tmp_path / "set", parts, ("cat",))
-    images = open_detection(str(tmp_path / "set"), seed=None).train
-    assert list(box_eval_loader(images, INPUT, batch_size=4, cache=PixelCache("disk", 1.0)))
+    images = open_data(str(tmp_path / "set"), seed=None, kind="boxes").train
+    assert list(eval_loader(BoxReader(images, INPUT), LoaderOptions(batch_size=4, cache=PixelCache("disk", 1.0))))
     images.sizes[1] = (40, 64)
-    loader = box_eval_loader(images, INPUT, batch_size=4, cache=PixelCache("disk", 1.0))
+    loader = eval_loader(BoxReader(images, INPUT), LoaderOptions(batch_size=4, cache=PixelCache("disk", 1.0)))
     (batch,) = loader
     assert batch.index.tolist() == [0, 2] and "its annotations say 64x40" in loader.bad[0].reason

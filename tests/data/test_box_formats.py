@@ -8,11 +8,10 @@ import pytest
 from PIL import Image
 
 from tests.data.by_hand import FORMAT, NAMES, WRITERS, Picture
-from vit.data.boxes.formats import recognised
 from vit.data.check.findings import Findings
-from vit.data.open_any import has_boxes
-from vit.data.open_detection import open_detection, reopen_detection
-from vit.data.sets.boxset import DetectionData
+from vit.data.formats import recognized
+from vit.data.open import has_boxes, open_data, reopen
+from vit.data.sets.data import DetectionData
 from vit.errors import UserError
 
 PARTS = {
@@ -38,7 +37,7 @@ def write(root: Path, name: str, *pictures: Picture, **options: Any) -> str:
 def opened(source: str) -> tuple[DetectionData, Findings]:
     """What is wrong is only counted."""
     findings = Findings()
-    return open_detection(source, findings=findings), findings
+    return open_data(source, findings=findings, kind="boxes"), findings
 
 
 def flat(data: DetectionData) -> list[Any]:
@@ -56,7 +55,7 @@ def flat(data: DetectionData) -> list[Any]:
 def test_the_same_targets_from_every_format(tmp_path: Path, name: str):
     WRITERS[name](tmp_path / name, PARTS)
     source = str(tmp_path / name)
-    assert recognised(source) == FORMAT.get(name, name)
+    assert recognized(source, "boxes").name == FORMAT.get(name, name)
     data, findings = opened(source)
     assert list(findings) == []
     assert data.classes == NAMES
@@ -69,16 +68,16 @@ def test_the_same_targets_from_every_format(tmp_path: Path, name: str):
             area = [(right - x) * (bottom - y) for x, y, right, bottom in boxes]
             expected.append((split, p.name, (height, width, 3), [height, width], boxes, labels, crowd, area))
     assert flat(data) == expected
-    again = reopen_detection(data.record)
+    again = reopen(data.record, kind="boxes")
     assert not any("has changed" in note for note in again.notes)
-    assert reopen_detection(data.record, format=FORMAT.get(name, name)).record == data.record
+    assert reopen(data.record, format=FORMAT.get(name, name), kind="boxes").record == data.record
 
 
 def test_category_ids_keep_their_values(tmp_path: Path):
     """Row 7. Names alone are numbered from 1, YOLO's from 0; labels that are numbers stay what they are."""
     for name, ids in {"coco": (1, 2, 3), "voc": (1, 2, 3), "yolo": (0, 1, 2), "csv": (1, 2, 3)}.items():
         WRITERS[name](tmp_path / name, PARTS)
-        assert open_detection(str(tmp_path / name)).category_ids == ids
+        assert open_data(str(tmp_path / name), kind="boxes").category_ids == ids
 
 
 @pytest.mark.parametrize("name", ["csv", "voc", "jsonl", "objects"])
@@ -91,7 +90,7 @@ def test_labels_that_are_numbers_are_their_own_ids(tmp_path: Path, name: str):
         for split, pictures in PARTS.items()
     }
     WRITERS[name](tmp_path / name, parts)
-    data = open_detection(str(tmp_path / name))
+    data = open_data(str(tmp_path / name), kind="boxes")
     assert (data.classes, data.category_ids) == (("3", "7", "11"), (3, 7, 11))
     assert data.train.annotation(0).labels.tolist() == [0, 2, 1]
 
@@ -102,13 +101,13 @@ def test_categories_may_be_pinned(tmp_path: Path, name: str):
     order = "cat,dog,red fox" if name == "yolo" else "dog,unused,cat,red fox"
     lines = [f"{k},{label}" for k, label in zip((9, 4, 70, 0), order.split(","), strict=False)]
     (tmp_path / name / "categories.csv").write_text("id,name\n" + "\n".join(lines) + "\n")
-    data = open_detection(str(tmp_path / name))
+    data = open_data(str(tmp_path / name), kind="boxes")
     assert data.classes == tuple(order.split(","))
     assert data.category_ids == (9, 4, 70, 0)[: len(data.classes)]
     assert [data.classes[k] for k in data.train.annotation(0).labels] == ["dog", "cat", "red fox"]
     (tmp_path / name / "categories.csv").write_text("id,name\n1,cat\n1,dog\n")
     with pytest.raises(UserError, match=r"categories.csv, line 3: \['1', 'dog'\] is not a new id"):
-        open_detection(str(tmp_path / name))
+        open_data(str(tmp_path / name), kind="boxes")
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -129,8 +128,10 @@ def test_boxes_that_are_not_finite(tmp_path: Path, name: str):
     data, findings = opened(source)
     assert data.train.annotation(0).boxes.tolist() == [[1, 1, 9, 9]]
     assert [(f.id, f.count, f.severity) for f in findings] == [("box-not-finite", 2, "warning")]
+    strict = Findings(strict=["box-not-finite"])
+    open_data(source, kind="boxes", findings=strict)
     with pytest.raises(UserError, match="boxes with NaN or infinity, left out: 2 of 3"):
-        open_detection(source, strict=True)
+        strict.raise_errors()
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -145,7 +146,9 @@ def test_boxes_beyond_the_image_are_clipped(tmp_path: Path, name: str):
 @pytest.mark.parametrize("name", CROWDS)
 def test_crowds_and_difficult_objects(tmp_path: Path, name: str):
     """Row 16."""
-    data = open_detection(write(tmp_path, name, Picture("a.png", boxes=[(1, 1, 9, 9, "dog", 1), (2, 2, 8, 8, "cat")])))
+    data = open_data(
+        write(tmp_path, name, Picture("a.png", boxes=[(1, 1, 9, 9, "dog", 1), (2, 2, 8, 8, "cat")])), kind="boxes"
+    )
     assert data.train.annotation(0).crowd.tolist() == [True, False]
     assert data.train.counts().sum() == 1
 
@@ -161,7 +164,7 @@ def test_listed_images_that_are_missing(tmp_path: Path, name: str):
         file = tmp_path / "yolo/data.yaml"
         file.write_text(file.read_text().replace("train: images/train", "train: train.txt"))
     with pytest.raises(UserError, match=r"not on disk: 12 of 13 \(.*gone00.*gone09.*and 2 more\)"):
-        open_detection(source)
+        open_data(source, kind="boxes")
     assert len(opened(source)[0].train) == 1
 
 
@@ -180,7 +183,7 @@ def test_another_size_than_the_annotations_say(tmp_path: Path, name: str):
     """Row 18."""
     source = write(tmp_path, name, Picture("a.png", (40, 30), [(1, 1, 9, 9, "dog")], told=(30, 40)))
     with pytest.raises(UserError, match=r"a.png: the image is 40x30 pixels, its annotations say 30x40. .*EXIF"):
-        open_detection(source)
+        open_data(source, kind="boxes")
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -191,7 +194,7 @@ def test_exif_is_applied_once_and_boxes_agree(tmp_path: Path, name: str):
     turned[:10] = 255
     exif[0x0112] = 6
     Image.fromarray(turned).save(next(Path(source).rglob("a.jpg")), exif=exif, quality=95)
-    train = open_detection(source).train
+    train = open_data(source, kind="boxes").train
     x, y, right, bottom = train.annotation(0).boxes[0].astype(int).tolist()
     image = train.image(0)
     assert image.shape == (30, 40, 3)
@@ -209,32 +212,32 @@ def test_labels_that_are_no_class(tmp_path: Path, name: str):
     bad = "class 9" if name == "yolo" else bad
     allowed = r"0..2: 0 cat, 1 dog" if name == "yolo" else r"1 \(cat\), 2 \(dog\)"
     with pytest.raises(UserError, match=rf"no class: 1 of 2 \(.*a.png, {place}: {bad}\). Allowed are {allowed}"):
-        open_detection(source)
+        open_data(source, kind="boxes")
 
 
 @pytest.mark.parametrize("name", ["voc", "csv", "jsonl", "objects"])
 def test_labels_that_only_val_has(tmp_path: Path, name: str):
     """Row 4, where the labels that occur are the classes."""
     with pytest.raises(UserError, match=r"not every split has: 1 \(dog only in val. Did you mean \"dogs\"\?\)"):
-        open_detection(write(tmp_path, name, Picture("a.png", boxes=[(1, 1, 9, 9, "dogs")])))
+        open_data(write(tmp_path, name, Picture("a.png", boxes=[(1, 1, 9, 9, "dogs")])), kind="boxes")
 
 
 def test_an_ambiguous_folder_lists_what_was_seen(tmp_path: Path):
     WRITERS["coco"](tmp_path / "x", PARTS)
     WRITERS["yolo"](tmp_path / "x", PARTS)
-    with pytest.raises(UserError, match=r"2 formats: coco \(train/_.*\); yolo \(data.yaml\).*--format coco or yolo"):
-        open_detection(str(tmp_path / "x"))
-    assert open_detection(str(tmp_path / "x"), format="yolo").record["format"] == "yolo"
+    with pytest.raises(UserError, match=r"(?s)2 formats.*coco: train/_.*yolo: data.yaml.*coco or --format yolo"):
+        open_data(str(tmp_path / "x"), kind="boxes")
+    assert open_data(str(tmp_path / "x"), format="yolo", kind="boxes").record["format"] == "yolo"
     with pytest.raises(UserError, match=r"no format 'yollo'. Did you mean \"yolo\"\?"):
-        open_detection(str(tmp_path / "x"), format="yollo")
+        open_data(str(tmp_path / "x"), format="yollo", kind="boxes")
 
 
 def test_a_format_that_is_not_there(tmp_path: Path):
     with pytest.raises(UserError, match=r"no annotations of boxes were found.*coco: .*yolo: .*voc: .*csv: "):
-        open_detection(str(tmp_path))
+        open_data(str(tmp_path), kind="boxes")
     for name in ("coco", "yolo", "voc", "csv", "jsonl"):
         with pytest.raises(UserError, match="xpected"):
-            open_detection(str(tmp_path), format=name)
+            open_data(str(tmp_path), format=name, kind="boxes")
 
 
 def test_labels_and_boxes_are_told_apart(photos: Path, tmp_path: Path):

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from vit.data.check.findings import Findings
-from vit.data.open_any import has_boxes, open_any
-from vit.data.open_detection import open_detection
+from vit.data.open import has_boxes, open_data
 from vit.errors import UserError
 
 pa = pytest.importorskip("pyarrow")
@@ -62,7 +61,7 @@ def test_every_form_of_objects(tmp_path: Path, form: str):
     write(tmp_path / "data/train-00001-of-00002.parquet", rows[1:], FEATURES[form])
     write(tmp_path / "data/validation-00000-of-00001.parquet", rows[1:], FEATURES[form])
     assert has_boxes(str(tmp_path))
-    data = open_any(str(tmp_path))
+    data = open_data(str(tmp_path))
     assert data.classes == ("cat", "dog") and data.category_ids == (0, 1)
     assert [len(images) for images in data.splits().values()] == [3, 1]
     assert data.train.annotation(0).boxes.tolist() == [[1, 2, 9, 8], [0, 0, 40, 30]]
@@ -76,12 +75,12 @@ def test_every_form_of_objects(tmp_path: Path, form: str):
 def test_names_in_the_rows_and_numbers_beyond_the_names(tmp_path: Path):
     """Row 6, and a file that does not name its classes."""
     write(tmp_path / "a.parquet", [row([[1, 2, 8, 6]], ["dog"]), row([[1, 2, 8, 6]], ["ant"])], objects=None)
-    assert open_detection(str(tmp_path / "a.parquet"), evaluation=True).classes == ("ant", "dog")
+    assert open_data(str(tmp_path / "a.parquet"), evaluation=True, kind="boxes").classes == ("ant", "dog")
     write(tmp_path / "b.parquet", [row([[1, 2, 8, 6]], [2])])
     with pytest.raises(
         UserError, match=r"no class: 1 of 1 \(.*b.parquet, row 0, object 1: category 2\). Allowed are 0..1"
     ):
-        open_detection(str(tmp_path / "b.parquet"), evaluation=True)
+        open_data(str(tmp_path / "b.parquet"), evaluation=True, kind="boxes")
 
 
 def test_corners_sizes_and_numbers_of_images(tmp_path: Path):
@@ -89,12 +88,12 @@ def test_corners_sizes_and_numbers_of_images(tmp_path: Path):
     boxes = [[20.0, 10.0, 38.0, 28.0], [15.0, 2.0, 30.0, 9.0]]
     write(tmp_path / "a.parquet", [row(boxes, [0, 1], 0, image_id=77, width=40, height=30)])
     findings = Findings()
-    test = open_detection(str(tmp_path / "a.parquet"), evaluation=True, findings=findings).test
+    test = open_data(str(tmp_path / "a.parquet"), evaluation=True, findings=findings, kind="boxes").test
     assert test.annotation(0).boxes.tolist() == boxes and test.image_id(0) == 77
     assert findings.ids() == {"box-corners"}
     write(tmp_path / "a.parquet", [row([[1, 1, 2, 2]], [0], 0, width=30, height=40)])
     with pytest.raises(UserError, match="row 0: the image is 40x30 pixels, its annotations say 30x40"):
-        open_detection(str(tmp_path / "a.parquet"), evaluation=True)
+        open_data(str(tmp_path / "a.parquet"), evaluation=True, kind="boxes")
 
 
 def test_images_with_labels_are_left_to_the_other_reader(tmp_path: Path):
@@ -102,4 +101,4 @@ def test_images_with_labels_are_left_to_the_other_reader(tmp_path: Path):
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
     assert not has_boxes(str(tmp_path)) and not has_boxes(str(tmp_path / "train.parquet"))
     with pytest.raises(UserError, match="has no column objects with boxes"):
-        open_detection(str(tmp_path / "train.parquet"))
+        open_data(str(tmp_path / "train.parquet"), kind="boxes")

@@ -8,11 +8,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.data.colored import Colored, assert_shown, drawn_at_random
+from tests.data.loading import training
 from vit.data.augment import canvas
 from vit.data.augment.boxes import BOX_AUGMENTS, BoxAugment, BoxPipeline
 from vit.data.augment.crop import TRIES
 from vit.data.augment.mosaic import safe_crop
-from vit.data.load.box_loader import box_train_loader
+from vit.data.load.box_reader import BoxReader
+from vit.data.load.loader import LoaderOptions, train_loader
 from vit.data.load.sampling import derive_seed
 from vit.images.preprocess import Preprocess
 
@@ -151,9 +153,7 @@ def test_row_16_crowds_stay_marked_and_are_never_what_is_pasted(name: str):
 
 def batches(name: str, images: Colored, **options):
     preprocess = Preprocess((32, 48), resize="letterbox")
-    return box_train_loader(
-        images, BoxPipeline(BOX_AUGMENTS[name], preprocess), preprocess, **{"batch_size": 4, "epochs": 2, **options}
-    )
+    return training(images, BoxPipeline(BOX_AUGMENTS[name], preprocess), **{"batch_size": 4, "epochs": 2, **options})
 
 
 def assert_same(one, other):
@@ -190,8 +190,13 @@ def test_labels_of_other_images_come_along_and_nothing_is_mixed_at_the_end():
     images = drawn_at_random(8, n=8, empty=0.0)
     preprocess = Preprocess((32, 48), resize="letterbox")
     augment = replace(BOX_AUGMENTS["strong"], mosaic=1.0)
-    loader = box_train_loader(images, BoxPipeline(augment, preprocess), preprocess, batch_size=4, epochs=5, unmixed=0.4)
-    plain = box_train_loader(images, BoxPipeline(augment.unmixed(), preprocess), preprocess, batch_size=4, epochs=5)
+    loader = train_loader(
+        BoxReader(images, preprocess, BoxPipeline(augment, preprocess), unmixed=0.4),
+        LoaderOptions(batch_size=4, epochs=5),
+    )
+    plain = train_loader(
+        BoxReader(images, preprocess, BoxPipeline(augment.unmixed(), preprocess)), LoaderOptions(batch_size=4, epochs=5)
+    )
     steps = list(zip(loader, plain, strict=True))
     counts = [[len(target["labels"]) for target in batch.targets] for batch, _ in steps]
     own = [[len(images.boxes[i]) for i in batch.index.tolist()] for batch, _ in steps]
@@ -199,8 +204,9 @@ def test_labels_of_other_images_come_along_and_nothing_is_mixed_at_the_end():
     assert len(steps) == 10 and sum(mixed[:6]) >= 5 and not any(mixed[6:])
     assert_same(*([pair[k] for pair in steps[6:]] for k in (0, 1)))
     # A resumed run closes at the same step.
-    rest = box_train_loader(
-        images, BoxPipeline(augment, preprocess), preprocess, batch_size=4, epochs=5, unmixed=0.4, start_step=5
+    rest = train_loader(
+        BoxReader(images, preprocess, BoxPipeline(augment, preprocess), unmixed=0.4),
+        LoaderOptions(batch_size=4, epochs=5, start_step=5),
     )
     assert_same([batch for batch, _ in steps[5:]], list(rest))
 
@@ -226,9 +232,9 @@ def test_what_augmentation_drops_is_told_once_after_an_epoch():
     preprocess = Preprocess((32, 48), resize="letterbox")
     zoom = BoxPipeline(BoxAugment(jitter=(2.0, 3.0)), preprocess)
     told: list[str] = []
-    options = {"batch_size": 4, "epochs": 4, "tell": told.append}
+    options = {"batch_size": 4, "epochs": 4, "log": told.append}
     kept = 0
-    for step, batch in enumerate(box_train_loader(images, zoom, preprocess, **options), 1):
+    for step, batch in enumerate(training(images, zoom, **options), 1):
         kept += sum(len(target["labels"]) for target in batch.targets) if step <= 3 else 0
         assert len(told) == (step >= 3)
     (line,) = told
@@ -236,5 +242,5 @@ def test_what_augmentation_drops_is_told_once_after_an_epoch():
     assert dropped > 0 and line.startswith(f"augmentation: of {kept + dropped:,} boxes in an epoch {dropped:,} (")
     assert line.endswith("were cut to less than 20% of their area and left out")
     quiet: list[str] = []
-    list(batches("none", images, tell=quiet.append))
+    list(batches("none", images, log=quiet.append))
     assert quiet == []

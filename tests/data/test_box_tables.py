@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.by_hand import write_image
 from vit.data.check.findings import Findings
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.errors import UserError
 
 
@@ -31,7 +31,7 @@ TABLES = {
 @pytest.mark.parametrize("name", TABLES)
 def test_columns_of_other_tools(root: Path, name: str):
     (root / name).write_text(TABLES[name])
-    data = open_detection(str(root))
+    data = open_data(str(root), kind="boxes")
     assert data.train.annotation(0).boxes.tolist() == [[1, 2, 9, 8]]
     assert data.val.annotation(0).boxes.tolist() == [[3, 4, 5, 6]]
     assert data.classes == ("cat",)
@@ -41,7 +41,7 @@ def test_columns_of_other_tools(root: Path, name: str):
 def test_a_table_without_a_header(root: Path):
     """As keras-retinanet has it."""
     (root / "annotations.csv").write_text("a.png,1,2,9,8,cat\na.png,2,2,9,8,dog\nb.png,,,,,\n")
-    data = open_detection(str(root), evaluation=True)
+    data = open_data(str(root), evaluation=True, kind="boxes")
     assert [data.test.annotation(i).labels.tolist() for i in range(2)] == [[0, 1], []]
 
 
@@ -51,7 +51,7 @@ def test_roboflow_has_a_table_in_each_split(root: Path):
         (root / split / "_annotations.csv").write_text(
             "filename,width,height,class,xmin,ymin,xmax,ymax\nx.png,40,30,cat,1,2,9,8\n"
         )
-    assert list(open_detection(str(root)).splits()) == ["train", "val"]
+    assert list(open_data(str(root), kind="boxes").splits()) == ["train", "val"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_roboflow_has_a_table_in_each_split(root: Path):
 def test_tables_that_are_wrong(root: Path, text: str, message: str):
     (root / "t.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=message):
-        open_detection(str(root / "t.csv"), evaluation=True)
+        open_data(str(root / "t.csv"), evaluation=True, kind="boxes")
 
 
 def test_several_tables(root: Path):
@@ -79,7 +79,7 @@ def test_several_tables(root: Path):
         (root / name).write_text("image,xmin,ymin,xmax,ymax,label\na.png,1,2,9,8,cat\n")
     (root / "labels.csv").write_text("path,label\na.png,cat\n")
     with pytest.raises(UserError, match=r"several tables \(.*one.csv, .*two.csv\)"):
-        open_detection(str(root))
+        open_data(str(root), kind="boxes")
 
 
 def line(**fields: object) -> str:
@@ -92,7 +92,7 @@ def test_lists_of_objects_and_numbers(root: Path):
     text += line(file_name="b.png", objects=[{"bbox": [3, 4, 2, 2], "category": 5}])
     text += line(file_name="c.png", objects=None)
     (root / "metadata.jsonl").write_text(text)
-    data = open_detection(str(root), evaluation=True)
+    data = open_data(str(root), evaluation=True, kind="boxes")
     assert [data.test.annotation(i).boxes.tolist() for i in range(3)] == [[[1, 2, 9, 8]], [[3, 4, 5, 6]], []]
     assert (data.classes, data.category_ids) == (("0", "5"), (0, 5))
     assert data.test.annotation(0).area.tolist() == [30.5]
@@ -103,13 +103,13 @@ def test_corners_are_found_out(root: Path):
     boxes = [[20, 10, 38, 28], [15, 2, 30, 9], [1, 1, 5, 5]]
     (root / "metadata.jsonl").write_text(line(file_name="a.png", objects={"bbox": boxes, "category": [0, 0, 0]}))
     findings = Findings()
-    data = open_detection(str(root), evaluation=True, findings=findings)
+    data = open_data(str(root), evaluation=True, findings=findings, kind="boxes")
     assert data.test.annotation(0).boxes.tolist() == boxes
     assert [(f.id, f.severity) for f in findings] == [("box-corners", "note")]
     boxes[0] = [20, 10, 10, 5]  # a box that cannot be corners
     (root / "metadata.jsonl").write_text(line(file_name="a.png", objects={"bbox": boxes, "category": [0, 0, 0]}))
     findings = Findings()
-    data = open_detection(str(root), evaluation=True, findings=findings)
+    data = open_data(str(root), evaluation=True, findings=findings, kind="boxes")
     assert data.test.annotation(0).boxes.tolist()[0] == [20, 10, 30, 15]
     assert [f.id for f in findings] == ["box-beyond"]
 
@@ -131,4 +131,4 @@ def test_corners_are_found_out(root: Path):
 def test_manifests_that_are_wrong(root: Path, text: str, message: str):
     (root / "m.jsonl").write_text(text)
     with pytest.raises(UserError, match=message):
-        open_detection(str(root / "m.jsonl"), evaluation=True)
+        open_data(str(root / "m.jsonl"), evaluation=True, kind="boxes")

@@ -7,8 +7,7 @@ import torch
 from torchvision.datasets import Kitti, WIDERFace
 
 from tests.data.by_hand import Picture, coco, voc, write_image
-from vit.data.open_any import has_boxes
-from vit.data.open_detection import open_detection, reopen_detection
+from vit.data.open import has_boxes, open_data, reopen
 from vit.errors import UserError
 
 BOXES = [(5, 6, 15, 14, "dog"), (0, 0, 40, 30, "cat", 1)]
@@ -20,20 +19,24 @@ def test_voc(tmp_path: Path):
     voc(tmp_path / "VOCdevkit/VOC2007", {**parts, "test": [Picture("3.jpg")]})
     source = f"torchvision:VOCDetection@{tmp_path}"
     assert has_boxes(source) and not has_boxes("torchvision:CIFAR10")
-    data = open_detection(source)
+    data = open_data(source, kind="boxes")
     assert list(data.splits()) == ["train", "val"] and data.classes == ("cat", "dog")
     assert data.train.annotation(0).boxes.tolist() == [[5, 6, 15, 14], [0, 0, 40, 30]]
     assert data.train.annotation(0).crowd.tolist() == [False, True]
-    assert list(open_detection(f"torchvision:VOCDetection/2007@{tmp_path}").splits()) == ["train", "val", "test"]
-    assert not any("has changed" in note for note in reopen_detection(data.record).notes)
+    assert list(open_data(f"torchvision:VOCDetection/2007@{tmp_path}", kind="boxes").splits()) == [
+        "train",
+        "val",
+        "test",
+    ]
+    assert not any("has changed" in note for note in reopen(data.record, kind="boxes").notes)
 
 
 def test_coco(tmp_path: Path):
     coco(tmp_path, {"train": [Picture("a.png", boxes=BOXES)], "val": [Picture("b.png", boxes=BOXES)]})
-    data = open_detection(f"torchvision:CocoDetection@{tmp_path}")
+    data = open_data(f"torchvision:CocoDetection@{tmp_path}", kind="boxes")
     assert data.category_ids == (1, 2, 3) and len(data.train) == 1
     with pytest.raises(UserError, match=r"no annotations in .*empty, and torchvision has no download"):
-        open_detection(f"torchvision:CocoDetection@{tmp_path}/empty")
+        open_data(f"torchvision:CocoDetection@{tmp_path}/empty", kind="boxes")
 
 
 def test_kitti(tmp_path: Path):
@@ -46,7 +49,7 @@ def test_kitti(tmp_path: Path):
         file.write_text(
             f"Car 0 0 0 {5 + k}.5 6 15 14 {rest}\nDontCare -1 -1 -10 1 1 9 9 {rest}\nVan 0 0 0 1 1 20 20 {rest}\n"
         )
-    images = open_detection(f"torchvision:Kitti@{tmp_path}", seed=None, evaluation=True).test
+    images = open_data(f"torchvision:Kitti@{tmp_path}", seed=None, evaluation=True, kind="boxes").test
     theirs = Kitti(str(tmp_path))
     by_name = {Path(path).name: theirs._parse_target(k) for k, path in enumerate(theirs.images)}
     assert images.classes == ("Car", "Van") and len(images) == 4
@@ -67,7 +70,7 @@ def test_faces(tmp_path: Path):
         text = none + "0--Parade/a.jpg\n2\n5 6 10 8 0 0 0 0 2 0\n1 1 4 4 0 0 0 1 0 0\n"
         (lists / f"wider_face_{split}_bbx_gt.txt").write_text(text)
     (tmp_path / "widerface/WIDER_test").mkdir()
-    data = open_detection(f"torchvision:WIDERFace@{tmp_path}")
+    data = open_data(f"torchvision:WIDERFace@{tmp_path}", kind="boxes")
     image, target = WIDERFace(str(tmp_path), split="train")[1]
     assert image.size == (40, 30) and torch.is_tensor(target["bbox"])
     assert data.train.targets.tolist() == [0, 2]
@@ -87,4 +90,4 @@ def test_faces(tmp_path: Path):
 )
 def test_mistakes(tmp_path: Path, source: str, message: str):
     with pytest.raises(UserError, match=message):
-        open_detection(source.format(tmp_path))
+        open_data(source.format(tmp_path), kind="boxes")

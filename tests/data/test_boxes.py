@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vit.data.augment.boxes import BOX_AUGMENTS, BoxAugment, BoxPipeline, named_box_augment, placed
-from vit.data.load.box_loader import box_eval_loader, box_train_loader
-from vit.data.open_detection import open_detection
+from vit.data.load.box_reader import BoxReader
+from vit.data.load.loader import LoaderOptions, eval_loader, train_loader
+from vit.data.open import open_data
 from vit.data.sets.boxset import Annotation
 from vit.data.sets.imageset import ImageSet
 from vit.errors import UserError
@@ -33,9 +34,12 @@ def red_box(image: np.ndarray) -> tuple[int, int, int, int]:
 
 
 @given(
-    height=st.integers(30, 90), width=st.integers(30, 90), seed=st.integers(0, 10**6),
-    name=st.sampled_from(["geometry", "jitter"]), resize=st.sampled_from(["squash", "letterbox"]),
-)  # fmt: skip
+    height=st.integers(30, 90),
+    width=st.integers(30, 90),
+    seed=st.integers(0, 10**6),
+    name=st.sampled_from(["geometry", "jitter"]),
+    resize=st.sampled_from(["squash", "letterbox"]),
+)
 @settings(max_examples=60, deadline=None)
 def test_boxes_follow_the_pixels(height: int, width: int, seed: int, name: str, resize: str):
     rng = np.random.default_rng(seed)
@@ -129,7 +133,7 @@ class Set(ImageSet):
 
 def test_evaluation_batches():
     preprocess = Preprocess((32, 48), resize="letterbox")
-    loader = box_eval_loader(Set(), preprocess, batch_size=4)
+    loader = eval_loader(BoxReader(Set(), preprocess), LoaderOptions(batch_size=4))
     batches = list(loader)
     assert [batch.index.tolist() for batch in batches] == [[0, 1, 3], [4, 5]]
     assert [bad.name for bad in loader.bad] == ["red/2"]  # row 32: left out, never replaced
@@ -146,13 +150,13 @@ def test_evaluation_batches():
 
 def test_training_batches_are_the_same_with_workers():
     preprocess = Preprocess((32, 32), resize="letterbox")
-    data = open_detection("scenes").train.select(np.arange(12))
+    data = open_data("scenes", kind="boxes").train.select(np.arange(12))
     runs = []
     for workers in (0, 2):
-        loader = box_train_loader(
-            data, BoxPipeline(BOX_AUGMENTS["lsj"], preprocess), preprocess, batch_size=4, epochs=2, seed=3,
-            workers=workers,
-        )  # fmt: skip
+        loader = train_loader(
+            BoxReader(data, preprocess, BoxPipeline(BOX_AUGMENTS["lsj"], preprocess), seed=3),
+            LoaderOptions(batch_size=4, epochs=2, workers=workers),
+        )
         assert len(loader) == 6
         runs.append(list(loader))
     for a, b in zip(*runs, strict=True):
@@ -162,20 +166,24 @@ def test_training_batches_are_the_same_with_workers():
 
 def test_a_resumed_run_sees_what_it_would_have_seen():
     preprocess = Preprocess((32, 32), resize="letterbox")
-    data = open_detection("scenes").train.select(np.arange(8))
+    data = open_data("scenes", kind="boxes").train.select(np.arange(8))
     pipeline = BoxPipeline(BOX_AUGMENTS["lsj"], preprocess)
-    whole = list(box_train_loader(data, pipeline, preprocess, batch_size=4, epochs=3))
-    rest = list(box_train_loader(data, pipeline, preprocess, batch_size=4, epochs=3, start_step=3))
+    whole = list(train_loader(BoxReader(data, preprocess, pipeline), LoaderOptions(batch_size=4, epochs=3)))
+    rest = list(
+        train_loader(BoxReader(data, preprocess, pipeline), LoaderOptions(batch_size=4, epochs=3, start_step=3))
+    )
     assert len(rest) == 3
     assert all(torch.equal(a.images, b.images) for a, b in zip(whole[3:], rest, strict=True))
 
 
 def test_a_preprocessing_that_loses_parts_is_refused_at_once():
     preprocess = Preprocess((32, 32), resize="crop")
-    with pytest.raises(UserError, match="boxes need the whole image"):
-        box_eval_loader(Set(), preprocess, batch_size=2)
-    with pytest.raises(UserError, match="boxes need the whole image"):
-        box_train_loader(Set(), BoxPipeline(BoxAugment(), preprocess), preprocess, batch_size=2, epochs=1)
+    with pytest.raises(UserError, match="Boxes need the whole image"):
+        eval_loader(BoxReader(Set(), preprocess), LoaderOptions(batch_size=2))
+    with pytest.raises(UserError, match="Boxes need the whole image"):
+        train_loader(
+            BoxReader(Set(), preprocess, BoxPipeline(BoxAugment(), preprocess)), LoaderOptions(batch_size=2, epochs=1)
+        )
 
 
 def test_too_many_unreadable_images_stop_the_training():
@@ -186,13 +194,17 @@ def test_too_many_unreadable_images_stop_the_training():
             return super().read(i)
 
     preprocess = Preprocess((32, 32), resize="letterbox")
-    loader = box_train_loader(Broken(), BoxPipeline(BoxAugment(), preprocess), preprocess, batch_size=2, epochs=3)
+    loader = train_loader(
+        BoxReader(Broken(), preprocess, BoxPipeline(BoxAugment(), preprocess)), LoaderOptions(batch_size=2, epochs=3)
+    )
     with pytest.raises(UserError, match=r"2 of 6 training images cannot be used.*red/"):
         list(loader)
 
 
 def test_a_batch_of_unreadable_images_takes_the_next():
     preprocess = Preprocess((32, 32), resize="letterbox")
-    loader = box_train_loader(Set(), BoxPipeline(BoxAugment(), preprocess), preprocess, batch_size=1, epochs=1)
+    loader = train_loader(
+        BoxReader(Set(), preprocess, BoxPipeline(BoxAugment(), preprocess)), LoaderOptions(batch_size=1, epochs=1)
+    )
     batches = list(loader)
     assert len(batches) == 6 and sorted(int(b.index) for b in batches) == [0, 1, 3, 3, 4, 5]

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.data.by_hand import Picture, coco, voc, voc_xml, yolo
-from vit.commands.data.check import check
-from vit.commands.data.main import main
+from vit.commands.data.check import check, main
 from vit.data.check import full as full_check
 from vit.data.check import quick as quick_check
 from vit.data.check.findings import Findings
@@ -103,7 +102,7 @@ def plant_files(root: Path) -> dict[str, str]:
     return {
         "file-empty": "nothing.jpg", "file-foreign": "page.jpg (an HTML page)", "file-truncated": "cut.jpg",
         "file-corrupt": "broken.png", "file-bomb": "bomb.png (20000x20000)",
-        "file-values": "values.tif (floating-point values from -3.5 to -3.5; read are 0..1 and 0..255)",
+        "file-values": "values.tif (floating-point values from -3.5 to -3.5; 0..1 and 0..255 are read)",
         "file-suffix": "suffix.jpg (PNG)", "file-other": ".txt (1)", "file-unread": ".heic (1)",
         "link-broken": "link.png", "image-loose": "loose.png", "folder-beside": "extra/", "name-case": "ase.png",
         "name-odd": "bell", "duplicate": "copy.jpg", "duplicate-conflict": "other.png", "leak": "seen.jpg",
@@ -119,7 +118,7 @@ def test_a_clean_set_of_labels(clean: Path, capsys: pytest.CaptureFixture[str]):
     assert list(findings) == []
     assert report["task"] == "classification" and report["sizes"]["median"] == [64, 48]
     assert report["splits"]["train"] == {"images": 36, "classes": dict.fromkeys(CLASSES, 12)}
-    assert main(["check", str(clean), "--strict", "--workers", "1"]) == 0
+    assert main([str(clean), "--strict", "--workers", "1"]) == 0
     told = capsys.readouterr().out
     assert "train         36 images: cat 12, horse 12, owl 12" in told and "Nothing is wrong" in told
 
@@ -152,7 +151,7 @@ def test_every_planted_fault_of_labels_is_found(clean: Path, monkeypatch: pytest
         ("duplicate", "all splits"): 2,
     }  # fmt: skip
     assert report["errors"] == len(findings.of("error")) == 6
-    assert main(["check", str(clean), "--workers", "1"]) == 1
+    assert main([str(clean), "--workers", "1"]) == 1
 
 
 def test_the_fast_part_decodes_nothing(clean: Path, monkeypatch: pytest.MonkeyPatch):
@@ -197,7 +196,7 @@ def test_a_clean_set_of_boxes(tmp_path: Path, write: Callable[..., None], capsys
     report, findings = check(str(root), workers=1)
     assert list(findings) == []
     assert report["splits"]["train"]["boxes"] == 22 and report["format"] == write.__name__
-    main(["check", str(root), "--fast"])
+    main([str(root), "--fast"])
     assert "train         12 images, 22 boxes, 1 images without: cat 11, dog 11" in capsys.readouterr().out
 
 
@@ -259,9 +258,9 @@ def test_every_planted_fault_of_boxes_is_found(tmp_path: Path):
     assert set(found) <= allowed
     assert report["splits"]["train"]["images"] == len(images) - 1
     with pytest.raises(UserError, match=r"There are more errors \(.*\): vitral data check lists all"):
-        from vit.data.open_detection import open_detection
+        from vit.data.open import open_data
 
-        open_detection(str(root))
+        open_data(str(root), kind="boxes")
 
 
 def test_faults_of_yolo_and_voc(tmp_path: Path):
@@ -301,7 +300,7 @@ def test_more_than_half_of_a_split_without_boxes(tmp_path: Path):
 def test_data_that_cannot_be_opened(clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     file = tmp_path / "broken.json"
     file.write_text("{")
-    assert main(["check", str(file)]) == 1
+    assert main([str(file)]) == 1
     assert "ERROR source-unreadable" in capsys.readouterr().out
     for name in ("val", "test"):
         shutil.rmtree(clean / name)
@@ -344,19 +343,19 @@ def test_kinds_are_complete():
 
 def test_json_strict_and_exit_codes(clean: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copy(clean / "train/cat/0 ü.PNG", clean / "train/cat/copy.png")
-    assert main(["check", str(clean), "--json", "--workers", "1"]) == 0
+    assert main([str(clean), "--json", "--workers", "1"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["errors"], report["warnings"], report["notes"]) == (0, 1, 0)
     (found,) = report["findings"]
     assert (found["id"], found["severity"], found["count"], found["of"]) == ("duplicate", "warning", 1, 55)
     assert "copy.png (train)" in found["first"][0] and found["remedy"]
-    assert main(["check", str(clean), "--strict", "--fast"]) == 1
+    assert main([str(clean), "--strict", "--fast"]) == 1
 
 
 def test_only_the_first_ten_names_are_shown(clean: Path, capsys: pytest.CaptureFixture[str]):
     for k in range(14):
         (clean / "train/cat" / f"{k}.jpg").write_bytes(b"")
-    main(["check", str(clean), "--fast"])
+    main([str(clean), "--fast"])
     told = capsys.readouterr().out
     assert "WARNING file-empty: files of 0 bytes, left out: 14" in told
     assert told.count(".jpg\n") == 10 and "and 4 more" in told and "Replace or remove them." in told

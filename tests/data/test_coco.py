@@ -12,7 +12,7 @@ from PIL import Image
 from vit.data.boxes.annotations.coco import read_coco
 from vit.data.boxes.draft import settle
 from vit.data.check.findings import Findings
-from vit.data.open_detection import open_detection, reopen_detection
+from vit.data.open import open_data, reopen
 from vit.errors import UserError
 
 Write = Callable[..., Path]
@@ -135,8 +135,10 @@ def test_boxes_that_are_not_finite(write: Write):
     images, _, findings = read(file)
     assert len(images.annotation(0).labels) == 1
     assert findings.ids() == {"box-not-finite"} and "Warning" in findings.notes()[0]
+    strict = Findings(strict=["box-not-finite"])
+    open_data(str(file), kind="boxes", evaluation=True, findings=strict)
     with pytest.raises(UserError, match=r"NaN or infinity, left out: 1 of 2 \(a.png, annotation 1\)"):
-        open_detection(str(file), strict=True)
+        strict.raise_errors()
 
 
 def test_boxes_beyond_the_image(write: Write):
@@ -216,13 +218,13 @@ def test_folders_with_annotations_beside_the_images(write: Write, tmp_path: Path
     write(content())
     write(content(), "valid")
     write(content(), "test")
-    data = open_detection(str(tmp_path / "set"))
+    data = open_data(str(tmp_path / "set"), kind="boxes")
     assert {name: len(images) for name, images in data.splits().items()} == {"train": 2, "val": 2, "test": 2}
     assert data.category_ids == (3, 7)
-    again = reopen_detection(data.record)
+    again = reopen(data.record, kind="boxes")
     assert not any("has changed" in note for note in again.notes)
     (tmp_path / "set/test/_annotations.coco.json").write_text(json.dumps(content(images=content()["images"][:1])))
-    assert any("has changed since training (in test)" in note for note in reopen_detection(data.record).notes)
+    assert any("has changed since training (in test)" in note for note in reopen(data.record, kind="boxes").notes)
 
 
 def test_coco_folders(write: Write, tmp_path: Path):
@@ -233,7 +235,7 @@ def test_coco_folders(write: Write, tmp_path: Path):
         file.rename(root / "annotations" / f"instances_{split}.json")
         (root / "annotations" / f"captions_{split}.json").write_text("{}")
         file.parent.rename(root / split)
-    data = open_detection(str(root))
+    data = open_data(str(root), kind="boxes")
     assert list(data.splits()) == ["train", "val"]
     assert data.train.image(0).shape == (30, 40, 3)
 
@@ -242,10 +244,10 @@ def test_one_file_is_split_by_its_names(write: Write):
     values = content()
     values["images"] = [{"id": i, "file_name": f"{i}.png", "width": 8, "height": 8} for i in range(20)]
     values["annotations"] = [{"id": i + 1, "image_id": i, "category_id": 3, "bbox": [1, 1, 4, 4]} for i in range(18)]
-    data = open_detection(str(write(values)))
+    data = open_data(str(write(values)), kind="boxes")
     assert len(data.train) == 15 and len(data.val) == 5  # 4 of the 18 with a box, 1 of the 2 without
     assert data.train.targets.max() == 1  # the number of boxes, as before the split
-    whole = open_detection(str(write(values)), evaluation=True)
+    whole = open_data(str(write(values)), evaluation=True, kind="boxes")
     assert len(whole.test) == 20 and whole.train is None
 
 
@@ -253,21 +255,21 @@ def test_splits_with_other_categories(write: Write, tmp_path: Path):
     write(content())
     write(content(categories=[{"id": 3, "name": "cat"}, {"id": 7, "name": "cow"}]), "valid")
     with pytest.raises(UserError, match=r"not every split has: 2 \(dog \(7\) only in .*, cow \(7\) only in "):
-        open_detection(str(tmp_path / "set"))
+        open_data(str(tmp_path / "set"), kind="boxes")
 
 
 def test_the_same_image_in_two_splits(write: Write, tmp_path: Path):
     train = write(content())
     valid = write(content(), "valid")
     (valid.parent / "a.png").write_bytes((train.parent / "a.png").read_bytes())
-    assert any("1 files are in two splits" in note for note in open_detection(str(tmp_path / "set")).notes)
+    assert any("1 files are in two splits" in note for note in open_data(str(tmp_path / "set"), kind="boxes").notes)
 
 
 def test_missing_data_is_named(tmp_path: Path):
     with pytest.raises(UserError, match="no such data"):
-        open_detection(str(tmp_path / "nothing"))
+        open_data(str(tmp_path / "nothing"), kind="boxes")
     with pytest.raises(UserError, match="no annotations of boxes were found"):
-        open_detection(str(tmp_path))
+        open_data(str(tmp_path), kind="boxes")
 
 
 def test_relabel_by_the_models_classes(write: Write):

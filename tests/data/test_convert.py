@@ -13,10 +13,9 @@ from pycocotools.coco import COCO
 from torchvision.datasets import CocoDetection, VOCDetection
 
 from tests.data.by_hand import Picture, coco, write_image
-from vit.commands.data.main import main
-from vit.data.open_any import as_found
-from vit.data.open_detection import open_detection
-from vit.data.sets.boxset import DetectionData
+from vit.commands.data.convert import main
+from vit.data.open import as_found, open_data
+from vit.data.sets.data import DetectionData
 from vit.data.write.boxes import WRITERS
 from vit.data.write.numbers import shortest
 from vit.errors import UserError
@@ -66,7 +65,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def convert(source: object, out: object, to: str, *options: str) -> None:
-    assert main(["convert", str(source), str(out), "--to", to, *options]) == 0
+    assert main([str(source), str(out), "--to", to, *options]) == 0
 
 
 FORMATS = [*WRITERS, "parquet", "shards"]
@@ -75,7 +74,7 @@ FORMATS = [*WRITERS, "parquet", "shards"]
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_round_trip_is_the_identity(source: Path, tmp_path: Path, to: str):
     convert(source, tmp_path / "there", to)
-    assert open_detection(str(tmp_path / "there")).record["format"] == to
+    assert open_data(str(tmp_path / "there"), kind="boxes").record["format"] == to
     assert found(tmp_path / "there") == found(source)
     convert(tmp_path / "there", tmp_path / "back", "coco")
     assert found(tmp_path / "back") == found(source)
@@ -104,14 +103,14 @@ def test_yolo_has_no_crowds(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     convert(tmp_path / "x", tmp_path / "y", "yolo")
     told = capsys.readouterr().out
     assert "1 crowd boxes are left out" in told and "the report" not in told
-    assert open_detection(str(tmp_path / "y"), seed=None).train.annotation(0).labels.tolist() == [0]
+    assert open_data(str(tmp_path / "y"), seed=None, kind="boxes").train.annotation(0).labels.tolist() == [0]
 
 
 def test_other_tools_read_what_is_written(source: Path, tmp_path: Path):
     """pycocotools and torchvision see our boxes."""
     convert(source, tmp_path / "coco", "coco")
     convert(source, tmp_path / "voc", "voc")
-    ours = open_detection(str(source))
+    ours = open_data(str(source), kind="boxes")
     for split, images in ours.splits().items():
         file = str(tmp_path / f"coco/annotations/instances_{split}.json")
         theirs, opened = COCO(file), CocoDetection(str(tmp_path / "coco" / split), file)

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from vit.data import Augment, FeatureBatches, Features, Pipeline, eval_loader, open_data, train_loader
+from tests.data.loading import training
+from vit.data import (
+    Augment,
+    FeatureBatches,
+    Features,
+    LabelReader,
+    LoaderOptions,
+    Pipeline,
+    eval_loader,
+    open_data,
+)
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 
@@ -25,14 +35,14 @@ def images(tmp_path, write_images):
 
 
 def of_images(images, **options):
-    return train_loader(images, Pipeline(Augment(), SIZE), SIZE, **{"batch_size": 2, "epochs": 3, **options})
+    return training(images, Pipeline(Augment(), SIZE), **{"batch_size": 2, "epochs": 3, **options})
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"batch_size": 1}, {"balanced": True, "seed": 2}, {"start_step": 5}, {"batch_size": 64}], ids=str
 )
 def test_the_same_batches_as_of_the_images(images, options):
-    features = Features.of(eval_loader(images, SIZE, batch_size=4, strict=True), encode)
+    features = Features.of(eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=4, strict=True)), encode)
     loader = of_images(images, **options)
     stored = FeatureBatches(loader, features)
     expected, found = list(loader), list(stored)
@@ -46,12 +56,12 @@ def test_the_same_batches_as_of_the_images(images, options):
 
 def test_every_feature_once_in_order(images):
     done = []
-    features = Features.of(eval_loader(images, SIZE, batch_size=4), encode, done.append)
+    features = Features.of(eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=4)), encode, done.append)
     assert features.index.tolist() == [0, 1, 2, 4, 5, 6, 7, 8] and done == [3, 7, 8]
     batches = list(features.batches(3, torch.device("cpu")))
     assert [len(batch.index) for batch in batches] == [3, 3, 2]
     together = [torch.cat(parts) for parts in zip(*batches, strict=True)]
-    (all_at_once,) = eval_loader(images, SIZE, batch_size=64)
+    (all_at_once,) = eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=64))
     for one, other in zip(together, (encode(all_at_once.images), *all_at_once[1:]), strict=True):
         assert torch.equal(one, other)
 
@@ -64,11 +74,11 @@ def test_rows_32_and_33_files_that_cannot_be_read(images, tmp_path):
     assert len(images) == 7  # files of 0 bytes are no part of the set
     (tmp_path / "a" / "5.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="2 of 7 training images cannot be decoded"):
-        Features.of(eval_loader(images, SIZE, batch_size=4, strict=True), encode)
-    features = Features.of(eval_loader(images, SIZE, batch_size=4), encode)
+        Features.of(eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=4, strict=True)), encode)
+    features = Features.of(eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=4)), encode)
     assert len(features.bad) == 2 and len(features.values) == 5
     for file in (tmp_path / "a").iterdir():
         file.write_bytes(b"no image")
     images = open_data(str(tmp_path), evaluation=True).test
-    features = Features.of(eval_loader(images, SIZE, batch_size=4), encode)
+    features = Features.of(eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=4)), encode)
     assert len(features.bad) == 7 and list(features.batches(4, torch.device("cpu"))) == []

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.data.loading import training
 from tests.small_data import AUGMENT
-from vit.data import AUGMENTS, Mix, Pipeline, eval_loader, open_data, train_loader
+from vit.data import AUGMENTS, LabelReader, LoaderOptions, Mix, Pipeline, eval_loader, open_data, train_loader
+from vit.data.load.pixel_cache import PixelCache
 from vit.data.sets.imageset import ArraySet
+from vit.data.split import with_splits
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 
@@ -41,7 +44,7 @@ def folder(tmp_path, write_images):
 
 def run(images, **options):
     pipeline = Pipeline(AUGMENTS[AUGMENT], SIZE)
-    return list(train_loader(images, pipeline, SIZE, **{"batch_size": 16, "epochs": 2, **options}))
+    return list(training(images, pipeline, **{"batch_size": 16, "epochs": 2, **options}))
 
 
 def assert_equal(one, other):
@@ -114,7 +117,7 @@ def test_balanced_training_repeats_the_rare_class_in_different_ways():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_sees_every_image_once_in_order(digits, workers):
-    batches = list(eval_loader(digits, SIZE, batch_size=16, workers=workers))
+    batches = list(eval_loader(LabelReader(digits, SIZE), LoaderOptions(batch_size=16, workers=workers)))
     index = torch.cat([batch.index for batch in batches])
     assert index.tolist() == list(range(70))
     torch.testing.assert_close(batches[0].images, SIZE.tensor(np.stack([digits.image(i) for i in range(16)])))
@@ -125,7 +128,7 @@ def test_row_52_ranks_of_an_evaluation_share_the_images_without_padding(digits, 
     seen = [
         batch.index
         for rank in range(world)
-        for batch in eval_loader(digits, SIZE, batch_size=16, rank=rank, world=world)
+        for batch in eval_loader(LabelReader(digits, SIZE), LoaderOptions(batch_size=16, rank=rank, world=world))
     ]
     assert sorted(torch.cat(seen).tolist()) == list(range(70))
 
@@ -135,7 +138,7 @@ def test_row_32_a_corrupt_file_in_evaluation_is_counted_and_never_replaced(folde
     reopened, corrupt = folder
     corrupt("a/3.png", "b/0.png")
     images = reopened()
-    loader = eval_loader(images, SIZE, batch_size=8, workers=workers)
+    loader = eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=8, workers=workers))
     for _ in range(2):  # a second pass does not count them twice
         index = torch.cat([batch.index for batch in loader]).tolist()
     bad = {loader.bad[0].name, loader.bad[1].name}
@@ -149,7 +152,7 @@ def test_row_32_a_batch_of_nothing_but_corrupt_files(folder):
     reopened, corrupt = folder
     corrupt(*(f"a/{i}.png" for i in range(15)))
     images = reopened()
-    loader = eval_loader(images, SIZE, batch_size=5)
+    loader = eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=5))
     assert sum(len(batch.index) for batch in loader) == 15
     assert len(loader.bad) == 15
 
@@ -159,7 +162,10 @@ def test_row_33_one_corrupt_file_is_left_out_of_training(folder, workers):
     reopened, corrupt = folder
     corrupt("a/3.png")
     images = reopened()
-    loader = train_loader(images, Pipeline(AUGMENTS["none"], SIZE), SIZE, batch_size=10, epochs=2, workers=workers)
+    loader = train_loader(
+        LabelReader(images, SIZE, Pipeline(AUGMENTS["none"], SIZE)),
+        LoaderOptions(batch_size=10, epochs=2, workers=workers),
+    )
     batches = list(loader)
     assert len(batches) == 6 == len(loader)
     assert sum(len(batch.index) for batch in batches) == 58
@@ -170,7 +176,10 @@ def test_row_33_one_corrupt_file_is_left_out_of_training(folder, workers):
 def test_row_33_too_many_corrupt_files_stop_the_training(folder, workers):
     reopened, corrupt = folder
     corrupt("a/3.png", "a/4.png")
-    loader = train_loader(reopened(), Pipeline(AUGMENTS["none"], SIZE), SIZE, batch_size=10, epochs=2, workers=workers)
+    loader = train_loader(
+        LabelReader(reopened(), SIZE, Pipeline(AUGMENTS["none"], SIZE)),
+        LoaderOptions(batch_size=10, epochs=2, workers=workers),
+    )
     with pytest.raises(UserError, match=r"2 of 30 training images cannot be decoded, more than 1%.*\d\.png"):
         list(loader)
     assert len(loader.bad) == 2
@@ -179,7 +188,9 @@ def test_row_33_too_many_corrupt_files_stop_the_training(folder, workers):
 def test_a_training_batch_is_never_empty(folder):
     reopened, corrupt = folder
     corrupt("a/3.png")
-    loader = train_loader(reopened(), Pipeline(AUGMENTS["none"], SIZE), SIZE, batch_size=1, epochs=1)
+    loader = train_loader(
+        LabelReader(reopened(), SIZE, Pipeline(AUGMENTS["none"], SIZE)), LoaderOptions(batch_size=1, epochs=1)
+    )
     assert [len(batch.index) for batch in loader] == [1] * 30
 
 
@@ -187,7 +198,7 @@ def test_row_37_workers_leave_signals_to_the_parent():
     # Ctrl-C goes to the whole process group: the parent, which handles it, still gets all its batches.
     code = (
         "import os, signal, time\n"
-        "from vit.data import AUGMENTS, Pipeline, open_data, train_loader\n"
+        "from vit.data import AUGMENTS, LabelReader, LoaderOptions, Pipeline, open_data, train_loader\n"
         "from vit.images.preprocess import Preprocess\n"
         "if __name__ == '__main__':\n"
         "    seen = []\n"
@@ -195,8 +206,8 @@ def test_row_37_workers_leave_signals_to_the_parent():
         "    signal.signal(signal.SIGTERM, lambda *_: seen.append('term'))\n"
         "    p = Preprocess((28, 28))\n"
         "    images = open_data('digits').train\n"
-        f"    loader = train_loader(images, Pipeline(AUGMENTS['{AUGMENT}'], p), p,\n"
-        "                          batch_size=50, epochs=1, workers=2)\n"
+        f"    reader = LabelReader(images, p, Pipeline(AUGMENTS['{AUGMENT}'], p))\n"
+        "    loader = train_loader(reader, LoaderOptions(batch_size=50, epochs=1, workers=2))\n"
         "    n = 0\n"
         "    for batch in loader:\n"
         "        n += 1\n"
@@ -230,10 +241,50 @@ def test_images_resized_once_are_those_resized_every_time(monkeypatch, augment, 
     pipeline = Pipeline(AUGMENTS[augment], preprocess)
 
     def batches():
-        loader = train_loader(images, pipeline, preprocess, batch_size=4, epochs=2, seed=3)
+        loader = train_loader(LabelReader(images, preprocess, pipeline, seed=3), LoaderOptions(batch_size=4, epochs=2))
         return [batch.images for batch in loader]
 
     kept = batches()
-    monkeypatch.setattr("vit.data.load.loader._Reader.keep_resized", lambda self: None)
+    monkeypatch.setattr("vit.data.load.label_reader.LabelReader.keep_resized", lambda self: None)
     for ours, plain in zip(kept, batches(), strict=True):
         assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_targets_may_be_numbers(digits, workers):
+    """A task of its own needs only an ImageSet whose targets are float32 [n]."""
+    numbers = np.linspace(-1, 1, len(digits)).astype(np.float32)
+    images = ArraySet((), numbers, digits.images, "x")
+    data = with_splits({"all": images}, "x", seed=0, evaluation=False, rule="")
+    assert len(data.val) == 14 and data.classes == () and data.train.counts().tolist() == []
+    images.relabel(())
+    loader = train_loader(
+        LabelReader(images, SIZE, Pipeline(AUGMENTS["none"], SIZE), seed=1),
+        LoaderOptions(batch_size=16, epochs=2, workers=workers, cache=PixelCache("ram", 1.0)),
+    )
+    batches = list(loader)
+    assert len(batches) == 8
+    for batch in batches:
+        assert batch.targets.dtype == torch.float32
+        np.testing.assert_array_equal(batch.targets, numbers[batch.index])
+
+
+class Shifted(LabelReader):
+    """A target that is made with the image."""
+
+    def sample(self, draw, step):
+        return super().sample(draw, step)._replace(target=draw.index + step.number / 100)
+
+    def batch(self, shipped, key, device):
+        batch = super().batch(shipped, key, device)
+        return batch._replace(targets=torch.tensor(shipped.targets, device=device))
+
+
+def test_a_third_kind_of_target_needs_only_a_reader(digits):
+    reader = Shifted(digits, SIZE, Pipeline(AUGMENTS["none"], SIZE), seed=1)
+    options = LoaderOptions(batch_size=16, epochs=2, workers=1)
+    whole, rest = train_loader(reader, options), train_loader(reader, options).starting_at(5)
+    for first, batches in ((0, whole), (5, rest)):
+        for step, batch in enumerate(batches, first):
+            torch.testing.assert_close(batch.targets, batch.index + step / 100)
+        assert step == 7

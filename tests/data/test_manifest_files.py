@@ -205,9 +205,9 @@ def test_recognising_looks_at_few_entries_of_a_large_folder(tmp_path, monkeypatc
 
         return Counting()
 
-    from vit.data.labels.formats import evidence
+    from vit.data.labels.evidence import evidence
 
-    monkeypatch.setattr("vit.data.labels.formats.os.scandir", counting)
+    monkeypatch.setattr("vit.data.labels.evidence.os.scandir", counting)
     assert evidence(str(tmp_path)) == {"folder": ["a/", "b/"]}
     assert len(looked) < 300
 

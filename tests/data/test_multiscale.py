@@ -6,8 +6,9 @@ import torch
 
 from vit.data.augment.boxes import BOX_AUGMENTS, BoxPipeline
 from vit.data.augment.multiscale import MultiScale
-from vit.data.load.box_loader import box_train_loader
-from vit.data.open_detection import open_detection
+from vit.data.load.box_reader import BoxReader
+from vit.data.load.loader import LoaderOptions, train_loader
+from vit.data.open import open_data
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 
@@ -39,13 +40,14 @@ def test_a_range_without_another_size_is_told():
 
 def test_batches_have_the_step_s_size_whoever_reads_them_and_wherever_they_start():
     preprocess = Preprocess((64, 96), resize="letterbox")
-    data = open_detection("scenes").train.select(np.arange(8))
+    data = open_data("scenes", kind="boxes").train.select(np.arange(8))
     pipeline, scales = BoxPipeline(BOX_AUGMENTS["lsj"], preprocess), MultiScale((64, 96), 16, 0.5, seed=1)
 
     def run(workers: int, start: int):
         return list(
-            box_train_loader(
-                data, pipeline, preprocess, batch_size=2, epochs=3, start_step=start, workers=workers, scales=scales
+            train_loader(
+                BoxReader(data, preprocess, pipeline, scales=scales),
+                LoaderOptions(batch_size=2, epochs=3, start_step=start, workers=workers),
             )
         )
 
@@ -59,7 +61,7 @@ def test_batches_have_the_step_s_size_whoever_reads_them_and_wherever_they_start
 
 def test_boxes_follow_the_pixels_at_every_size():
     """Shares of the sides need no change: the same draw at two sizes shows the objects in the same place."""
-    data = open_detection("scenes").train.select(np.arange(4))
+    data = open_data("scenes", kind="boxes").train.select(np.arange(4))
     preprocess = Preprocess((128, 128), resize="squash")
     pipeline = BoxPipeline(BOX_AUGMENTS["light"], preprocess)
     for i in range(4):

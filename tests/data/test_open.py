@@ -17,11 +17,11 @@ def all_names(images):
 def test_the_record_gives_the_same_splits(tmp_path, write_images, monkeypatch):
     write_images(tmp_path / "d", {"a": 12, "b": 9})
     monkeypatch.chdir(tmp_path)
-    data = open_data("d", seed=5)
+    data = open_data("d", seed=5, kind="labels")
     record = json.loads(json.dumps(data.record))
     monkeypatch.chdir("/")
     for source in (None, str(tmp_path / "d")):
-        again = reopen(record, source)
+        again = reopen(record, source, kind="labels")
         assert {n: len(s) for n, s in again.splits().items()} == {n: len(s) for n, s in data.splits().items()}
         assert all_names(again.val) == [str(tmp_path / name) for name in all_names(data.val)]
         assert not any("changed" in note for note in again.notes)
@@ -29,20 +29,20 @@ def test_the_record_gives_the_same_splits(tmp_path, write_images, monkeypatch):
 
 def test_a_changed_folder_is_told(tmp_path, write_images):
     write_images(tmp_path, {"a": 12, "b": 9})
-    record = open_data(str(tmp_path)).record
+    record = open_data(str(tmp_path), kind="labels").record
     (tmp_path / "a" / "3.png").rename(tmp_path / "a" / "z.png")
-    assert any("has changed since training" in note for note in reopen(record).notes)
+    assert any("has changed since training" in note for note in reopen(record, kind="labels").notes)
 
 
 def test_another_source_is_all_test(tmp_path, write_images):
     write_images(tmp_path, {"one/a": 5, "one/b": 5, "two/a": 3, "two/b": 3})
-    data = reopen(open_data(str(tmp_path / "one")).record, str(tmp_path / "two"))
+    data = reopen(open_data(str(tmp_path / "one"), kind="labels").record, str(tmp_path / "two"))
     assert {name: len(images) for name, images in data.splits().items()} == {"test": 6}
 
 
 def test_digits_from_their_record():
-    record = open_data("digits").record
-    data = reopen(record)
+    record = open_data("digits", kind="labels").record
+    data = reopen(record, kind="labels")
     assert len(data.test) == 1000 and data.notes == []
 
 

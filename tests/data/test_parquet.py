@@ -208,7 +208,7 @@ def test_data_with_boxes_belong_to_the_detector(tmp_path):
     table = pa.table({"image": [{"bytes": b"", "path": ""}], "objects": [{"bbox": [[1.0]]}]})
     pq.write_table(table, tmp_path / "train.parquet")
     with pytest.raises(UserError, match=r"train\.py detect"):
-        open_data(str(tmp_path))
+        open_data(str(tmp_path), kind="labels")
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vit.data import AUGMENTS, Augment, Pipeline, eval_loader, open_data, train_loader
+from tests.data.loading import training
+from vit.data import AUGMENTS, Augment, LabelReader, LoaderOptions, Pipeline, eval_loader, open_data
 from vit.data.load.pixel_cache import PixelCache, Prepare
 from vit.data.load.pixel_file import SUFFIX, PixelFolder
 from vit.errors import UserError
@@ -47,7 +48,7 @@ def images(folder):
 def batches(images, augment, cache=None, **options):
     pipeline = Pipeline(augment, SIZE)
     options = {"batch_size": 4, "epochs": 2, "seed": 3, **options}
-    return [tuple(batch) for batch in train_loader(images, pipeline, SIZE, cache=cache, **options)]
+    return [tuple(batch) for batch in training(images, pipeline, cache=cache, **options)]
 
 
 def equal(one, other):
@@ -61,10 +62,18 @@ def equal(one, other):
 @pytest.mark.parametrize("resize", ["crop", "squash", "letterbox"])
 def test_evaluation_is_the_same_to_the_last_bit(images, kind, workers, resize):
     size = Preprocess((32, 24), resize=resize, crop=0.875)
-    plain = [tuple(batch) for batch in eval_loader(images, size, batch_size=5)]
+    plain = [tuple(batch) for batch in eval_loader(LabelReader(images, size), LoaderOptions(batch_size=5))]
     kept = PixelCache(kind, 1.0, workers=workers)
     for _ in range(2):
-        equal(plain, [tuple(b) for b in eval_loader(images, size, batch_size=5, workers=workers, cache=kept)])
+        equal(
+            plain,
+            [
+                tuple(b)
+                for b in eval_loader(
+                    LabelReader(images, size), LoaderOptions(batch_size=5, workers=workers, cache=kept)
+                )
+            ],
+        )
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
@@ -156,7 +165,11 @@ def test_the_next_run_finds_the_file(images, folder, monkeypatch, cache):
     equal(first, batches(images, AUGMENTS["none"], PixelCache("disk", 1.0)))
     assert seen == []
     # Another size or another way to resize is another file; so is data that have changed.
-    list(eval_loader(images, Preprocess((32, 32)), batch_size=4, cache=PixelCache("disk", 1.0)))
+    list(
+        eval_loader(
+            LabelReader(images, Preprocess((32, 32))), LoaderOptions(batch_size=4, cache=PixelCache("disk", 1.0))
+        )
+    )
     assert len(seen) == PHOTOS and len(list(cache.iterdir())) == 2
     os.utime(folder / "a" / "0.png", ns=(1, 1))
     seen.clear()
@@ -229,7 +242,7 @@ def test_a_disk_with_little_space_gets_less(cache, monkeypatch):
 def test_row_32_images_that_cannot_be_decoded_are_reported_as_without_the_cache(images, folder):
     content = (folder / "a" / "4.png").read_bytes()
     (folder / "a" / "4.png").write_bytes(content[:60])
-    loader = eval_loader(images, SIZE, batch_size=4, cache=PixelCache("ram", 1.0))
+    loader = eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=4, cache=PixelCache("ram", 1.0)))
     index = torch.cat([batch.index for batch in loader]).tolist()
     assert len(index) == PHOTOS - 1
     (bad,) = loader.bad

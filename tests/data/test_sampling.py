@@ -46,7 +46,9 @@ def test_the_order_is_uniform():
 )
 def test_row_41_ranks_share_one_global_order_from_any_start(n, batch, epochs, world, start):
     whole = list(TrainBatches(n, batch, epochs))
-    per_rank = [list(TrainBatches(n, batch, epochs, start_step=start, rank=rank, world=world)) for rank in range(world)]
+    per_rank = [
+        list(TrainBatches(n, batch, epochs, rank=rank, world=world).starting_at(start)) for rank in range(world)
+    ]
     rest = whole[start:]
     assert all(len(batches) == len(rest) for batches in per_rank)
     for step, expected in enumerate(rest):
@@ -61,7 +63,7 @@ def test_length_and_last_short_batch():
     assert all(len(batch) == 4 for batch in batches)
     small = TrainBatches(3, 8, 2)
     assert [sorted(draw.index for draw in batch) for batch in small] == [[0, 1, 2]] * 2
-    assert len(TrainBatches(10, 4, 3, start_step=9)) == 0
+    assert len(TrainBatches(10, 4, 3).starting_at(9)) == 0
 
 
 def test_no_image_comes_twice_in_an_epoch():
@@ -152,4 +154,4 @@ def test_repeated_images_get_their_own_augmentation_and_resume():
     for epoch in range(3):
         draws = [draw for draw in flat(whole) if draw.epoch == epoch]
         assert len(set(draws)) == len(draws)
-    assert list(TrainBatches(4, 2, 3, repeats=factors, start_step=4)) == whole[4:]
+    assert list(TrainBatches(4, 2, 3, repeats=factors).starting_at(4)) == whole[4:]

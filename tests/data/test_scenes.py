@@ -3,7 +3,7 @@ import pytest
 
 from vit.data import survey
 from vit.data.bundled.scenes import COUNTS, COVERED, LARGEST, MOST, SIDE, Scenes, _covered, load_scenes
-from vit.data.open_detection import open_detection, reopen_detection
+from vit.data.open import open_data, reopen
 from vit.errors import UserError
 
 
@@ -54,13 +54,13 @@ def test_no_test_digit_was_trained_on():
 
 
 def test_as_a_data_set():
-    data = open_detection("scenes")
+    data = open_data("scenes", kind="boxes")
     assert data.classes == tuple("0123456789") and data.category_ids == tuple(range(10))
-    assert reopen_detection(data.record).record == data.record
+    assert reopen(data.record, kind="boxes").record == data.record
     looked = survey(data.val, sample=8)
     assert looked.size == (SIDE, SIDE) and not looked.gray
     assert data.train.counts().min() > 100
     data.test.relabel([*"9876543210"])
-    assert (data.test.annotation(1).labels == 9 - open_detection("scenes").test.annotation(1).labels).all()
+    assert (data.test.annotation(1).labels == 9 - open_data("scenes", kind="boxes").test.annotation(1).labels).all()
     with pytest.raises(UserError, match="no class"):
         data.val.relabel(["0"])

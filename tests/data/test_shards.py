@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.data.loading import training
 from tests.data.tars import picture, samples, write
-from vit.data import AUGMENTS, Pipeline, open_data, train_loader
+from vit.data import AUGMENTS, Pipeline, open_data
 from vit.data.labels.shards import braces
 from vit.data.store.shard_index import INDEX
 from vit.data.store.tar_scan import scan
@@ -210,7 +211,7 @@ def test_where_shards_cannot_be_written_beside_the_index_goes_into_the_cache(
 
 def batches(images, **options):
     size = Preprocess((8, 8))
-    loader = train_loader(images, Pipeline(AUGMENTS["none"], size), size, batch_size=3, epochs=2, seed=5, **options)
+    loader = training(images, Pipeline(AUGMENTS["none"], size), batch_size=3, epochs=2, seed=5, **options)
     return [(batch.index.tolist(), batch.images) for batch in loader]
 
 

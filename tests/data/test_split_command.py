@@ -10,10 +10,8 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from tests.data.by_hand import Picture, coco, write_image
-from vit.commands.data.main import main
-from vit.commands.data.split import divided
-from vit.data.open_any import as_found
-from vit.data.open_detection import open_detection
+from vit.commands.data.split import divided, main
+from vit.data.open import as_found, open_data
 from vit.errors import UserError
 
 
@@ -26,7 +24,7 @@ def labels(tmp_path: Path) -> Path:
 
 
 def split(source: Path, out: Path, *options: object) -> dict[str, Any]:
-    assert main(["split", str(source), str(out), *map(str, options)]) == 0
+    assert main([str(source), str(out), *map(str, options)]) == 0
     return as_found(str(out))[1]
 
 
@@ -85,7 +83,7 @@ def test_groups_stay_together(tmp_path: Path):
     assert {part for part, _ in videos} == {"train", "val", "test"}
     for pattern, message in (("(", "no regular expression"), ("x", "finds 0 groups"), ("video", "finds 1 groups")):
         with pytest.raises(UserError, match=message):
-            main(["split", str(tmp_path / "set"), str(tmp_path / "other"), "--group", pattern])
+            main([str(tmp_path / "set"), str(tmp_path / "other"), "--group", pattern])
 
 
 def test_boxes_are_divided_by_their_rarest_class(tmp_path: Path):
@@ -102,7 +100,7 @@ def test_boxes_are_divided_by_their_rarest_class(tmp_path: Path):
         "test": 1,
     }
     split(tmp_path / "set", tmp_path / "same")
-    assert open_detection(str(tmp_path / "same")).record["format"] == "coco"
+    assert open_data(str(tmp_path / "same"), kind="boxes").record["format"] == "coco"
 
 
 @pytest.mark.parametrize(
@@ -111,12 +109,12 @@ def test_boxes_are_divided_by_their_rarest_class(tmp_path: Path):
 )
 def test_shares_that_are_none(labels: Path, tmp_path: Path, options: list[str], message: str):
     with pytest.raises(UserError, match=message):
-        main(["split", str(labels), str(tmp_path / "out"), *options])
+        main([str(labels), str(tmp_path / "out"), *options])
 
 
 def test_what_is_divided_already(photos: Path, tmp_path: Path):
     with pytest.raises(UserError, match=r"is divided already: train \(36 images\), val"):
-        main(["split", str(photos), str(tmp_path / "out")])
+        main([str(photos), str(tmp_path / "out")])
 
 
 def test_no_val_or_no_test(labels: Path, tmp_path: Path):

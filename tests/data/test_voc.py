@@ -8,7 +8,7 @@ from torchvision.datasets import VOCDetection
 from tests.data.by_hand import Picture, voc, voc_xml, write_image, write_images
 from vit.data.boxes.annotations.xml_tree import read_xml
 from vit.data.check.findings import Findings
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.errors import UserError
 
 PICTURES = [
@@ -21,7 +21,7 @@ def test_images_and_boxes_are_those_of_torchvision(tmp_path: Path):
     """torchvision gives the numbers of the file; a box of ours begins a pixel before its first one."""
     root = tmp_path / "VOCdevkit/VOC2012"
     voc(root, {"train": PICTURES, "val": [Picture("x.jpg")]})
-    data = open_detection(str(tmp_path))
+    data = open_data(str(tmp_path), kind="boxes")
     theirs = VOCDetection(str(tmp_path), year="2012", image_set="train")
     assert len(theirs) == len(data.train) == 2
     for i, (image, target) in enumerate(theirs):
@@ -41,7 +41,9 @@ def test_a_box_of_one_pixel_covers_it(tmp_path: Path):
     voc(tmp_path / "x", {"test": [Picture("a.png", boxes=[(2, 2, 3, 3, "dot")])]})
     text = (tmp_path / "x/Annotations/a.xml").read_text()
     assert "<xmin>3</xmin>" in text and "<xmax>3</xmax>" in text
-    assert open_detection(str(tmp_path / "x"), evaluation=True).test.annotation(0).boxes.tolist() == [[2, 2, 3, 3]]
+    assert open_data(str(tmp_path / "x"), evaluation=True, kind="boxes").test.annotation(0).boxes.tolist() == [
+        [2, 2, 3, 3]
+    ]
 
 
 @pytest.mark.parametrize("layout", ["beside", "splits", "kaggle", "roboflow"])
@@ -55,7 +57,7 @@ def test_folders(tmp_path: Path, layout: str):
         (tmp_path / split / annotations).mkdir(exist_ok=True)
         for picture in pictures:
             (tmp_path / split / annotations / f"{picture.stem}.xml").write_text(voc_xml(picture))
-    data = open_detection(str(tmp_path), evaluation=True)
+    data = open_data(str(tmp_path), evaluation=True, kind="boxes")
     splits = {name: [Path(images.name(i)).name for i in range(len(images))] for name, images in data.splits().items()}
     names = [picture.name for picture in PICTURES]
     assert splits == ({"train": names, "val": ["v.png"]} if len(parts) == 2 else {"test": names})
@@ -65,11 +67,11 @@ def test_folders(tmp_path: Path, layout: str):
 def test_trainval_and_several_years(tmp_path: Path):
     pictures = [Picture(f"{i}.png", boxes=[(1, 1, 9, 9, "dog")]) for i in range(10)]
     voc(tmp_path / "VOC2007", {"trainval": pictures, "test": [Picture("t.png")]})
-    data = open_detection(str(tmp_path))
+    data = open_data(str(tmp_path), kind="boxes")
     assert {name: len(images) for name, images in data.splits().items()} == {"train": 8, "val": 2, "test": 1}
     voc(tmp_path / "VOC2012", {"train": PICTURES})
     with pytest.raises(UserError, match=r"several sets of VOC. Give one of them: .*VOC2007 or .*VOC2012"):
-        open_detection(str(tmp_path))
+        open_data(str(tmp_path), kind="boxes")
 
 
 def test_files_without_a_partner(tmp_path: Path):
@@ -78,7 +80,7 @@ def test_files_without_a_partner(tmp_path: Path):
     for picture in (*PICTURES, Picture("bare.PNG"), Picture("gone.png", boxes=[(1, 1, 9, 9, "dog")])):
         (tmp_path / f"{picture.stem}.xml").write_text(voc_xml(picture))
     findings = Findings()
-    data = open_detection(str(tmp_path), findings=findings, evaluation=True)
+    data = open_data(str(tmp_path), findings=findings, evaluation=True, kind="boxes")
     assert [len(data.test.annotation(i).labels) for i in range(3)] == [2, 1, 0]
     assert {f.id: f.names for f in findings} == {"annotation-unlisted": ["gone.xml"], "image-unlisted": ["alone.png"]}
 
@@ -91,7 +93,7 @@ def test_the_name_of_the_image_inside_the_file(tmp_path: Path):
     (tmp_path / "b.xml").write_text(text)
     (tmp_path / "0001.xml").write_text(text.replace("a.png", "real.png"))
     findings = Findings()
-    data = open_detection(str(tmp_path), findings=findings, evaluation=True)
+    data = open_data(str(tmp_path), findings=findings, evaluation=True, kind="boxes")
     assert [Path(data.test.name(i)).name for i in range(3)] == ["real.png", "a.png", "b.png"]
     assert [(f.id, f.names) for f in findings] == [("voc-filename", ["b.xml: a.png"])]
 
@@ -102,7 +104,7 @@ def test_boxes_counted_from_zero_are_told(tmp_path: Path):
         tmp_path / "x",
         {"train": [Picture("a.png", boxes=[(-1, 4, 9, 9, "dog")]), Picture("b.png", boxes=[(1, 1, 9, 9, "dog")])]},
     )
-    data = open_detection(str(tmp_path / "x"), findings=findings, evaluation=True)
+    data = open_data(str(tmp_path / "x"), findings=findings, evaluation=True, kind="boxes")
     assert [f.id for f in findings] == ["voc-from-zero"]
     assert data.train.annotation(0).boxes.tolist() == [[0, 4, 9, 9]]
 
@@ -113,7 +115,7 @@ def test_parts_have_boxes_too(tmp_path: Path):
     text = voc_xml(Picture("a.png", boxes=[(1, 1, 9, 9, "dog")], told=(0, 0)))
     write_image(tmp_path / "a.png", (40, 30))
     (tmp_path / "a.xml").write_text(text.replace("<difficult>0</difficult>", part))
-    data = open_detection(str(tmp_path), evaluation=True)
+    data = open_data(str(tmp_path), evaluation=True, kind="boxes")
     assert data.test.annotation(0).boxes.tolist() == [[1, 1, 9, 9]]
     assert data.test.sizes.tolist() == [[30, 40]]
 
@@ -137,9 +139,9 @@ def test_files_that_are_wrong(tmp_path: Path, old: str, new: str, message: str):
     (tmp_path / "a.xml").write_text(text.replace(old, new))
     (tmp_path / "b.xml").write_text(text.replace("a.png", "b.png"))
     with pytest.raises(UserError, match=message):
-        open_detection(str(tmp_path), evaluation=True)
+        open_data(str(tmp_path), evaluation=True, kind="boxes")
     findings = Findings()
-    assert len(open_detection(str(tmp_path), evaluation=True, findings=findings).test) >= 1
+    assert len(open_data(str(tmp_path), evaluation=True, findings=findings, kind="boxes").test) >= 1
     assert findings.ids() == {"annotation-malformed"}
 
 

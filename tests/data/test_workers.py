@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit.data import AUGMENTS, Pipeline, eval_loader, train_loader
-from vit.data.load.box_loader import box_eval_loader
+from vit.data import AUGMENTS, LabelReader, LoaderOptions, Pipeline, eval_loader, train_loader
+from vit.data.load.box_reader import BoxReader
 from vit.data.load.workers import require_room
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.data.sets.imageset import ArraySet
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
@@ -53,7 +53,7 @@ def deadly(how=signal.SIGKILL):
     ],
 )
 def test_row_48_a_worker_that_dies_is_told_with_its_file(how, told):
-    loader = eval_loader(deadly(how), SIZE, batch_size=4, workers=2)
+    loader = eval_loader(LabelReader(deadly(how), SIZE), LoaderOptions(batch_size=4, workers=2))
     before = signal.getsignal(signal.SIGCHLD)
     with pytest.raises(UserError, match=r"data worker 1 died .*it read image 13, photos/13\.") as error:
         list(loader)
@@ -63,7 +63,7 @@ def test_row_48_a_worker_that_dies_is_told_with_its_file(how, told):
 
 def test_row_48_it_is_told_by_the_loader_wherever_the_program_is():
     """torch raises from a signal handler, in the middle of whatever the program does: here only from the loader."""
-    loader = iter(eval_loader(deadly(), SIZE, batch_size=4, workers=2))
+    loader = iter(eval_loader(LabelReader(deadly(), SIZE), LoaderOptions(batch_size=4, workers=2)))
     next(loader)
     until = time.monotonic() + 1.5
     while time.monotonic() < until:  # a step of training, while the worker dies
@@ -76,15 +76,16 @@ def test_row_48_the_exit_code(tmp_path):
     code = (
         "from vit.commands.exit import run\n"
         "from tests.data.test_workers import SIZE, deadly\n"
-        "from vit.data import eval_loader\n"
-        "run(lambda: list(eval_loader(deadly(), SIZE, batch_size=4, workers=2)) and None)\n"
+        "from vit.data import LabelReader, LoaderOptions, eval_loader\n"
+        "loader = eval_loader(LabelReader(deadly(), SIZE), LoaderOptions(batch_size=4, workers=2))\n"
+        "run(lambda: list(loader) and None)\n"
     )
     root = Path(__file__).parents[2]
     # On a single core torch warns of two workers.
     command = [sys.executable, "-W", "ignore:This DataLoader will create", "-c", code]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: data worker 1 died (SIGKILL) while it read image 13, photos/13.")
+    assert done.stderr.startswith("Error: data worker 1 died (SIGKILL) while it read image 13, photos/13.")
 
 
 def test_an_error_in_a_worker_is_no_death():
@@ -95,7 +96,7 @@ def test_an_error_in_a_worker_is_no_death():
     images = Broken(["a"], np.zeros(8, np.int64), np.zeros((8, 28, 28), np.uint8), "photos")
     images.cache = lambda limit=0: False
     with pytest.raises(RuntimeError, match="a bug"):
-        list(eval_loader(images, SIZE, batch_size=4, workers=1))
+        list(eval_loader(LabelReader(images, SIZE), LoaderOptions(batch_size=4, workers=1)))
 
 
 def shared_memory(monkeypatch, free):
@@ -112,17 +113,17 @@ def test_row_49_too_little_shared_memory_is_found_at_start(monkeypatch, shapes):
     large = Preprocess((224, 224))
     pipeline = Pipeline(AUGMENTS["none"], large)
     with pytest.raises(UserError, match=r"/dev/shm has 64 MB left, and 4 workers need 83 MB .*--shm-size=2g"):
-        train_loader(images, pipeline, large, batch_size=64, epochs=1, workers=4)
+        train_loader(LabelReader(images, large, pipeline), LoaderOptions(batch_size=64, epochs=1, workers=4))
     with pytest.raises(UserError, match="/dev/shm"):
-        eval_loader(images, large, batch_size=64, workers=4)
+        eval_loader(LabelReader(images, large), LoaderOptions(batch_size=64, workers=4))
     with pytest.raises(UserError, match="/dev/shm"):
         size = Preprocess((4096, 4096), resize="letterbox")
-        box_eval_loader(open_detection(str(shapes)).val, size, batch_size=8, workers=1)
+        eval_loader(BoxReader(open_data(str(shapes), kind="boxes").val, size), LoaderOptions(batch_size=8, workers=1))
     # Enough, or none needed
-    train_loader(images, pipeline, large, batch_size=32, epochs=1, workers=4)
-    train_loader(images, pipeline, large, batch_size=64, epochs=1)
+    train_loader(LabelReader(images, large, pipeline), LoaderOptions(batch_size=32, epochs=1, workers=4))
+    train_loader(LabelReader(images, large, pipeline), LoaderOptions(batch_size=64, epochs=1))
     shared_memory(monkeypatch, 2**31)
-    train_loader(images, pipeline, large, batch_size=64, epochs=1, workers=4)
+    train_loader(LabelReader(images, large, pipeline), LoaderOptions(batch_size=64, epochs=1, workers=4))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has /dev/shm")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from vit.data.load.box_loader import BoxBatch
+from vit.data.load.box_reader import BoxBatch
 from vit.detector import Detector, DetectorConfig
 from vit.detector.boxes import iou, to_xyxy
 from vit.model.config import EncoderConfig

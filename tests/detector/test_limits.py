@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from vit.data.augment.boxes import BOX_AUGMENTS, BoxPipeline
-from vit.data.load.box_loader import box_eval_loader, box_train_loader
+from vit.data.load.box_reader import BoxReader
+from vit.data.load.loader import LoaderOptions, eval_loader, train_loader
 from vit.data.sets.boxset import Annotation
 from vit.data.sets.imageset import ImageSet
 from vit.detector import Detector, DetectorConfig
@@ -83,13 +84,14 @@ def test_trains_and_evaluates(case: str, augment: str):
     task = Detection(model, images.classes, DetectionLoss(classes), (64, 64))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    for batch in box_train_loader(
-        images, BoxPipeline(BOX_AUGMENTS[augment], preprocess), preprocess, batch_size=2, epochs=1
+    for batch in train_loader(
+        BoxReader(images, preprocess, BoxPipeline(BOX_AUGMENTS[augment], preprocess)),
+        LoaderOptions(batch_size=2, epochs=1),
     ):
         assert train_step(task, batch, [optimizer], Loop(2, 2, clip=0.1)).isfinite()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
-    batches = box_eval_loader(images, preprocess, batch_size=2)
+    batches = eval_loader(BoxReader(images, preprocess), LoaderOptions(batch_size=2))
     result = evaluate(model, lambda batch: task.predict(batch.images), batches, task.metrics())[0].compute()
     assert result["n"] == 4 and result["objects"] == 4 * len(labels) and result["nonfinite"] == 0
     assert (result["map"] is None) == (len(labels) == 0)
@@ -101,7 +103,7 @@ def test_the_truth_is_found(case: str):
     classes, boxes, labels = CASES[case]
     preprocess = Preprocess((64, 64), resize="letterbox")
     metrics = DetectionMetrics([str(k) for k in range(classes)], (64, 64))
-    for batch in box_eval_loader(Set(classes, boxes, labels), preprocess, batch_size=4):
+    for batch in eval_loader(BoxReader(Set(classes, boxes, labels), preprocess), LoaderOptions(batch_size=4)):
         for target in batch.targets:
             scores = torch.linspace(1, 0.5, len(labels))
             metrics.add(Found(target["original_boxes"], scores, target["labels"], 0), target)

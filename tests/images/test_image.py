@@ -268,7 +268,7 @@ def test_row_27_32_bit_integers_are_scaled_or_refused():
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_row_28_the_first_frame_and_one_notice(format, caplog, monkeypatch):
-    monkeypatch.setattr(vit.images.decode, "_animation_told", False)
+    monkeypatch.setattr(vit.images.decode, "_animation_reported", False)
     first, second = Image.new("RGB", (8, 8), (255, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 255))
     buffer = io.BytesIO()
     options = {"lossless": True} if format == "WEBP" else {}
@@ -419,7 +419,7 @@ def test_tensor_and_denormalise_are_inverse():
     assert tensor.shape == (2, 3, 5, 7) and tensor.dtype == torch.float32
     torch.testing.assert_close(tensor, preprocess.tensor(torch.from_numpy(pixels)), rtol=0, atol=0)
     torch.testing.assert_close(tensor[0, 1, 0, 0].item(), (pixels[0, 0, 0, 1] / 255 - 0.456) / 0.224)
-    np.testing.assert_array_equal(preprocess.denormalise(tensor), pixels)
+    np.testing.assert_array_equal(preprocess.denormalize(tensor), pixels)
 
 
 def test_an_image_of_the_right_size_is_not_touched():

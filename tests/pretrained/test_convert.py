@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import vit
 from tests.pretrained.parity import error, ours_from
 from tests.pretrained.random_weights import images, randomize
-from vit.commands.models import Convert
+from vit.commands.convert import Convert
 from vit.errors import UserError
 from vit.model.classifier import Classifier
 from vit.model.config import Size
@@ -22,7 +22,7 @@ from vit.model.resize import fit_channels
 from vit.pretrained.convert.export import exported
 from vit.pretrained.files.source import Source
 from vit.pretrained.layouts.rules import write
-from vit.pretrained.load import from_public, load, recognise
+from vit.pretrained.load import from_public, load, recognize
 from vit.pretrained.registry.families import FAMILIES
 from vit.pretrained.registry.find import Model, find
 from vit.pretrained.registry.listing import flops, models
@@ -87,7 +87,7 @@ def test_every_layout_of_every_family_round_trips(family, name):
     state |= {key: torch.zeros(1) for key in BESIDES.get(name, ())}
     source = Source.of(state, name)
     if (family, name) not in TWINS:
-        assert recognise(row, source).layout is layout
+        assert recognize(row, source).layout is layout
     again = from_public(row, source).model.state_dict()
     assert again.keys() == model.state_dict().keys()
     for key, value in model.state_dict().items():
@@ -114,11 +114,11 @@ def test_another_patch_size_at_load_is_said():
     model = Classifier(row.config)
     randomize(model)
     state = write(FAMILIES["flexivit"].layouts[0], row.config, dict(model.state_dict()))
-    from vit.pretrained.load import as_wanted
+    from vit.pretrained.load import adapted
 
-    loaded = as_wanted(from_public(row, Source.of(state, "x")), None, (64, 96), None, {"patch_size": 8})
+    loaded = adapted(from_public(row, Source.of(state, "x")), None, (64, 96), None, {"patch_size": 8})
     told = " ".join(loaded.notes)
-    assert "patch kernel resized from 16 to 8 pixels" in told and "positions resized" in told
+    assert "patch kernel is resized from 16 to 8 pixels" in told and "Positions are resized" in told
     tokens = loaded.model.forward_features(images(64, 96))
     assert tokens.grid == (8, 12)
 
@@ -180,13 +180,13 @@ def test_a_checkpoint_without_a_place_for_the_class_token_gets_one_of_zeros(tmp_
 def test_where_nothing_can_be_written_is_told_before_the_weights_are_read(tmp_path):
     _, folder = a_checkpoint(tmp_path)
     for out, to, told in (
-        ("out.bin", "timm", r"name the output OUT\.safetensors\."),
+        ("out.bin", "timm", r"Name the output OUT\.safetensors\."),
         ("out.bin", "hf", r"or OUT \(a folder with its config\.json\)"),
-        ("no/out.safetensors", "timm", "there is no folder"),
+        ("no/out.safetensors", "timm", "There is no folder"),
     ):
         with pytest.raises(UserError, match=told):
             Convert(str(folder), str(tmp_path / out), to=to).run()
-    with pytest.raises(UserError, match="is a folder that is not empty: choose a new name"):
+    with pytest.raises(UserError, match=r"is a folder that is not empty\. Choose a new name"):
         Convert(str(folder), str(folder), to="hf").run()
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match="taken could not be written"):
@@ -215,8 +215,8 @@ def test_training_starts_from_public_weights(tmp_path):
     assert model.training and model.head.weight.shape == (2, 192) and model.config.encoder.drop_path == 0.1
     assert config["preprocess"]["mean"] == (0.5, 0.5, 0.5) or config["preprocess"]["mean"] == [0.5, 0.5, 0.5]
     assert notes == [
-        "positions resized from 224x224 to 96x96 pixels",
-        "new head for 2 classes (the checkpoint knows 1000)",
+        "Positions are resized from 224x224 to 96x96 pixels.",
+        "New head for 2 classes (the checkpoint has 1000).",
     ]
     assert model(images(96, 96)).shape == (1, 2)
 
@@ -227,7 +227,7 @@ def test_create_with_weights_says_what_it_changed(tmp_path, caplog):
     save_file(dict(other.state_dict()), file)
     model = vit.create("vit_ti16", weights=file, num_classes=4, image_size=(64, 96), in_chans=1)
     told = caplog.text
-    assert "input channels 3 -> 1" in told and "new head for 4 classes" in told and "positions resized" in told
+    assert "Input channels 3 -> 1" in told and "New head for 4 classes" in told and "Positions are resized" in told
     assert model(images(64, 96)[:, :1]).shape == (1, 4)
     bare = vit.create("vit_ti16", weights=file, num_classes=0)
     x = images(224, 224)
@@ -252,7 +252,7 @@ def test_flops_are_counted_as_torch_counts_them(name):
 def test_models_are_listed():
     found = {m.name: m for m in models("dinov*_s1*")}
     assert {"dinov2_s14", "dinov2_s14_reg4", "dinov3_s16", "dinov3_s16plus"} <= found.keys()
-    assert 21e6 < found["dinov2_s14"].parameters < 23e6 and found["dinov2_s14"].licence == "Apache-2.0"
+    assert 21e6 < found["dinov2_s14"].parameters < 23e6 and found["dinov2_s14"].license == "Apache-2.0"
     assert "hf:facebook/dinov2-small" in found["dinov2_s14"].sources
 
 
@@ -262,7 +262,7 @@ def test_the_models_command(capsys):
     assert command(["models", "dinov2_s*"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[1].startswith("dinov2_s14 ") and "hf:facebook/dinov2-small" in lines[1]
-    with pytest.raises(UserError, match="no model matches 'dinov9'"):
+    with pytest.raises(UserError, match="No model matches 'dinov9'"):
         command(["models", "dinov9"])
 
 

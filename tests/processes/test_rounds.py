@@ -51,9 +51,9 @@ def test_a_round_that_broke_off_leaves_nothing_that_misleads(came):
 
 
 def test_who_does_not_come_is_named():
-    with pytest.raises(UserError, match=r"processes 1, 2 of 3 did not come within 0 s"):
+    with pytest.raises(UserError, match=r"Processes 1, 2 of 3 did not join within 0 s"):
         agreed_name(HashStore(), 0, 3, SHORT)
-    with pytest.raises(UserError, match=r"process 0 of 3 did not come"):
+    with pytest.raises(UserError, match=r"Process 0 of 3 did not join"):
         agreed_name(HashStore(), 2, 3, SHORT)
 
 

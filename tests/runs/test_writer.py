@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from vit.processes.world import ALONE
-from vit.runs.background import Writer, snapshot
+from vit.runs.background import BackgroundWriter, snapshot
 from vit.training.saving import Saver
 
 
 def test_jobs_run_in_order_and_what_waits_gives_way_to_its_next():
-    done, gate, writer = [], threading.Event(), Writer()
+    done, gate, writer = [], threading.Event(), BackgroundWriter()
     writer.put("last", lambda: (gate.wait(10), done.append("last 1")))
     while not writer._busy:
         time.sleep(0.001)
@@ -30,7 +30,7 @@ def test_what_a_job_raises_reaches_the_run():
     def fails():
         raise OSError("full")
 
-    writer = Writer()
+    writer = BackgroundWriter()
     writer.put("last", fails)
     with pytest.raises(OSError, match="full"):
         writer.wait()

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import vit
-from vit.data.open_detection import open_detection
+from vit.data.open import open_data
 from vit.pretrained.load_detector import load_detector
 from vit.tasks.detection.detections import Detections
 from vit.tasks.detection.evaluate import run
@@ -57,7 +57,7 @@ def test_a_result_holds_typed_boxes(detector: SimpleNamespace, files: list[Path]
 
 def test_it_finds_the_shapes(detector: SimpleNamespace):
     """The shared detector is good enough for the other tests to mean something."""
-    images = open_detection(str(detector.shapes)).test
+    images = open_data(str(detector.shapes), kind="boxes").test
     predictor, right, wanted = load(detector), 0, 0
     for i in range(len(images)):
         truth, found = images.annotation(i), one(predictor, images.name(i))
@@ -86,7 +86,7 @@ def test_batched_equals_single_for_every_kind_of_source(detector: SimpleNamespac
 
 @pytest.mark.parametrize("scan", [Scan(), Scan(tta=True, nms=0.6), Scan(tile=48, overlap=0.4)], ids=str)
 def test_prediction_equals_evaluation(detector: SimpleNamespace, scan: Scan):
-    images = open_detection(str(detector.shapes)).test
+    images = open_data(str(detector.shapes), kind="boxes").test
     model, config = load_detector(detector.run)
     metrics, index, bad = run(model, config, images, scan, EvaluationOptions(batch_size=18))
     predictor = load(detector, threshold=0.0, scan=scan)
@@ -110,7 +110,7 @@ def test_coco_results_are_evaluated_against_the_users_own_file(
     for image in content["images"]:
         (tmp_path / image["file_name"]).write_bytes((detector.shapes / "test" / image["file_name"]).read_bytes())
     (tmp_path / "_annotations.coco.json").write_text(json.dumps(content))
-    images = open_detection(str(tmp_path), evaluation=True).test
+    images = open_data(str(tmp_path), evaluation=True, kind="boxes").test
     model, config = load_detector(detector.run)
     images.relabel(config["classes"])
     mine = run(model, config, images, Scan(), EvaluationOptions(batch_size=4))[0].compute()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import vit
-from vit.data import eval_loader, open_data
+from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
 from vit.tasks.classification.evaluate import run
 from vit.tasks.classification.predict import Predictor, Unreadable, pick_device
 
@@ -67,9 +67,9 @@ def test_plot(predictor: Predictor, red: Path, tmp_path: Path):
 
 
 def test_evaluation_and_prediction_give_the_same_logits(predictor: Predictor, photos: Path):
-    images = open_data(str(photos)).test
+    images = open_data(str(photos), kind="labels").test
     assert images is not None
-    loader = eval_loader(images, predictor.preprocess, batch_size=15)
+    loader = eval_loader(LabelReader(images, predictor.preprocess), LoaderOptions(batch_size=15))
     metrics, index = run(predictor, predictor.logits, loader)
     outputs = metrics.outputs(index)
     files = [images.name(i) for i in range(len(images))]

@@ -118,23 +118,27 @@ def one_step_and_an_evaluation(place):
 
 def digits_of(world):
     """70 digits in batches of 16: 5, which neither 2 nor 3 processes can share evenly."""
-    from vit.data import eval_loader, open_data
+    from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
     from vit.images.preprocess import Preprocess
 
-    images = open_data("digits").val.select(np.arange(70))
+    images = open_data("digits", kind="labels").val.select(np.arange(70))
     preprocess = Preprocess((28, 28), resize="squash", mean=(0.1,) * 3, std=(0.3,) * 3)
-    return eval_loader(images, preprocess, batch_size=16, rank=world.rank, world=world.size)
+    return eval_loader(LabelReader(images, preprocess), LoaderOptions(batch_size=16, rank=world.rank, world=world.size))
 
 
 def scenes_of(world):
     from vit.data.bundled import scenes
-    from vit.data.load.box_loader import box_eval_loader
-    from vit.data.open_detection import open_detection
+    from vit.data.load.box_reader import BoxReader
+    from vit.data.load.loader import LoaderOptions, eval_loader
+    from vit.data.open import open_data
     from vit.images.preprocess import Preprocess
 
     scenes.COUNTS = {"train": 1, "val": 7, "test": 1}
-    data, preprocess = open_detection("scenes"), Preprocess((64, 64), resize="squash", interpolation="bilinear")
-    return box_eval_loader(data.val, preprocess, batch_size=2, rank=world.rank, world=world.size)
+    data, preprocess = (
+        open_data("scenes", kind="boxes"),
+        Preprocess((64, 64), resize="squash", interpolation="bilinear"),
+    )
+    return eval_loader(BoxReader(data.val, preprocess), LoaderOptions(batch_size=2, rank=world.rank, world=world.size))
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +278,7 @@ def test_one_file_is_made_of_shards_and_a_strange_index_is_refused(shards, tmp_p
         "preprocess": Preprocess((28, 28)).to_dict(),
     }  # fmt: skip
     (last / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"last is sharded: vitral gather .* OUT makes one file of it"):
+    with pytest.raises(UserError, match=r"last is sharded\. Join it first: vitral gather .* OUT"):
         vit.load(tmp_path)
     Gather(str(tmp_path), str(tmp_path / "one")).run()
     weights = load_file(tmp_path / "one" / "model.safetensors")

@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from tests.small_data import AUGMENT
-from vit.data import AUGMENTS, Mix, Pipeline, eval_loader, open_data, train_loader
+from vit.data import AUGMENTS, LabelReader, LoaderOptions, Mix, Pipeline, eval_loader, open_data, train_loader
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import create
@@ -496,7 +496,7 @@ class Run:
     def __init__(self, folder, workers=0, optimizer="muon", head_steps=0):
         self.folder, self.workers, self.optimizer = folder, workers, optimizer
         self.loop = replace(self.loop, head_steps=head_steps)
-        data = open_data("digits")
+        data = open_data("digits", kind="labels")
         self.train, self.val = data.train.select(np.arange(0, 3500, 58)[:60]), data.val.select(np.arange(0, 500, 10))
         self.preprocess = Preprocess((28, 28), resize="squash", mean=(0.1,) * 3, std=(0.3,) * 3)
 
@@ -510,15 +510,14 @@ class Run:
         state = load_trainer(self.folder / "last") if resume else None
         start = state["progress"]["step"] if state else 0
         batches = train_loader(
-            self.train,
-            Pipeline(AUGMENTS[AUGMENT], self.preprocess),
-            self.preprocess,
-            batch_size=12,
-            epochs=3,
-            seed=3,
-            start_step=start,
-            workers=self.workers,
-            mix=Mix(10, mixup=0.8, cutmix=1.0),
+            LabelReader(
+                self.train,
+                self.preprocess,
+                Pipeline(AUGMENTS[AUGMENT], self.preprocess),
+                seed=3,
+                mix=Mix(10, mixup=0.8, cutmix=1.0),
+            ),
+            LoaderOptions(batch_size=12, epochs=3, start_step=start, workers=self.workers),
         )
 
         def until(step, inner=task.losses):
@@ -539,7 +538,7 @@ class Run:
             save_checkpoint(self.folder / name, weights, {"model": {}, "metrics": numbers}, state)
 
         def validation():
-            return eval_loader(self.val, self.preprocess, batch_size=32)
+            return eval_loader(LabelReader(self.val, self.preprocess), LoaderOptions(batch_size=32))
 
         optimizers = optimizers_of(task, self.optimizer, head_first=self.loop.head_steps > 0)
         with quiet(self.folder, self.loop, start) as log:

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 SERVER = """
 import json, os, signal, sys, threading, time
 import tests.warm
-import vit.data.load.box_loader, vit.data.load.loader, vit.data.load.workers, vit.runs.checkpoint, vit.training.engine
+import vit.data.load.loader, vit.data.load.workers, vit.runs.checkpoint, vit.training.engine
 from vit.commands import train
 from vit.commands.exit import run
 from vit.tasks.detection.task import Detection
@@ -69,7 +69,7 @@ def strike(where, moment, number):
         for kind in (Classification, Detection):
             kind.predict = struck(kind.predict, True)
     elif where == "data":
-        vit.data.load.loader.run_reader = vit.data.load.box_loader.run_reader = slow
+        vit.data.load.loader.run_reader = slow
 
 for line in sys.stdin:
     place, where, moment, number, words = json.loads(line)

@@ -145,7 +145,7 @@ def test_row_5_finetune_on_other_classes(command, trained, parity, tmp_path):
         "finetune", "--weights", trained[0], "--data", parity, "--out", out, "--epochs", 2, *BRIEF
     )
     assert code == 0, err
-    assert told.count("new head for 2 classes (the checkpoint knows 10)") == 1
+    assert told.count("New head for 2 classes (the checkpoint has 10).") == 1
     config = json.loads((out / "checkpoints/best/config.json").read_text())
     assert config["classes"] == ["even", "odd"]
     before = load_file(trained[0] / "checkpoints/best/model.safetensors")
@@ -259,20 +259,20 @@ def test_mistakes_in_what_is_kept(command, trained, parity, tmp_path, monkeypatc
 @pytest.mark.parametrize("recipe", ["finetune", "probe"])
 def test_weights_are_asked_for(command, folder, recipe):
     code, _, err = command(recipe, "--data", folder)
-    assert code == 2 and f"error: {recipe} starts from a checkpoint: add --weights RUN" in err
+    assert code == 2 and f"Error: {recipe} starts from a checkpoint: add --weights RUN" in err
 
 
 def test_row_1_a_missing_path(command, place, folder, monkeypatch):
     monkeypatch.chdir(place)
     code, _, err = command("folder", "--data", "ten digitz")
     assert code == 2
-    assert err == f'error: ten digitz: no such data (current folder: {place}). Did you mean "ten digits"?\n'
+    assert err == f'Error: ten digitz: no such data (current folder: {place}). Did you mean "ten digits"?\n'
     assert not (place / "runs").exists()
 
 
 def test_row_2_an_empty_folder(command, tmp_path):
     code, _, err = command("folder", "--data", tmp_path)
-    assert code == 2 and err.startswith(f"error: {tmp_path}")
+    assert code == 2 and err.startswith(f"Error: {tmp_path}")
 
 
 def test_row_4_train_and_val_have_other_classes(command, tmp_path):
@@ -290,8 +290,8 @@ def test_row_4_train_and_val_have_other_classes(command, tmp_path):
         (["fodler"], 'Did you mean "folder"'),
         (["folder", "--augment", "lihgt"], "light"),
         (["folder", "--data", "x", "--epochs", "0"], "--epochs must be at least 1"),
-        (["folder", "photos"], "Is it the data? --data photos"),
-        (["tests", "--epochs", "3"], "Data goes behind --data: folder --data tests"),
+        (["folder", "photos"], "Is it the data? vitral train folder --data photos"),
+        (["tests", "--epochs", "3"], "Is it the data? vitral train folder --data tests"),
     ],
     ids=" ".join,
 )
@@ -318,7 +318,7 @@ def test_row_59_in_a_process_of_its_own(tmp_path):
         (["--data", "DATA", "--lora-rank", 4], "--lora-rank keeps weights that were learned before: add --weights"),
         (["--data", "DATA", "--device", "tpu"], "tpu"),
         (["--data", "DATA", "--dropout", 1.5], "--dropout must be at least 0 and below 1"),
-        (["--data", "DATA", "--resume", "--out", "nowhere"], "nowhere holds no run to go on with"),
+        (["--data", "DATA", "--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
@@ -348,7 +348,7 @@ def test_resume_after_an_interruption_is_the_uninterrupted_run(command, folder, 
         assert (
             code == 130 and f"with --out {shlex.quote(str(broken))} --resume goes on from its last checkpoint" in told
         )
-        assert err == "interrupted\n"
+        assert err == "Interrupted.\n"
     code, _, err = command("folder", "--out", broken, *options)
     assert code == 2 and "already holds a run. Add --resume" in err
     code, _, err = command("folder", "--out", broken, "--resume", *options, "--seed", 5)

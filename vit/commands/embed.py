@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
+from vit.commands.cli.options import Positional, parse
 from vit.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+def main(arguments: Sequence[str]) -> int:
+    return parse(Embed, arguments, "vitral embed").run()
+
+
 @dataclass(frozen=True)
 class Embed:
     """Save the features of images as an .npz file.
 
-    It holds `features` float32 [n, D] (or [n, h, w, D]), `files`, the n names, and `made`, a JSON text: how they came
-    about. Exit code 1 when some images could not be read, which are left out, 2 when none could or the command is
-    mistaken."""
+    It holds `features`, float32 [n, D] or [n, h, w, D]; `files`, the n names; and `made`, a JSON text that says how
+    they were computed. The exit code is 1 if some images cannot be read, which are left out, and 2 if none can or the
+    command is wrong."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint folder or a run folder; or public weights (a file, timm:NAME, hf:OWNER/REPO)."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER...")]
-    """Image files, and folders to look for them in, with everything below."""
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
+    """A run folder, a checkpoint folder, or public weights: a file, timm:NAME or hf:OWNER/REPO."""
+    images: Annotated[tuple[str, ...], Positional("IMAGE|FOLDER...")]
+    """Images, and folders, which are searched with everything below them."""
     out: Path
-    """The file to write, NAME.npz."""
+    """File to write, NAME.npz."""
     features: Literal["pooled", "patches"] = "pooled"
-    """One vector an image, as the head sees it, or one for each patch."""
+    """pooled: one vector per image, as the head sees it; patches: one vector per patch."""
     model: str | None = None
-    """The name of the model, where CHECKPOINT is a file of public weights (`vitral models` lists them)."""
+    """Name of the model if CHECKPOINT is a file of public weights; `vitral models` lists them. Default: what CHECKPOINT
+    says."""
     image_size: int | None = None
-    """Side in pixels of the square that images are resized to, a multiple of the patch size; by default the model's."""
+    """Side of the square input, in pixels; a multiple of the patch size. Default: the model's own."""
     batch_size: int = 32
+    """Images per batch."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """Device to compute on: auto, cpu, cuda, cuda:1 or mps."""
 
     def run(self) -> int:
         if self.batch_size < 1:
@@ -68,7 +73,7 @@ class Embed:
                 if isinstance(result, Unreadable):
                     unreadable += 1
                     clear()
-                    print(f"error: {result.reason}", file=sys.stderr)
+                    print(f"Error: {result.reason}", file=sys.stderr)
                 else:
                     yield str(result[1]), result[0]
                 tick(done)

@@ -1,4 +1,4 @@
-"""`vitral eval`: checkpoint + data -> figures -> report.
+"""Evaluate a checkpoint: checkpoint + data -> figures -> report.
 
 vitral eval runs/digits                                 the test split of the data it was trained on
 vitral eval runs/digits --data photos --json out.json   class folders of your own; every image counts as test
@@ -10,55 +10,91 @@ vitral eval runs/detect --tile 640 --out report         a detector, in tiles; it
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-import tyro
-
+from vit.commands.cli.options import Positional, parse
 from vit.errors import UserError
-from vit.tasks.evaluation import EvaluationOptions
+
+
+def main(arguments: Sequence[str]) -> None:
+    parse(Evaluate, arguments, "vitral eval").run()
 
 
 @dataclass(frozen=True)
-class Evaluate(EvaluationOptions):
+class Evaluate:
     """Evaluate a checkpoint and print the report."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")] = ""
+    GROUPS: ClassVar[dict[str, str]] = {
+        "data": "data format split batch_size workers",
+        "output": "json out",
+        "classifiers": "tta tta_flip knn",
+        "detectors": "tile overlap nms",
+        "public weights": "model image_size",
+        "run": "device",
+    }
+
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
+    """A run folder (its best checkpoint) or a checkpoint folder; with --knn also public weights: a file, timm:NAME or
+    hf:OWNER/REPO."""
     data: str | None = None
+    """Data to evaluate on, as `vitral train` takes it: class folders, a manifest, shards, hf:OWNER/NAME, digits, ...;
+    for a detector images with boxes, or scenes. Default: what the checkpoint was trained on."""
     format: Literal["folder", "manifest", "coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
-    model: str | None = None
-    image_size: int | None = None
+    """Format of --data, where a folder could be read in several. Default: recognized from the files."""
+    split: Literal["train", "val", "test"] | None = None
+    """Split to evaluate. Default: test, or val if the data has no test split."""
     json: Path | None = None
+    """Write all figures to this file as JSON. Default: no file."""
     out: Path | None = None
+    """Folder for report.json and the pictures: confusion.png and mistakes.png; for a detector also precision_recall.png
+    and predictions.png. Default: none are written."""
+    tta: bool = False
+    """Test-time augmentation: several scales, and mirror images if training had them. A classifier's averaged
+    probabilities are reported beside the plain figures, a detector's fused boxes in place of them."""
+    tta_flip: Literal["auto", "yes", "no"] = "auto"
+    """Use mirror images in --tta; auto: if training mirrored images."""
+    knn: int | None = None
+    """Also classify by this many nearest neighbors among the features of the train split. Public weights, which have no
+    head for these classes, are evaluated by that alone. Default: no nearest neighbors."""
+    model: str | None = None
+    """Name of the model if CHECKPOINT is a file of public weights; `vitral models` lists them. Default: what CHECKPOINT
+    says."""
+    image_size: int | None = None
+    """Side of the square input of public weights, in pixels. Default: the model's own."""
+    tile: int | None = None
+    """Side, in pixels of the image, of tiles that a detector also looks at. Default: no tiles."""
+    overlap: float | None = None
+    """Fraction of a tile's side that it shares with the next tile. Default: 0.2."""
+    nms: float | None = None
+    """Drop a box of a detector that a better box of its class overlaps by more than this IoU. Default: no box is
+    dropped."""
+    batch_size: int = 64
+    """Images per batch."""
+    workers: int = 0
+    """Processes that read images; 0 reads them in the main process."""
+    device: str = "auto"
+    """Device to compute on: auto, cpu, cuda, cuda:1 or mps."""
 
     def run(self) -> None:
-        main(self)
+        if self.json is not None and not self.json.absolute().parent.is_dir():
+            raise UserError(f"--json {self.json}: There is no folder {self.json.absolute().parent}. Make it first.")
+        from vit.predict.progress import clear
+        from vit.report.files import write_json
+        from vit.tasks.checkpoints import Question, evaluation_of
+        from vit.tasks.evaluation import EvaluationOptions
+        from vit.tasks.table import TASKS
 
-
-def main(args: Evaluate) -> None:
-    if args.json is not None and not args.json.absolute().parent.is_dir():
-        raise UserError(f"--json {args.json}: There is no folder {args.json.absolute().parent}. Make it first.")
-    from vit.predict.progress import clear
-    from vit.report.files import write_json
-    from vit.tasks.checkpoints import evaluation_of
-    from vit.tasks.table import TASKS
-
-    options = EvaluationOptions(**{each.name: getattr(args, each.name) for each in fields(EvaluationOptions)})
-    evaluation = evaluation_of(
-        args.checkpoint,
-        args.data,
-        options,
-        args.format,
-        args.model,
-        args.image_size,
-        lambda note: print(note, file=sys.stderr),
-    )
-    clear()  # the counter stops short of its end where images could not be read
-    report = TASKS[evaluation.result["task"]].part("report")
-    report.print_report(evaluation.result)
-    if args.json is not None:
-        write_json(args.json, evaluation.result)
-    if args.out is not None:
-        report.write_report(args.out, evaluation)
-        print(f"The report and its pictures are in {args.out}.")
+        options = EvaluationOptions.of({name: getattr(self, name) for name in EvaluationOptions.names()})
+        question = Question(self.checkpoint, self.data, self.format, self.model, self.image_size)
+        evaluation = evaluation_of(question, options, lambda note: print(note, file=sys.stderr))
+        clear()  # the counter stops short of its end where images could not be read
+        report = TASKS[evaluation.result["task"]].part("report")
+        report.print_report(evaluation.result)
+        if self.json is not None:
+            write_json(self.json, evaluation.result)
+        if self.out is not None:
+            report.write_report(self.out, evaluation)
+            print(f"The report and its pictures are in {self.out}.")

@@ -25,10 +25,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = main() or 0
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         code = MISTAKE
     except KeyboardInterrupt as error:
-        print("interrupted", file=sys.stderr)
+        print("Interrupted.", file=sys.stderr)
         code = 128 + error.signal if isinstance(error, Stopped) else INTERRUPTED
     except BrokenPipeError:
         # `... | head` has read enough. What is left in the buffer has nowhere to go when Python flushes it.
@@ -38,7 +38,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         if error.errno not in DISK:
             raise
         print(
-            f"error: {error.filename or 'a file'}: {error.strerror}. Free space, or choose another place.",
+            f"Error: {error.filename or 'a file'}: {error.strerror}. Free space, or choose another place.",
             file=sys.stderr,
         )
         code = MISTAKE

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
+from vit.commands.cli.options import Positional, parse
 from vit.errors import UserError
+
+
+def main(arguments: Sequence[str]) -> int:
+    return parse(Gather, arguments, "vitral gather").run()
 
 
 @dataclass(frozen=True)
 class Gather:
-    """Make one checkpoint, with a safetensors file, of a sharded one."""
+    """Merge a sharded checkpoint into one with a single safetensors file."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional]
-    """A run folder, or one of its checkpoints."""
-    out: Annotated[str, tyro.conf.Positional]
-    """The new checkpoint folder."""
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
+    """A run folder (its last checkpoint), or one of its checkpoints."""
+    out: Annotated[str, Positional("OUT")]
+    """New checkpoint folder."""
 
     def run(self) -> int:
         from vit.runs.checkpoint import SHARDS, load_config, save_checkpoint, verify
@@ -29,7 +33,7 @@ class Gather:
         if folder is None:
             raise UserError(f"{place} holds no sharded checkpoint (a folder {SHARDS} in it, or in its last one).")
         if Path(self.out).exists():
-            raise UserError(f"{self.out} exists already: name a new folder.")
+            raise UserError(f"{self.out} already exists. Name a new folder.")
         verify(folder)
         save_checkpoint(Path(self.out), weights_in(folder / SHARDS), load_config(folder))
         print(f"{self.out} holds all weights in one file")

@@ -5,58 +5,58 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import tyro
-
+from vit.commands.cli.options import Positional, parse
 from vit.errors import UserError
 from vit.tasks.detection.scan.options import Scan
 
 if TYPE_CHECKING:
     from vit.images.video import Frame
-    from vit.tasks.classification.predict import Prediction
-    from vit.tasks.detection.detections import Detections
 
-TOP = 5
-"""Classes shown for an image."""
+
+def main(arguments: Sequence[str]) -> int:
+    return parse(Predict, arguments, "vitral predict").run()
 
 
 @dataclass(frozen=True)
 class Predict:
     """Label images, or find objects in them, with a trained checkpoint.
 
-    Exit code 1 when some images could not be read, 2 when none could or the command is mistaken."""
+    The exit code is 1 if some images cannot be read, and 2 if none can or the command is wrong."""
 
-    checkpoint: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CHECKPOINT")]
-    """A checkpoint folder, or a run folder of train.py (its best checkpoint)."""
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE|FOLDER|VIDEO...")]
-    """Image files, folders to look for them in, with everything below, and video files."""
+    checkpoint: Annotated[str, Positional("CHECKPOINT")]
+    """A run folder (its best checkpoint), or a checkpoint folder."""
+    images: Annotated[tuple[str, ...], Positional("IMAGE|FOLDER|VIDEO...")]
+    """Images, videos, and folders, which are searched with everything below them."""
     top: int | None = None
-    """How many to show for an image: classes (5 if left out), or boxes (300)."""
+    """How many classes or boxes to show for each image. Default: 5 classes, or 300 boxes."""
     json: bool = False
-    """A JSON list, one object a line, instead of text."""
+    """Print a JSON list with one object per line instead of text."""
     out: Path | None = None
-    """Also draw the boxes: a picture of each image into this folder, a video of each video."""
-    threshold: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """The score from which a box, or a label of a multi-label checkpoint, is given: a number; of a detector also
-    CLASS=NUMBER, which can be repeated, or per-class for the best of each class on validation. Left out: .5, or the
-    detector's best on validation."""
+    """Also draw the boxes: write a picture of each image, and a video of each video, into this folder. Default: nothing
+    is drawn."""
+    threshold: tuple[str, ...] = ()
+    """Lowest score of a box, or of a label of a multi-label checkpoint. For a detector also CLASS=NUMBER, which may be
+    repeated, or per-class: the best threshold of each class on validation. Default: 0.5, or the detector's best on
+    validation."""
     tile: int | None = None
-    """A detector also looks at tiles of this side, in pixels of the image."""
-    overlap: float = Scan.overlap
-    """Share of a tile's side that neighbors have in common."""
+    """Side, in pixels of the image, of tiles that a detector also looks at. Default: no tiles."""
+    overlap: float | None = None
+    """Fraction of a tile's side that it shares with the next tile. Default: 0.2."""
     tta: bool = False
-    """A detector looks at several scales, and at mirror images where training had them."""
+    """Test-time augmentation of a detector: several scales, and mirror images if training had them."""
     nms: float | None = None
-    """A detector's boxes without those that a better one of the class overlaps by more than this IoU."""
+    """Drop a box that a better box of its class overlaps by more than this IoU. Default: no box is dropped."""
     every: int = 1
-    """Of a video, every so many-th frame."""
+    """Use every Nth frame of a video."""
     batch_size: int = 32
+    """Images per batch."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """Device to compute on: auto, cpu, cuda, cuda:1 or mps."""
 
     def run(self) -> int:
         if min(self.batch_size, self.every, 1 if self.top is None else self.top) < 1:
@@ -85,7 +85,7 @@ class Predict:
                 item = items.popleft()
                 if isinstance(result, Unreadable):
                     unreadable += 1
-                    print(f"error: {result.reason}", file=sys.stderr)
+                    print(f"Error: {result.reason}", file=sys.stderr)
                 self.show(item, result, first=count == 0)
                 if self.out is not None and not isinstance(result, Unreadable):
                     gallery.add(item.path, result.drawn(), video=item.frame is not None)
@@ -97,18 +97,24 @@ class Predict:
     def load(self) -> Any:
         """The predictor of the checkpoint, with the options of its task."""
         from vit.runs.checkpoint import find_checkpoint, load_config
-        from vit.tasks.classification.predict import load
+        from vit.tasks.checkpoints import load
+        from vit.tasks.table import task_of_config
 
         config = load_config(find_checkpoint(self.checkpoint))
-        threshold = parse_threshold(self.threshold, config["classes"])
-        if config.get("task") != "detection":
-            for name, given in (("out", self.out), ("tile", self.tile), ("tta", self.tta), ("nms", self.nms)):
-                if given:
-                    raise UserError(f"--{name} is for detectors; {self.checkpoint} is a classifier.")
-            return load(self.checkpoint, self.device, threshold=threshold)
-
-        scan = Scan(tile=self.tile, overlap=self.overlap, tta=self.tta, nms=self.nms)
-        return load(self.checkpoint, self.device, threshold=threshold, limit=self.top, scan=scan)
+        takes = task_of_config(config).part("predict").OPTIONS
+        looks = {"tile": self.tile, "overlap": self.overlap, "tta": self.tta or None, "nms": self.nms}
+        given = {name: value for name, value in looks.items() if value is not None}
+        refused = ["out"] if self.out is not None and "draw" not in takes else []
+        refused += list(given) if "scan" not in takes else []
+        if refused:
+            raise UserError(f"--{refused[0]} is for detectors; {self.checkpoint} is none.")
+        return load(
+            self.checkpoint,
+            self.device,
+            threshold=parse_threshold(self.threshold, config["classes"]),
+            limit=self.top if "limit" in takes else None,
+            scan=Scan(**given) if given else None,
+        )
 
     def items(self, files: list[str]) -> Iterator[Item]:
         from vit.images.video import frames, is_video
@@ -121,24 +127,12 @@ class Predict:
 
     def show(self, item: Item, result: Any, *, first: bool) -> None:
         from vit.predict.predictor import Unreadable
-        from vit.tasks.classification.predict import Prediction
 
-        labels = isinstance(result, Prediction)
         if self.json:
-            values = result.to_dict(self.top or TOP) if labels else result.to_dict()
+            values = result.to_dict(self.top)
             print("[" if first else ",\n", json.dumps(item.entry() | values, ensure_ascii=False), sep="", end="")
         elif not isinstance(result, Unreadable):
-            print(f"{item}: {_labels(result, self.top or TOP) if labels else _boxes(result)}")
-
-
-def _labels(result: Prediction, top: int) -> str:
-    scored = ", ".join(f"{label} {100 * score:.2f} %" for label, score in result.top(top))
-    return f"[{', '.join(result.labels)}] {scored}" if result.multilabel else scored
-
-
-def _boxes(result: Detections) -> str:
-    found = [f"{box.name} {100 * box.score:.1f} % [{', '.join(f'{v:.0f}' for v in box.xyxy)}]" for box in result]
-    return ", ".join(found) or "nothing found"
+            print(f"{item}: {result.text(self.top)}")
 
 
 class Item(NamedTuple):

@@ -19,22 +19,28 @@ if TYPE_CHECKING:
     from vit.data.augment.images import Augment as Augment
     from vit.data.augment.images import Pipeline as Pipeline
     from vit.data.augment.images import named_augment as named_augment
-    from vit.data.load.loader import Batch as Batch
+    from vit.data.load.label_reader import Batch as Batch
+    from vit.data.load.label_reader import LabelReader as LabelReader
+    from vit.data.load.loader import LoaderOptions as LoaderOptions
     from vit.data.load.loader import eval_loader as eval_loader
     from vit.data.load.loader import train_loader as train_loader
     from vit.data.open import open_data as open_data
     from vit.data.open import reopen as reopen
+    from vit.data.sets.data import Data as Data
+    from vit.data.sets.data import DetectionData as DetectionData
     from vit.data.sets.features import FeatureBatches as FeatureBatches
     from vit.data.sets.features import Features as Features
-    from vit.data.sets.imageset import Data as Data
     from vit.data.sets.imageset import ImageSet as ImageSet
 
 _HOMES = {
     "FeatureBatches": "sets.features",
     "Features": "sets.features",
-    "Data": "sets.imageset",
+    "Data": "sets.data",
+    "DetectionData": "sets.data",
     "ImageSet": "sets.imageset",
-    "Batch": "load.loader",
+    "Batch": "load.label_reader",
+    "LabelReader": "load.label_reader",
+    "LoaderOptions": "load.loader",
     "eval_loader": "load.loader",
     "train_loader": "load.loader",
     "Mix": "augment.batches",
@@ -50,9 +56,12 @@ __all__ = [
     "Augment",
     "Batch",
     "Data",
+    "DetectionData",
     "FeatureBatches",
     "Features",
     "ImageSet",
+    "LabelReader",
+    "LoaderOptions",
     "Mix",
     "Pipeline",
     "Survey",

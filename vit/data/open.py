@@ -1,83 +1,141 @@
-"""What a data source is, and which reader takes it."""
+"""What a data source is, and which reader takes it: the one way into images with labels and images with boxes."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack, overload
 
+from vit.data.boxes import torchvision as box_torchvision
+from vit.data.boxes.drafts import open_drafts
 from vit.data.bundled.digits import load_digits
+from vit.data.bundled.scenes import load_scenes
 from vit.data.check.findings import Findings
 from vit.data.check.leakage import leakage_notes
-from vit.data.labels.folder import open_folder
-from vit.data.labels.formats import FORMATS, format_of_file, is_shards, manifests, recognise, require_format
-from vit.data.labels.manifest import open_manifest
+from vit.data.formats import kinds_of, named, recognized, seen
+from vit.data.labels.evidence import is_shards
 from vit.data.labels.manifest_files import SUFFIXES
 from vit.data.labels.parquet import open_parquet
-from vit.data.labels.shards import open_shards
 from vit.data.labels.torchvision import open_torchvision
-from vit.data.sets.imageset import Data, place_of
+from vit.data.request import Request
+from vit.data.sets.data import BUNDLED, Data, DetectionData, Kind, place_of
+from vit.data.split import ALL_TEST
 from vit.data.store.hub import fetch_data
-from vit.errors import UserError, nearest
+from vit.errors import UserError, nearest, shown
+
+Record = dict[str, Any]
+"""`Data.record`: plain values."""
 
 
+class Options(TypedDict, total=False):
+    """Options of `open_data`."""
+
+    seed: int | None
+    evaluation: bool
+    format: str | None
+    findings: Findings | None
+
+
+class Reopened(TypedDict, total=False):
+    """Options of `reopen`."""
+
+    seed: int
+    format: str | None
+
+
+@overload
+def open_data(source: str, *, kind: Literal["labels"], **options: Unpack[Options]) -> Data: ...
+@overload
+def open_data(source: str, *, kind: Literal["boxes"], **options: Unpack[Options]) -> DetectionData: ...
+@overload
+def open_data(source: str, *, kind: Kind | None = None, **options: Unpack[Options]) -> Data | DetectionData: ...
 def open_data(
     source: str,
     *,
+    kind: Kind | None = None,
     seed: int | None = 0,
     evaluation: bool = False,
     format: str | None = None,
     findings: Findings | None = None,
-) -> Data:
-    """Open "digits", a folder or a file in one of FORMATS, `hf:OWNER/NAME` or `torchvision:NAME`.
+) -> Data | DetectionData:
+    """Open a bundled set ("digits", "scenes"), a folder or file in one of `vit.data.formats.TABLE`, `hf:OWNER/NAME` or
+    `torchvision:NAME`.
 
+    kind: labels or boxes; recognized from what lies there if None.
     seed: for the split of sources that have none of their own; None: nothing is held out for validation.
-    evaluation: the source need not have train, and what is not split is all test (train is then empty).
-    format: a name of FORMATS; recognised from what lies in the folder if None.
-    findings: collects what is wrong with class folders; without it the first error is raised.
+    evaluation: the source need not have train, and what is not split is all test.
+    format: the name of a format; recognized from what lies there if None.
+    findings: collects what is wrong; without it the first error is raised.
 
     Raises UserError for a source that does not exist, is empty or contradicts itself, or could be in several formats.
     """
-    if source == "digits":
-        return Data.of(load_digits(), source, notes=[], seed=seed, rule="stored with the digits, whatever the seed")
     if format is not None:
-        require_format(format)
-    data = _read(source, format, {"seed": seed, "evaluation": evaluation}, findings)
-    if format is not None:
-        data.record["format"] = format
+        kinds = kinds_of(format)
+        if kind is not None and kind not in kinds:
+            raise UserError(f"--format {format} is for images with {kinds.pop()}; for {kind} {shown([*named(kind)])}.")
+    kind = kind or ("boxes" if has_boxes(source, format) else "labels")
+    if source in BUNDLED and kind == BUNDLED[source]:
+        return _bundled(source, seed)
+    path, column = _column(source) if kind == "labels" else (source, None)
+    request = Request(source, os.path.expanduser(path), column, seed, evaluation, findings)
+    if source.startswith("torchvision:"):
+        data = _torchvision(request, kind)
+    elif source.startswith("hf:") and kind == "labels":
+        data = _hub(request)
+    else:
+        data = _local(request, kind, format)
     if findings is None:
         data.notes += leakage_notes(data.splits())
     return data
 
 
-def _read(source: str, format: str | None, options: dict[str, Any], findings: Findings | None) -> Data:
-    if source.startswith("torchvision:"):
-        return open_torchvision(source, **options)
-    path, column = _column(source)
-    if source.startswith("hf:"):
-        root, notes = fetch_data(path)
-        data = open_parquet(source, root, column=column, **options)
-        data.notes[:0] = notes
-        return data
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        format = format or recognise(path)
-    elif os.path.isfile(path):
-        format = format or format_of_file(path)
-        if format in (None, "folder"):
-            raise UserError(f"{source}: is neither a folder nor a .csv manifest. {_remedy(source)}")
-    elif format == "shards" or is_shards(path):
-        format = "shards"
-    else:
-        raise UserError(f"{source}: no such data (current folder: {os.getcwd()}).{existing(source)}")
-    if column is not None and format != "parquet":
-        raise UserError(f"{source}: a column after # is for Parquet files with images; {path} holds {FORMATS[format]}.")
-    if format == "folder":
-        return open_folder(path, findings=findings, **options)
-    if format == "manifest":
-        return open_manifest(path, manifests(path) if os.path.isdir(path) else None, **options)
-    if format == "parquet":
-        return open_parquet(os.path.expanduser(source), path, column=column, **options)
-    return open_shards(path, **options)
+def _bundled(name: str, seed: int | None) -> Data | DetectionData:
+    if name == "digits":
+        return Data.of(load_digits(), name, notes=[], seed=seed, rule="stored with the digits, whatever the seed")
+    sets = load_scenes()
+    ids, rule = range(len(sets["train"].classes)), "scene i of a split is a function of (split, i)"
+    return DetectionData.of(sets, name, category_ids=ids, notes=[], seed=seed, rule=rule)
+
+
+def _torchvision(request: Request, kind: Kind) -> Data | DetectionData:
+    if kind == "labels":
+        return open_torchvision(request.source, seed=request.seed, evaluation=request.evaluation)
+    if not box_torchvision.names_boxes(request.source):
+        names = shown([*box_torchvision.READERS])
+        raise UserError(f"{request.source}: of torchvision's data sets these have boxes: {names}.")
+    return open_drafts(request, box_torchvision.read)
+
+
+def _hub(request: Request) -> Data:
+    root, notes = fetch_data(request.path)
+    data = open_parquet(request.source, root, column=request.column, seed=request.seed, evaluation=request.evaluation)
+    data.notes[:0] = notes
+    return data
+
+
+def _local(request: Request, kind: Kind, format: str | None) -> Data | DetectionData:
+    """A folder, a file or a pattern of shards."""
+    path, formats = request.path, named(kind)
+    if not os.path.exists(path) and not is_shards(path) and (kind, format) != ("labels", "shards"):
+        raise UserError(f"{path}: no such data (current folder: {os.getcwd()}).{existing(path)}")
+    found = formats[format] if format is not None else recognized(path, kind)
+    if kind == "boxes":
+        if found is None:
+            expected = "; ".join(f"{name}: {row.expected}" for name, row in formats.items())
+            raise UserError(f"{path}: no annotations of boxes were found. Expected is one of these. {expected}.")
+        if os.path.isdir(path) and not found.look(path, {}):
+            raise UserError(f"{path}: holds nothing in the format {found.name}. Expected {found.expected}.")
+    elif os.path.isfile(path) and (found is None or found.name == "folder"):
+        raise UserError(f"{path}: is neither a folder nor a .csv manifest. {_remedy(path)}")
+    # In a folder with nothing, the reader of class folders says what it expected.
+    found = found or formats["folder"]
+    if request.column is not None and found.name != "parquet":
+        raise UserError(
+            f"{request.source}: a column after # is for Parquet files with images; {path} holds {found.expected}."
+        )
+    data = found.read(request)
+    if kind == "boxes" or format is not None:
+        data.record["format"] = found.name
+    return data
 
 
 def _column(source: str) -> tuple[str, str | None]:
@@ -86,9 +144,48 @@ def _column(source: str) -> tuple[str, str | None]:
     return (path, column) if sign and not os.path.exists(os.path.expanduser(source)) else (source, None)
 
 
+def has_boxes(source: str, format: str | None = None) -> bool:
+    """Whether a source holds images with boxes. format: as the user says."""
+    if source in BUNDLED:
+        return BUNDLED[source] == "boxes"
+    if source.startswith("torchvision:"):
+        return box_torchvision.names_boxes(source)
+    path = os.path.expanduser(source)
+    if format is not None and len(kinds := kinds_of(format)) == 1:
+        return kinds == {"boxes"}
+    found = seen(path, "boxes") if os.path.exists(path) or is_shards(path) else {}
+    return bool(found) if format is None else format in found
+
+
+def as_found(
+    source: str, format: str | None = None, findings: Findings | None = None
+) -> tuple[Data | DetectionData, dict[str, Any]]:
+    """The data with the splits that the source has: nothing is held out, and what nothing divides is train."""
+    data = open_data(source, format=format, seed=None, evaluation=True, findings=findings)
+    splits = data.splits()
+    return data, {"train": splits["test"]} if data.record["rule"] == ALL_TEST else splits
+
+
+@overload
 def reopen(
-    record: dict[str, Any] | None, source: str | None = None, *, seed: int = 0, format: str | None = None
-) -> Data:
+    record: Record | None, source: str | None = None, *, kind: Literal["labels"], **options: Unpack[Reopened]
+) -> Data: ...
+@overload
+def reopen(
+    record: Record | None, source: str | None = None, *, kind: Literal["boxes"], **options: Unpack[Reopened]
+) -> DetectionData: ...
+@overload
+def reopen(
+    record: Record | None, source: str | None = None, *, kind: Kind | None = None, **options: Unpack[Reopened]
+) -> Data | DetectionData: ...
+def reopen(
+    record: Record | None,
+    source: str | None = None,
+    *,
+    kind: Kind | None = None,
+    seed: int = 0,
+    format: str | None = None,
+) -> Data | DetectionData:
     """The data to evaluate a checkpoint on: with the splits of its training run, or another source.
 
     record: `Data.record` as the checkpoint keeps it, None where it keeps none. When `source` is None or names the same
@@ -96,10 +193,10 @@ def reopen(
     have come or gone. Any other source is opened for evaluation. format: as for `open_data`; the record's if None.
     """
     if source is not None and (record is None or place_of(source) != record["source"]):
-        return open_data(source, seed=seed, evaluation=True, format=format)
+        return open_data(source, kind=kind, seed=seed, evaluation=True, format=format)
     if record is None:
-        raise UserError("the checkpoint does not say what it was trained on: name the data with --data.")
-    data = open_data(record["source"], seed=record["seed"], format=format or record.get("format"))
+        raise UserError("The checkpoint does not say what it was trained on: name the data with --data.")
+    data = open_data(record["source"], kind=kind, seed=record["seed"], format=format or record.get("format"))
     changed = [name for name, was in record["splits"].items() if data.record["splits"].get(name) != was]
     if changed:
         data.notes.append(
@@ -109,10 +206,10 @@ def reopen(
     return data
 
 
-def _remedy(source: str) -> str:
-    if source.lower().endswith((".zip", ".gz", ".tgz", ".7z", ".rar")):
+def _remedy(path: str) -> str:
+    if path.lower().endswith((".zip", ".gz", ".tgz", ".7z", ".rar")):
         return "Unpack the archive and give the folder."
-    if source.lower().endswith((".yaml", ".yml", ".json")):
+    if path.lower().endswith((".yaml", ".yml", ".json")):
         return "Annotation files of detection are not read here; give the folder with class folders."
     return (
         "Give a folder with one folder per class, a manifest with the columns path,label "
@@ -132,5 +229,5 @@ def existing(source: str) -> str:
     shown_parent = parent if os.path.isabs(source) else os.path.relpath(parent)
     options = [os.path.normpath(os.path.join(shown_parent, name)) for name in beside]
     if os.sep not in source:
-        options.append("digits")
+        options += BUNDLED
     return nearest(os.path.normpath(os.path.join(shown_parent, part)), options)

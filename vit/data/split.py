@@ -8,7 +8,8 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from vit.data.sets.imageset import Data, ImageSet
+from vit.data.sets.data import Data
+from vit.data.sets.imageset import ImageSet
 from vit.errors import UserError, shown
 
 VAL_SHARE = 0.2
@@ -45,7 +46,7 @@ def with_splits(
     if "train" not in sets and not evaluation:
         raise UserError(f"{where}: has {shown(list(sets))} but no train. Add images to train on.")
     some = next(iter(sets.values()))
-    if len(some.classes) < (1 if some.multilabel else 2) and not evaluation:
+    if not some.numbers and len(some.classes) < (1 if some.multilabel else 2) and not evaluation:
         raise UserError(f"{where}: one class only ({shown(some.classes)}); two are the least.")
     if "train" in sets and "val" not in sets and seed is not None:
         rule = RULE
@@ -77,11 +78,14 @@ def _compare_classes(where: str, sets: Mapping[str, ImageSet]) -> list[str]:
 
 
 def hold_out(whole: Images, seed: int, where: str, strata: np.ndarray | None = None) -> tuple[Images, Images, str]:
-    """(train, val, a note that says so). strata: int64 [n], what stands for the class where the targets are none.
+    """(train, val, a note that says so). strata: int64 [n], what stands for the class where the targets are none; where
+    they are numbers, all images are of one stratum.
 
     Raises UserError, which names `where`, when no class has two images.
     """
-    chosen = validation_rows(whole.keys(), whole.targets if strata is None else strata, seed)
+    if strata is None:
+        strata = np.zeros(len(whole), np.int64) if whole.numbers else whole.targets
+    chosen = validation_rows(whole.keys(), strata, seed)
     if not chosen.any():
         raise UserError(
             f"{where}: no class has two images, so none can be held out for validation. "

@@ -1,4 +1,4 @@
-"""From a file, or whatever else holds an image, to RGB pixels: the one place where images are decoded."""
+"""Image files, bytes, PIL images and arrays -> RGB pixels: the one place where images are decoded."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vit.errors import UserError
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
 
-# What a photograph comes in. EPS runs Ghostscript, PSD and FITS are seldom images of this kind, and a file
-# renamed to .jpg is recognised by its first bytes, so the list is what protects, not the suffix.
+# EPS runs Ghostscript, PSD and FITS rarely hold photographs. Pillow recognizes a file by its first bytes whatever its
+# suffix, so this list is the protection.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-# In a folder, files with these endings are taken for images, in any case; a file named by itself is always tried.
+# In a folder, files with these suffixes (in any case) count as images; a file that is named by itself is always tried.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp"),
     *(".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".pnm"),
@@ -29,9 +29,9 @@ IMAGE_SUFFIXES = (
 
 
 def allowed_pixels(setting: str | None) -> int:
-    """What the user sets, or 89,478,485. Raises UserError if it is no number."""
-    # Pillow warns from here to twice as many and refuses beyond. A warning does not stop an out-of-memory kill, so the
-    # whole zone is refused here.
+    """The user's setting, or 89,478,485. Raises UserError if it is not a number."""
+    # Pillow warns above this number and refuses above twice as many. A warning does not stop an out-of-memory kill, so
+    # both are refused here.
     try:
         return 89_478_485 if setting is None else int(setting)
     except ValueError:
@@ -42,7 +42,7 @@ MAX_PIXELS = allowed_pixels(os.environ.get("VITRAL_MAX_PIXELS"))
 
 _log = logging.getLogger("vitral")
 _open_lock = threading.Lock()
-_animation_told = False
+_animation_reported = False
 
 
 def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -50,10 +50,10 @@ def decode(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     `source` is a path, the bytes of a file, an open binary file, a PIL image, or an array: uint8 or uint16
     [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], or floating point in 0..1 of the same shapes. 16-bit values are
-    divided by 257. The first frame of an animation is used. The user's file is never written to.
+    divided by 257. The first frame of an animation is used. The file is never written to.
 
-    Raises UserError, naming the file, for anything that is not a whole image in one of FORMATS or that has
-    more than `max_pixels` pixels.
+    Raises UserError, naming the file, unless it is a complete image in one of FORMATS with at most `max_pixels`
+    pixels.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, name_of(source))
@@ -74,9 +74,9 @@ def image_size(source: Source) -> tuple[int, int]:
 
 @contextmanager
 def opened(source: Source, *, max_pixels: int | None = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The image behind a source that is no array, its header read and its pixels not yet.
+    """The image of a source that is not an array, with its header read and its pixels not yet.
 
-    Whatever goes wrong while the context lasts is a UserError that names the source, as `decode` raises it.
+    Any error within the context becomes a UserError that names the source.
     """
     name = name_of(source)
     try:
@@ -85,7 +85,7 @@ def opened(source: Source, *, max_pixels: int | None = MAX_PIXELS) -> Iterator[I
             if max_pixels is not None:
                 _require_fewer(image, name, max_pixels)
                 _require_enough(image, name)
-                _tell_animation(image, name)
+                _report_animation(image, name)
             yield image
     except UserError:
         raise
@@ -94,14 +94,13 @@ def opened(source: Source, *, max_pixels: int | None = MAX_PIXELS) -> Iterator[I
     except IsADirectoryError:
         raise UserError(f"{name}: is a folder, not an image.") from None
     except Exception as error:
-        # Pillow's plugins raise whatever a mutated header leads them to (OSError, SyntaxError, struct.error,
-        # IndexError, ...): all of them mean that the file is no whole image.
+        # A damaged header makes Pillow's plugins raise anything (OSError, SyntaxError, struct.error, IndexError, ...).
         reason = str(error) or type(error).__name__
         raise UserError(f"{name}: cannot be decoded ({reason}). Replace or remove the file.") from error
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF orientation asks."""
+    """The image turned by its EXIF orientation."""
     return ImageOps.exif_transpose(image) if orientation(image) != 1 else image
 
 
@@ -112,8 +111,8 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's 1 to 8, 1 is upright, without decoding: Pillow would decode every PNG, to find EXIF that comes after the
-    pixels."""
+    """EXIF's orientation, 1 (upright) to 8, without decoding: Pillow would decode every PNG to find EXIF that comes
+    after the pixels."""
     file = file_of(image)
     if image.format == "PNG" and "exif" not in image.info and file is not None:
         bomb = image.width * image.height > MAX_PIXELS
@@ -123,12 +122,12 @@ def orientation(image: Image.Image) -> int:
 
 
 def file_of(image: Image.Image) -> BinaryIO | None:
-    """What an image is read from; None once its pixels are loaded."""
+    """The file that an image is read from; None once its pixels are loaded."""
     return getattr(image, "fp", None)
 
 
 def _late_exif(file: BinaryIO) -> bool:
-    """Whether an open PNG has a chunk of EXIF, from the heads of its chunks."""
+    """Whether an open PNG has an EXIF chunk, from the headers of its chunks."""
     place = file.tell()
     file.seek(8)
     try:
@@ -150,8 +149,9 @@ def _require_fewer(image: Image.Image, name: str, max_pixels: int) -> None:
 
 
 def _require_enough(image: Image.Image, name: str) -> None:
-    """A JPEG takes one bit at least for each block of 64 values. Pillow makes up what a file does not hold, gray, and a
-    damaged header of a small file could ask for all the memory that `max_pixels` allows."""
+    """Raises UserError for a JPEG that is too short for its size: each block of 64 values takes at least one bit.
+    Pillow fills in gray for what is missing, and the damaged header of a small file could claim all the memory that
+    `max_pixels` allows."""
     file = file_of(image)
     if image.format not in ("JPEG", "MPO") or file is None:
         return
@@ -166,7 +166,7 @@ def _require_enough(image: Image.Image, name: str) -> None:
 
 
 def name_of(source: object) -> str:
-    """What messages call a source."""
+    """The name of a source in messages."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, np.ndarray):
@@ -183,9 +183,9 @@ def _open(source: object, name: str) -> Image.Image:
         source = Path(source)
         if source.is_file() and source.stat().st_size == 0:
             raise UserError(f"{name}: the file is empty (0 bytes). Replace or remove it.")
-    # Pillow's own limit warns where this module refuses, and refuses what a caller may have allowed, so it is
-    # set aside while the header is read: decode() checks the size before any pixel is. The lock keeps two
-    # threads from restoring each other's value.
+    # Pillow's own limit warns where this module refuses, and refuses what a caller may have allowed. It is set aside
+    # while the header is read; decode() checks the size before any pixel is read. The lock keeps two threads from
+    # restoring each other's value.
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -196,32 +196,31 @@ def _open(source: object, name: str) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _tell_animation(image: Image.Image, name: str) -> None:
-    global _animation_told
-    # Multi-page TIFF and JPEG's MPO are not animations in the same sense, but lose frames in the same way;
-    # MPO is left out, as every phone writes a preview there.
-    if _animation_told or image.format not in ("GIF", "WEBP", "PNG", "TIFF"):
+def _report_animation(image: Image.Image, name: str) -> None:
+    global _animation_reported
+    # A multi-page TIFF loses frames in the same way as an animation. MPO is left out: phones write a preview there.
+    if _animation_reported or image.format not in ("GIF", "WEBP", "PNG", "TIFF"):
         return
     if getattr(image, "is_animated", False):
-        _animation_told = True
-        _log.warning("%s has several frames: the first is used (said once, for all files).", name)
+        _animation_reported = True
+        _log.warning("%s has several frames; the first is used. (This is logged once, for all files.)", name)
 
 
 def to_rgb(image: Image.Image, name: str) -> np.ndarray:
-    """A loaded image of any mode as uint8 [H, W, 3]. Raises UserError where the mode has no set brightness."""
+    """A loaded image of any mode -> uint8 [H, W, 3]. Raises UserError where the range of its values is unknown."""
     mode = image.mode
     if mode == "RGB":
         return np.array(image)
     if mode.startswith("I;16"):
         return _gray(_from_16_bit(np.asarray(image).astype(np.uint16)))
     if mode == "I":
-        # Pillow stretches a PGM of more than 8 bits to 16; other files do not say which range is meant.
+        # Pillow stretches a PGM of more than 8 bits to 16; other files do not tell their range.
         values = np.asarray(image)
         return _gray(_from_16_bit(values) if image.format == "PPM" else _from_int32(values, name))
     if mode == "F":
         return _gray(_from_float_file(np.asarray(image), name))
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        # convert("RGB") would uncover whatever colour hides under transparent pixels.
+        # convert("RGB") would uncover the colors of transparent pixels.
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return np.array(Image.alpha_composite(white, layer).convert("RGB"))
@@ -241,9 +240,7 @@ def _from_16_bit(values: np.ndarray) -> np.ndarray:
 def _from_int32(values: np.ndarray, name: str) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise UserError(
-            f"{name}: 32-bit values from {low} to {high} have no set brightness. Save it with 8 or 16 bits."
-        )
+        raise UserError(f"{name}: 32-bit values from {low} to {high} have no defined range. Save it with 8 or 16 bits.")
     return values.astype(np.uint8) if high <= 255 else _from_16_bit(values)
 
 
@@ -254,7 +251,7 @@ def _from_float_file(values: np.ndarray, name: str) -> np.ndarray:
         values = values * 255
     elif not (low >= 0 and high <= 255):
         raise UserError(
-            f"{name}: floating-point values from {low:g} to {high:g}; read are 0..1 and 0..255. "
+            f"{name}: floating-point values from {low:g} to {high:g}; 0..1 and 0..255 are read. "
             "Scale the image, or save it with 8 bits."
         )
     return np.rint(values).astype(np.uint8)

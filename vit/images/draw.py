@@ -1,4 +1,4 @@
-"""Boxes with names, painted on an image, so that they can be read at any size."""
+"""Boxes with names, painted on an image so that they are readable at any size."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from PIL import Image, ImageDraw, ImageFont
 Color = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]
 
-# Bright, and told apart by people who do not see red and green (after Okabe and Ito 2008); more follow by hue.
+# Bright, and distinct for people who are color-blind (after Okabe and Ito 2008); more follow by hue.
 COLORS: tuple[Color, ...] = (
     (255, 176, 0), (86, 180, 255), (0, 200, 140), (240, 228, 66), (255, 95, 60), (225, 120, 230), (120, 94, 240),
     (160, 220, 60), (255, 130, 170), (60, 220, 230),
 )  # fmt: skip
 READABLE = 480
-"""An image with a longer side below this is enlarged."""
+"""An image with a longer side below this, in pixels, is enlarged."""
 FONT_SHARE, SMALLEST_FONT = 1 / 65, 12
 CROWDED = 25
-"""With more boxes than this lines and names are smaller, and a name that would cover another is left out."""
+"""With more boxes than this, lines and names are smaller, and a name that would cover another is left out."""
 
 
 class Mark(NamedTuple):
@@ -38,10 +38,10 @@ class Mark(NamedTuple):
 
 
 def color_of(label: int) -> Color:
-    """The same for a class in every picture."""
+    """The color of a class, the same in every image."""
     if label < len(COLORS):
         return COLORS[label]
-    hue = label * 0.618034 % 1  # the golden ratio: neighbors in number are far apart in hue
+    hue = label * 0.618034 % 1  # the golden ratio: neighboring labels are far apart in hue
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.65, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -79,7 +79,7 @@ def _outline(draw: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
             for x in (left, right - line):
                 draw.rectangle((x, y, x + line - 1, min(y + step, bottom)), fill=mark.color)
         return
-    # A dark hair around it keeps a light line visible on a light background.
+    # A thin dark outline keeps a light line visible on a light background.
     draw.rectangle((left - 1, top - 1, right, bottom), outline=(0, 0, 0))
     draw.rectangle((left, top, right - 1, bottom - 1), outline=mark.color, width=line)
 
@@ -87,7 +87,8 @@ def _outline(draw: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
 def _name(
     draw: ImageDraw.ImageDraw, mark: Mark, font: Any, size: tuple[int, int], taken: list[Rectangle], must: bool
 ) -> None:
-    """Above the box, else below, else inside it: the first place within the image that covers no other name."""
+    """Draw a name above the box, else below, else inside it: at the first place in the image that covers no other
+    name."""
     left, top, right, bottom = mark.xyxy
     x0, y0, x1, y1 = draw.textbbox((0, 0), mark.text, font=font)
     pad = max(2, round((y1 - y0) / 5))
@@ -116,7 +117,7 @@ def _meet(a: Rectangle, b: Rectangle) -> bool:
 
 @lru_cache(maxsize=8)
 def font_of(size: int) -> Any:
-    """DejaVu from matplotlib's files, which knows Greek and Cyrillic; matplotlib itself is not imported."""
+    """DejaVu Sans from matplotlib's files, which has Greek and Cyrillic; matplotlib itself is not imported."""
     spec = importlib.util.find_spec("matplotlib")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         file = Path(folder) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -1,6 +1,6 @@
-"""From pixels to what a model sees in evaluation: the one home of the eval transform, and the door to decoding.
+"""The evaluation transform, from pixels to the tensor that a model sees; decoding is re-exported.
 
-Evaluation and prediction both come here, which is why they agree to the last bit.
+Evaluation and prediction both use it, so that they agree bit for bit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Placement(NamedTuple):
 
 
 IN_CACHE = 200_000
-"""So many values at a time are normalised on a CPU: four passes over what is in its cache, not in memory."""
+"""Values that are normalized at a time on a CPU, so that all four passes find them in its cache."""
 Resize = Literal["crop", "squash", "letterbox"]
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -47,12 +47,12 @@ INTERPOLATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """The evaluation transform: what a checkpoint stores so that it alone is enough to predict.
+    """The evaluation transform. A checkpoint stores it, so that the checkpoint alone is enough to predict.
 
     size: (H, W) of the model's input, pixels.
-    resize: "crop" scales until the image covers size / crop and takes the centre, as timm does in evaluation;
-        "squash" scales each side by itself; "letterbox" fits the whole image in and fills with the mean.
-    crop: for "crop" only, the share of the scaled image's shorter side that is kept.
+    resize: "crop" scales until the image covers size / crop and takes the center, as timm does in evaluation;
+        "squash" scales each side independently; "letterbox" fits the whole image in and fills with the mean.
+    crop: for "crop" only, the share of the scaled image's shorter side that is kept, above 0 and up to 1.
     mean, std: per channel, of pixels in 0..1.
     """
 
@@ -79,7 +79,7 @@ class Preprocess:
             raise UserError("preprocess.mean and preprocess.std have three values each, std above 0.")
 
     def pixels(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] of any size -> uint8 [h, w, 3] of `self.size`; may be the array it was given."""
+        """uint8 [H, W, 3] of any size -> uint8 [h, w, 3] of `self.size`; may return the same array."""
         height, width = self.size
         if image.shape[:2] == self.size and (self.resize != "crop" or self.crop == 1):
             return image
@@ -94,7 +94,7 @@ class Preprocess:
         """Where an image of (H, W) pixels lies in the model's input. Raises UserError for "crop", which loses parts."""
         (height, width), (h, w) = self.size, size
         if self.resize == "crop":
-            raise UserError('boxes need the whole image: preprocess.resize "squash" or "letterbox", not "crop".')
+            raise UserError('Boxes need the whole image: preprocess.resize "squash" or "letterbox", not "crop".')
         if self.resize == "squash" or size == self.size:
             return Placement(width / w, height / h, 0, 0)
         scale = min(height / h, width / w)
@@ -127,11 +127,11 @@ class Preprocess:
         return canvas
 
     def tensor(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """uint8 [B, h, w, 3] -> normalised float32 [B, 3, h, w], on the device of `images`."""
+        """uint8 [B, h, w, 3] -> normalized float32 [B, 3, h, w], on the device of `images`."""
         import torch
 
         if isinstance(images, np.ndarray):
-            # torch warns of arrays that cannot be written to, such as views of a file.
+            # torch warns about read-only arrays, such as views of a file.
             pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
         else:
             pixels = images
@@ -140,11 +140,11 @@ class Preprocess:
         out = torch.empty((count, channels, height, width), dtype=torch.float32, device=pixels.device)
         step = max(1, count if pixels.device.type != "cpu" else IN_CACHE // (channels * height * width))
         for first in range(0, count, step):
-            some = slice(first, first + step)
-            out[some].copy_(pixels[some].permute(0, 3, 1, 2)).div_(255).sub_(mean).div_(std)
+            part = slice(first, first + step)
+            out[part].copy_(pixels[part].permute(0, 3, 1, 2)).div_(255).sub_(mean).div_(std)
         return out
 
-    def denormalise(self, tensor: torch.Tensor) -> np.ndarray:
+    def denormalize(self, tensor: torch.Tensor) -> np.ndarray:
         """The inverse of `tensor`: float [B, 3, h, w] -> uint8 numpy [B, h, w, 3], clipped to 0..255."""
         mean, std = self._statistics(tensor.device)
         pixels = (tensor.detach().float() * std + mean).mul(255).round().clamp(0, 255)
@@ -171,7 +171,7 @@ class Preprocess:
 def _trim(image: np.ndarray, ratio: float) -> np.ndarray:
     """Cut the middle out of an image longer than `ratio` times its width (or the other way round).
 
-    A centre crop never sees the ends, and scaling a 1 x 1000 strip to 224 x 224000 first would take 150 MB.
+    A center crop never sees the ends, and scaling a 1 x 1000 strip to 224 x 224000 first would take 150 MB.
     """
     h, w = image.shape[:2]
     limit = max(1, math.ceil(min(h, w) * ratio))

@@ -1,4 +1,4 @@
-"""Frames of a video file in, frames with boxes out; OpenCV does the coding."""
+"""Reading and writing the frames of a video file, with OpenCV."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vit.errors import UserError
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 USUAL_RATE = 25.0
-"""Frames a second where a file does not say."""
+"""Frames a second where a file does not tell."""
 
 
 class Frame(NamedTuple):
@@ -27,7 +27,7 @@ class Frame(NamedTuple):
 
 
 def is_video(path: str | Path) -> bool:
-    """By its suffix, in any case."""
+    """Whether the suffix, in any case, is a video's."""
     return str(path).lower().endswith(SUFFIXES)
 
 
@@ -37,17 +37,17 @@ def frame_rate(path: str | Path) -> float:
     rate, readable = capture.get(_cv2().CAP_PROP_FPS), capture.grab()
     capture.release()
     if not readable:
-        raise UserError(f"{path}: OpenCV reads no frame of it. Is it a whole video? Converting it to .mp4 may help.")
+        raise UserError(f"{path}: OpenCV reads no frame of it. Is the file complete? Converting it to .mp4 may help.")
     return rate if 0 < rate < 1000 else USUAL_RATE
 
 
 def frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
-    """Every `every`-th frame from the first on, one after another, with memory for one. Raises UserError for a file
-    that OpenCV cannot open."""
+    """Every Nth frame (N = `every`), starting with the first; one frame is in memory at a time. Raises UserError for a
+    file that OpenCV cannot open."""
     cv2, rate, index = _cv2(), frame_rate(path), 0
     capture = _open(path)
     try:
-        while capture.grab():  # which decodes no picture: what is skipped costs little
+        while capture.grab():  # this decodes nothing: skipped frames are cheap
             if index % every == 0:
                 whole, image = capture.retrieve()
                 if not whole:
@@ -59,7 +59,7 @@ def frames(path: str | Path, every: int = 1) -> Iterator[Frame]:
 
 
 class VideoWriter:
-    """Writes RGB frames uint8 [H, W, 3], all of one size, as MPEG-4. A context manager; the file is whole once it ends.
+    """Writes RGB frames uint8 [H, W, 3] of one size as MPEG-4. A context manager; the file is complete when it ends.
 
     Raises UserError where the file cannot be written.
     """
@@ -91,12 +91,14 @@ class VideoWriter:
 def _open(path: str | Path) -> Any:
     capture = _cv2().VideoCapture(str(path))
     if not capture.isOpened():
-        raise UserError(f"{path}: OpenCV cannot open it as a video. Is it whole? Converting it to .mp4 may help.")
+        raise UserError(
+            f"{path}: OpenCV cannot open it as a video. Is the file complete? Converting it to .mp4 may help."
+        )
     return capture
 
 
 def _cv2() -> Any:
-    # What is wrong with a file is told once, by us.
+    # We report what is wrong with a file; OpenCV need not.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2

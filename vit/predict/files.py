@@ -1,4 +1,4 @@
-"""Images named on the command line of `vitral`: which files are meant, and what became of them."""
+"""Image files and folders named on the command line, and the exit code for what could be read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vit.images.decode import IMAGE_SUFFIXES
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
-    """Files as they are, folders as the images below them, sorted. Raises UserError for a path that leads to none."""
+    """Files as they are, folders as the images below them, sorted. Raises UserError for a path without images."""
     if not paths:
-        raise UserError("no images given: name image files, or folders of them.")
+        raise UserError("No images given: name image files, or folders of them.")
     files: list[str] = []
     for path in paths:
         if os.path.isdir(path):
@@ -32,7 +32,7 @@ def find_images(paths: Sequence[str]) -> list[str]:
 
 
 def exit_code(unreadable: int, images: int) -> int:
-    """0 when every image could be read, 1 when some could not, which is said on stderr, 2 when none could."""
+    """0 when every image could be read; 1 when some could not, which is printed on stderr; 2 when none could."""
     if unreadable:
         print(f"{unreadable} of {images} images could not be read.", file=sys.stderr)
     return 0 if not unreadable else 1 if unreadable < images else 2
@@ -41,6 +41,6 @@ def exit_code(unreadable: int, images: int) -> int:
 def _images_below(folder: str) -> Iterator[str]:
     for root, _, names in os.walk(folder):
         for name in names:
-            # ._photo.jpg is what macOS leaves on foreign disks: no image.
+            # macOS leaves files such as ._photo.jpg on other disks; they hold no image.
             if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
                 yield os.path.join(root, name)

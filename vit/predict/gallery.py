@@ -1,4 +1,4 @@
-"""The pictures and videos that a prediction leaves in a folder."""
+"""The images and videos that a prediction writes into a folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vit.images.video import VideoWriter, is_video
 
 
 class Gallery:
-    """A context manager; videos are whole once it ends.
+    """A context manager; videos are complete when it ends.
 
     Args:
-        places: input file -> the file its picture goes to.
+        places: input file -> output file.
         rates: video file -> frames a second of its copy.
     """
 
@@ -36,8 +36,8 @@ class Gallery:
         self._open.close()
 
     def add(self, file: str, picture: np.ndarray, *, video: bool) -> None:
-        """picture uint8 [H, W, 3]: of an image file, or the next frame of a video. Raises UserError where it cannot be
-        written."""
+        """Write `picture`, uint8 [H, W, 3]: that of an image file, or the next frame of a video. Raises UserError where
+        it cannot be written."""
         place = self.places[file]
         if not video:
             return _write(picture, place)
@@ -48,10 +48,10 @@ class Gallery:
 
 
 def picture_files(files: Sequence[str], paths: Sequence[str], out: Path) -> dict[str, Path]:
-    """Where in `out` the picture of each file goes: as it lies in the folder among `paths` that it was found in, and by
-    its name alone if it was named itself; numbered where two would meet. `files` are `find_images(paths)`.
+    """The output file in `out` of each input file, `find_images(paths)`: at the same relative path as in its folder, by
+    its name alone if the file itself was named, and numbered where two would have the same name.
 
-    Raises UserError where a picture would take the place of an image.
+    Raises UserError where an output would overwrite an input.
     """
     folders = [Path(path) for path in paths if os.path.isdir(path)]
     originals = {os.path.realpath(file) for file in files}
@@ -61,11 +61,11 @@ def picture_files(files: Sequence[str], paths: Sequence[str], out: Path) -> dict
         path = Path(file)
         folder = next((folder for folder in folders if path.is_relative_to(folder)), path.parent)
         suffix = ".mp4" if is_video(file) else ".jpg" if path.suffix.lower() in (".jpg", ".jpeg", ".jfif") else ".png"
-        wanted = free = (out / path.relative_to(folder)).with_suffix(suffix)
+        preferred = free = (out / path.relative_to(folder)).with_suffix(suffix)
         number = 1
         while free in taken:
             number += 1
-            free = wanted.with_stem(f"{wanted.stem}-{number}")
+            free = preferred.with_stem(f"{preferred.stem}-{number}")
         if os.path.realpath(free) in originals:
             raise UserError(f"--out {out}: {free} is one of the images and would be lost. Choose another folder.")
         taken.add(free)

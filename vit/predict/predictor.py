@@ -1,4 +1,4 @@
-"""What every predictor does, whatever it predicts: sources in, answers out, in batches and in order."""
+"""What all predictors share: sources in, answers out, in batches and in order."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ class Unreadable:
 
 
 class Streaming(Generic[Prepared, Answer]):
-    """`predict` and `stream` for a class that has `prepare` and `answer`."""
+    """`predict` and `stream` for a class that defines `prepare` and `answer`."""
 
     def prepare(self, image: np.ndarray) -> Prepared:
-        """A decoded image, uint8 [H, W, 3] -> what is kept of it until its batch is full."""
+        """A decoded image, uint8 [H, W, 3] -> what `answer` needs of it."""
         raise NotImplementedError
 
     def answer(self, prepared: list[Prepared], sources: list[Any]) -> list[Answer]:
-        """prepared: one or more images; sources: the same as they were handed in."""
+        """The answers to a batch. prepared: one or more images; sources: the same images as they were given."""
         raise NotImplementedError
 
     def predict(self, x: Source | Iterable[Source], *, batch_size: int = BATCH_SIZE) -> Answer | list[Answer]:
         """One image -> an answer; several -> a list in the same order.
 
         An image is a path, bytes of a file, a PIL image or an array (uint8 [H, W, 3] and whatever else
-        `vit.images.preprocess.decode` takes). Several are any iterable of those, or an array [B, H, W, 3].
+        `vit.images.preprocess.decode` takes). Several images are an iterable of these, or an array [B, H, W, 3].
 
-        Raises UserError at the first unreadable image; `stream` goes on instead.
+        Raises UserError at the first unreadable image; `stream` continues instead.
         """
         if isinstance(x, Tensor):
             raise UserError(
                 "predict() takes images before preprocessing: paths, bytes, PIL images or numpy arrays; for pixels "
-                "pass tensor.numpy(). A normalised float tensor [B, 3, H, W] goes to a classifier's logits(), or to "
+                "pass tensor.numpy(). A normalized float tensor [B, 3, H, W] goes to a classifier's logits(), or to "
                 "the predictor's model."
             )
         single = is_image(x)
@@ -70,17 +70,17 @@ class Streaming(Generic[Prepared, Answer]):
         return results[0] if single else results
 
     def stream(self, sources: Iterable[Source], *, batch_size: int = BATCH_SIZE) -> Iterator[Answer | Unreadable]:
-        """Answers one after another, in order, in batches, with memory for one batch only."""
-        return answered(sources, self.prepare, self.answer, batch_size)
+        """Answers in order, one by one, computed in batches; one batch is in memory at a time."""
+        return stream_answers(sources, self.prepare, self.answer, batch_size)
 
 
-def answered(
+def stream_answers(
     sources: Iterable[Source],
     prepare: Callable[[np.ndarray], Prepared],
     answer: Callable[[list[Prepared], list[Any]], Iterable[Answer]],
     batch_size: int = BATCH_SIZE,
 ) -> Iterator[Answer | Unreadable]:
-    """What `answer` makes of each source, in order; see `Streaming` for prepare and answer."""
+    """The answer to each source, in order; see `Streaming` for `prepare` and `answer`."""
     iterator = iter(sources)
     while chunk := list(islice(iterator, batch_size)):
         prepared: list[Prepared] = []
@@ -99,7 +99,7 @@ def answered(
 
 
 def source_entry(source: Any) -> dict[str, str]:
-    """{"source": path} for what was read from a file, else {}."""
+    """{"source": path} for a file, else {}."""
     return {"source": str(source)} if isinstance(source, str | Path) else {}
 
 
@@ -111,7 +111,7 @@ def is_image(x: Any) -> bool:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" -> the GPU when there is one, else the CPU. Raises UserError when `name` cannot be used here."""
+    """ "auto" -> the GPU where there is one, else the CPU. Raises UserError when `name` cannot be used here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -119,5 +119,5 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"device {name!r} cannot be used here: {reason} Try auto or cpu.") from None
+        raise UserError(f"Device {name!r} cannot be used here: {reason} Try auto or cpu.") from None
     return device

@@ -1,4 +1,4 @@
-"""A counter for work on many images that has no run folder to log to."""
+"""A progress counter for commands that have no run folder to log to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 SECONDS = 30
-"""Between two lines where there is no terminal: short work says nothing, long work does not seem to hang."""
+"""Between two lines where there is no terminal: short work prints nothing, long work does not seem to hang."""
 
 
 def clear() -> None:
@@ -17,17 +17,17 @@ def clear() -> None:
 
 
 def progress(total: int) -> Callable[[int], None]:
-    """To be called with the number of images done so far: a counter on the terminal, lines elsewhere, on stderr."""
-    said = time.monotonic()
+    """A function to call with the number of images done: it prints on stderr, a counter on a terminal, else lines."""
+    last_line = time.monotonic()
 
     def tick(done: int) -> None:
-        nonlocal said
+        nonlocal last_line
         if sys.stderr.isatty():
             print(f"\r{done} of {total} images", end="", file=sys.stderr, flush=True)
             if done >= total:
                 clear()
-        elif time.monotonic() - said >= SECONDS:
-            said = time.monotonic()
+        elif time.monotonic() - last_line >= SECONDS:
+            last_line = time.monotonic()
             print(f"{done} of {total} images", file=sys.stderr, flush=True)
 
     return tick

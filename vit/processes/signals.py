@@ -1,7 +1,7 @@
-"""What a run does when it is told to stop: SIGTERM and SIGINT end it after the step, SIGUSR1 only saves.
+"""How a run reacts to signals: SIGTERM and SIGINT end it after the current step, SIGUSR1 only saves a checkpoint.
 
-Between steps all of a run is consistent, and whatever waits there for data is left at once. In a step the signal is
-remembered. A second Ctrl-C does not wait for anything.
+A run is consistent between two steps, and a wait for data there ends at once. Within a step the signal is remembered.
+A second Ctrl-C ends the program immediately.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ SAVING = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal,
 
 
 class Stop:
-    """What has been asked for: `signal`, the number of the one that ends the run, or None; `save`, a checkpoint now."""
+    """What signals request: `signal`, the number of the one that ends the run, or None; `save`, a checkpoint now."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.save = False
         self.alone = True
-        """Whether this process may leave by itself, rather than together with the others of its run."""
+        """Whether this process may stop by itself, rather than together with the other processes of its run."""
         self._held = self._waiting = False
         self._pid = os.getpid()
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """Signals are remembered, but for those that come while it is `waiting`; elsewhere they end the program."""
+        """Within it, signals are remembered, except while `waiting`; outside, they end the program."""
         self._held = True
         try:
             yield
@@ -41,7 +41,7 @@ class Stop:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """A place, between steps, that can be left at any moment. Raises Stopped."""
+        """A section between steps that can be left at any moment. Raises Stopped."""
         if self.signal is not None and self.alone:
             raise Stopped(self.signal)
         self._waiting = True
@@ -51,12 +51,12 @@ class Stop:
             self._waiting = False
 
     def check(self) -> None:
-        """Raises Stopped where a signal has come."""
+        """Raises Stopped if a signal has arrived."""
         if self.signal is not None:
             raise Stopped(self.signal)
 
     def handle(self, number: int, _: Any = None) -> None:
-        if os.getpid() != self._pid:  # in a forked process, which is not the one that can save
+        if os.getpid() != self._pid:  # in a forked process, which cannot save
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         elif number in SAVING:
@@ -74,8 +74,8 @@ _active: Stop | None = None
 
 @contextmanager
 def listening() -> Iterator[Stop]:
-    """The signals of this program go to the Stop that is given, the same one for calls within each other. Outside of
-    the main thread none arrives."""
+    """Direct the signals of this program to a Stop, the same one for nested calls. Outside of the main thread no signal
+    arrives."""
     global _active
     if _active is not None:
         yield _active

@@ -1,6 +1,6 @@
-"""Many processes of one run, as torchrun starts them: which this is, and the little that they tell each other.
+"""The processes of one run, as torchrun starts them: which one this is, and the small values that they exchange.
 
-DistributedDataParallel and FSDP2 do the rest. A process that was started alone never touches torch.distributed.
+DistributedDataParallel and FSDP2 do the rest. A single process never touches torch.distributed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from vit.processes.restarts import round_store
 from vit.processes.signals import Stop
 
 TIMEOUT = timedelta(minutes=10)
-"""The longest that a process waits for the others: rank 0 reads data sets and checkpoints first."""
+"""How long a process waits for the others: rank 0 reads data sets and checkpoints first."""
 T = TypeVar("T")
 
 
 class Idle(NamedTuple):
-    """A batch for the pass of a process that has none left, while the others go through a sharded model."""
+    """The batch of a process that has none left, while the others run a sharded model, which needs every process."""
 
     images: Tensor
     targets: None = None
@@ -37,21 +37,21 @@ class World:
     rank: int = 0
     size: int = 1
     sharded: bool = False
-    """Each process holds a part of the weights: every pass through the model needs all of them."""
+    """Each process holds a part of the weights: every pass through the model needs all processes."""
 
     @property
     def main(self) -> bool:
-        """Whether this process writes and talks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def refuses(self, **options: Any) -> None:
-        """Raises UserError for an option in use that is for one process."""
+        """Raises UserError for an option that is set but works in a single process only."""
         for name, value in options.items():
             if self.size > 1 and value:
-                raise UserError(f"--{name.replace('_', '-')} is for one process: leave out torchrun for it.")
+                raise UserError(f"--{name.replace('_', '-')} works in one process only: leave out torchrun.")
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag whether it is set in any process."""
+        """For each flag, whether it is set in any process."""
         if self.size == 1:
             return flags
         values = torch.tensor(flags, dtype=torch.int32)
@@ -74,7 +74,7 @@ class World:
         return gathered[:, 0].sum().to(amount), int(gathered[:, 1].min())
 
     def gather(self, value: T) -> list[T]:
-        """`value` of every process, by rank."""
+        """The `value` of every process, by rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -82,7 +82,7 @@ class World:
         return values
 
     def whole(self, norm: Tensor) -> Tensor:
-        """Of sharded gradients every process knows a part of the norm."""
+        """The norm of all gradients; of sharded ones, each process knows only its part."""
         if self.size == 1:
             return norm
         from torch.distributed.tensor import DTensor
@@ -90,7 +90,7 @@ class World:
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def last(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Around the forward and backward pass of a part of a batch: gradients go to the others with the last part."""
+        """A context for the passes of a part of a batch: gradients are exchanged with the last part only."""
         if self.size == 1:
             return nullcontext()
         if isinstance(model, nn.parallel.DistributedDataParallel):
@@ -102,8 +102,8 @@ class World:
         return nullcontext()
 
     def together(self, batches: Iterator[Any], stop: Stop, device: torch.device) -> Iterator[Any]:
-        """The batches of an evaluation, of which the processes have different numbers, in step. Raises Stopped in all
-        of them once a signal has come to one."""
+        """The batches of an evaluation in step, where the processes have different numbers of them. Raises Stopped in
+        all processes once one of them has got a signal."""
         if self.size == 1:
             yield from batches
             return
@@ -113,7 +113,7 @@ class World:
             seen = self.gather((shape, stop.signal))
             if ended := [signal for _, signal in seen if signal is not None]:
                 raise Stopped(ended[0])
-            shapes = [known for known, _ in seen if known is not None]
+            shapes = [shape for shape, _ in seen if shape is not None]
             if not shapes:
                 return
             if batch is not None:
@@ -122,7 +122,7 @@ class World:
                 yield Idle(torch.zeros(shapes[0][0], dtype=shapes[0][1], device=device))
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """What `work` gives in the first process, for all. Where that raises, the others leave quietly."""
+        """The result of `work` in the first process, for all. If it raises, the others exit quietly."""
         if self.size == 1:
             return work()
         answer: list[Any] = [None, False]
@@ -137,8 +137,8 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """The first process goes through this before the others: whatever it leaves on disk, they find. Where it fails,
-        they leave quietly."""
+        """The first process runs this before the others, which then find what it left on disk. If it fails, they exit
+        quietly."""
         if not self.main:
             if any(self.any(False)):
                 sys.exit(2)
@@ -156,16 +156,16 @@ ALONE = World()
 
 
 def join(device: str = "auto", *, sharded: bool = False) -> World:
-    """The processes that torchrun has started, of which this is one; ALONE without torchrun.
+    """Join the processes that torchrun has started; ALONE without torchrun.
 
-    device: as `pick_device` takes it. sharded: each is to hold a part of the weights. Output of all but the first goes
-    nowhere; errors are told by all.
+    device: as `pick_device` takes it. sharded: each process holds a part of the weights. Only the first process prints
+    on stdout; all print errors. Raises UserError where torch has no torch.distributed.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE
     if not torch.distributed.is_available():
-        raise UserError("this build of torch has no torch.distributed, which torchrun's processes need.")
+        raise UserError("This build of torch has no torch.distributed, which torchrun's processes need.")
     world = World(int(os.environ["RANK"]), size, sharded)
     gpus = device.startswith(("auto", "cuda")) and torch.cuda.is_available()
     if not torch.distributed.is_initialized():
@@ -180,13 +180,13 @@ def join(device: str = "auto", *, sharded: bool = False) -> World:
 
 
 def restarted() -> bool:
-    """Whether torchrun (after a failure) or SLURM (after a requeue) has started this run again: it resumes."""
+    """Whether torchrun (after a failure) or SLURM (after a requeue) has restarted this run, which then resumes."""
     return any(
         int(os.environ.get(name, "0") or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
     )
 
 
 def leave() -> None:
-    """The others are needed no more."""
+    """End the connection to the other processes."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture, and its most frequent mistakes."""
+"""The confusion matrix as a figure, and its most frequent mistakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vit.report.plots import INK, RED, dress, new_figure, shortened
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# With more classes than this there is no room for a name and a count per cell.
+# With more classes than this, names and counts do not fit.
 NAMED_CLASSES = 30
 
 

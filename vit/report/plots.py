@@ -1,7 +1,7 @@
-"""The pictures of a run: curves, worst mistakes, one prediction; the confusion matrix is in `vit.report.confusion`.
+"""The figures of a run: curves, worst mistakes, one prediction; the confusion matrix is in `vit.report.confusion`.
 
-matplotlib is used through its objects only (`Figure` on the Agg canvas): no pyplot, hence no display, no global state
-and no figure left open. It is imported where a figure is made, as that takes a second or two.
+matplotlib is used without pyplot (`Figure` on the Agg canvas): no display, no global state, no figure left open. It is
+imported where a figure is made, as the import takes a second or two.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG. A class name in a script that matplotlib's font lacks is drawn as boxes, without a warning each."""
+    """Write a PNG. Characters that matplotlib's font lacks are drawn as boxes, without a warning for each."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(path)
@@ -46,8 +46,8 @@ def save(figure: Figure, path: str | Path) -> None:
 def draw_curves(records: Iterable[Mapping[str, Any]]) -> Figure:
     """Loss, learning rate and metrics over steps, from the records of metrics.jsonl.
 
-    Each record has "step", perhaps "phase" ("train", "val"), and any numbers; drawn are loss, lr and METRICS, a line
-    for each phase. Undefined values (None, NaN) are left out.
+    Each record has "step", perhaps "phase" ("train", "val"), and numbers. Loss, lr and METRICS are drawn, one line for
+    each phase. Undefined values (None, NaN) are left out.
     """
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {"loss": {}, "metric": {}, "lr": {}}
     for record in records:
@@ -89,7 +89,7 @@ def _draw_series(axes: Axes, series: Mapping[str, list[tuple[float, float]]]) ->
 
 
 def _smooth(y: np.ndarray, width: int) -> np.ndarray:
-    """Centered running mean; at the ends over what there is."""
+    """Centered running mean; at the ends, over the values that exist."""
     kernel = np.ones(2 * (width // 2) + 1)
     return np.convolve(y, kernel, mode="same") / np.convolve(np.ones_like(y), kernel, mode="same")
 
@@ -149,7 +149,7 @@ def draw_prediction(image: np.ndarray, scored: Sequence[tuple[str, float]]) -> F
 
 
 def show_pixels(axes: Axes, image: np.ndarray) -> None:
-    # Small images are enlarged with hard pixels, as the model sees them; large ones need smoothing.
+    # Small images are enlarged without smoothing, as the model sees them.
     axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 64 else "antialiased")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -157,7 +157,7 @@ def show_pixels(axes: Axes, image: np.ndarray) -> None:
 
 
 def _squared(image: np.ndarray) -> np.ndarray:
-    """Centered on a light square: tiles of one size stay in rows, whatever the shapes of the images."""
+    """Centered on a light square, so that images of any shape make tiles of one size."""
     h, w = image.shape[:2]
     canvas = np.full((max(h, w), max(h, w), 3), 0xF0, np.uint8)
     top, left = (max(h, w) - h) // 2, (max(h, w) - w) // 2
@@ -175,7 +175,7 @@ def dress(axes: Axes, title: str, x: str = "", y: str = "") -> None:
 
 
 def shortened(name: str, limit: int, *, keep_end: bool = False) -> str:
-    """A name that fits, and that matplotlib prints as it is: a $ would start a formula."""
+    """A name of at most `limit` characters, with $ escaped: to matplotlib, it starts a formula."""
     if len(name) > limit:
         name = "…" + name[1 - limit :] if keep_end else name[: limit - 1] + "…"
     return name.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""A test report on the screen, whatever the task: figures, a table of classes, remarks."""
+"""A test report on the screen: figures, a table of classes, remarks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from rich.console import Console
 
-# More classes than this are not listed one by one on the screen: only the hardest are.
+# With more classes than this, only the hardest are listed.
 LISTED_CLASSES = 20
 HARDEST = 10
-# A name longer than this is written whole, but moves the figures of its own line only.
+# A longer name is printed in full and shifts the figures of its own line only.
 WIDEST = 40
 
 
@@ -21,12 +21,12 @@ class Summary(NamedTuple):
     """(name, value), the most interesting first."""
     header: list[str]
     rows: list[list[str]]
-    """A row a class, its name first."""
+    """One row for each class, its name first."""
     remarks: list[str]
 
 
 def print_summary(summary: Summary, console: Console | None = None) -> None:
-    """Boxes and colors on a terminal; plain lines in a pipe, a file or a log, where nothing is wrapped or cut."""
+    """Print tables and colors on a terminal; plain lines, neither wrapped nor cut, in a pipe, file or log."""
     from rich.console import Console
 
     console = console or Console()
@@ -38,7 +38,7 @@ def print_summary(summary: Summary, console: Console | None = None) -> None:
 
 
 def summary_lines(summary: Summary) -> list[str]:
-    """Plain text, a figure a line."""
+    """Plain text, one figure a line."""
     lines = [summary.title]
     lines += [f"  {name:<22} {value}" for name, value in summary.figures]
     header, rows = summary.header, summary.rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,45 +39,46 @@ def load(
     return task_of_config(config).part("predict").load(checkpoint, device=device, **options)
 
 
-def evaluate(
-    checkpoint: str | Path,
-    data: str | Path | None = None,
-    *,
-    format: str | None = None,
-    model: str | None = None,
-    image_size: int | None = None,
-    notes: Callable[[str], object] = lambda note: None,
-    **options: Any,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Question:
+    """What is to be evaluated, on what."""
+
+    checkpoint: str
+    """A run or checkpoint folder, or public weights."""
+    data: str | None = None
+    """What the checkpoint was trained on if left out."""
+    format: str | None = None
+    """Of the data, where it could be read in several."""
+    model: str | None = None
+    """Of a file of public weights: the name of its model."""
+    image_size: int | None = None
+    """Of public weights: side of the input in pixels; the model's own if left out."""
+
+
+def evaluate(checkpoint: str | Path, data: str | Path | None = None, **options: Any) -> dict[str, Any]:
     """The figures of a checkpoint or run folder, as `vitral eval --json` writes them.
 
     data: what to evaluate on; what the checkpoint was trained on if left out. options: fields of `EvaluationOptions`
-    (split="test", tta=True, knn=20, ...). model, image_size: for public weights, which are judged by nearest neighbors.
-    notes: is called with each line for the user. Raises UserError for a user's mistake.
+    (split="test", tta=True, knn=20, ...), format of the data, and model and image_size for public weights, which are
+    judged by nearest neighbors. Raises UserError for a user's mistake.
     """
-    source, chosen = None if data is None else str(data), EvaluationOptions.of(options)
-    return evaluation_of(str(checkpoint), source, chosen, format, model, image_size, notes).result
+    source = {name: options.pop(name) for name in ("format", "model", "image_size") if name in options}
+    question = Question(str(checkpoint), None if data is None else str(data), **source)
+    return evaluation_of(question, EvaluationOptions.of(options)).result
 
 
 def evaluation_of(
-    checkpoint: str,
-    data: str | None,
-    options: EvaluationOptions,
-    format: str | None = None,
-    model: str | None = None,
-    image_size: int | None = None,
-    notes: Callable[[str], object] = lambda note: None,
+    question: Question, options: EvaluationOptions, log: Callable[[str], object] = lambda note: None
 ) -> Evaluation:
-    """As `evaluate`, with what the figures were computed from."""
-    if is_public(checkpoint):
-        public = TASKS["classification"].part("evaluate")
-        return public.evaluate_public(checkpoint, data, options, format=format, model=model, image_size=image_size)
-    if model is not None or image_size is not None:
+    """As `evaluate`, with what the figures were computed from. log: is called with each line for the user."""
+    if is_public(question.checkpoint):
+        return TASKS["classification"].part("evaluate").evaluate_public(question, options, log)
+    if question.model is not None or question.image_size is not None:
         raise UserError("--model and --image-size go with public weights; a checkpoint knows its own.")
     # The data first: a misspelt path is reported before any model is built.
-    config = load_config(find_checkpoint(checkpoint))
+    config = load_config(find_checkpoint(question.checkpoint))
     row = task_of_config(config)
-    opened = row.part("feed").reopen(config.get("data"), data, format=format)
-    for note in opened.notes:
-        notes(note)
-    return row.part("evaluate").evaluate(checkpoint, opened, options)
+    data = row.part("feed").reopen(config.get("data"), question.data, format=question.format)
+    for note in data.notes:
+        log(note)
+    return row.part("evaluate").evaluate(question.checkpoint, data, options)

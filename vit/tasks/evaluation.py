@@ -55,9 +55,13 @@ class EvaluationOptions:
             raise UserError("--knn searches the train split: each image would find itself. Use --split test.")
 
     @classmethod
+    def names(cls) -> list[str]:
+        return [each.name for each in fields(cls)]
+
+    @classmethod
     def of(cls, values: Mapping[str, Any]) -> EvaluationOptions:
         """From options by name. Raises UserError for a name that is none."""
-        names = [each.name for each in fields(cls)]
+        names = cls.names()
         for name in values:
             if name not in names:
                 raise UserError(f"There is no option {name!r}.{nearest(name, names)} Options: {shown(names, 20)}.")

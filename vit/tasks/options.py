@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
-
-import tyro
+from typing import ClassVar, Literal
 
 from vit.tasks.limits import check_limits
 
@@ -24,7 +22,7 @@ class RunOptions:
     }
     """How help is ordered: group -> its options. A subclass lists its own, which follow these."""
 
-    recipe: Annotated[str, tyro.conf.Suppress] = ""
+    recipe: str = ""
     """Name of the base this was made from."""
     data: str | None = None
     """What to train on. Default: none; it must be given."""
@@ -64,7 +62,7 @@ class RunOptions:
     lr: float | None = None
     """Peak learning rate of AdamW. Default: chosen from the recipe and the batch size."""
     optimizer: Literal["adamw", "muon"] | None = None
-    """adamw, or muon: Muon for matrices and AdamW for the rest. Default: chosen from the recipe."""
+    """Optimizer: adamw, or muon, which is Muon for matrices and AdamW for the rest. Default: chosen from the recipe."""
     muon_lr: float = 0.006
     """Peak learning rate of Muon."""
     weight_decay: float | None = None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from vit.data.load.loader import LoaderOptions
 from vit.data.load.pixel_cache import PixelCache
+from vit.images.draw import Mark
 from vit.images.preprocess import Preprocess
 from vit.optim.optimizers import Ema
 from vit.optim.schedule import Loop
@@ -38,6 +41,12 @@ class Run:
     caches: bool = False
     """Whether images are kept as `recipe.cache` says; a trial of some steps keeps none."""
 
+    def loading(self, batch_size: int, *, shared: bool, cache: PixelCache | None = None) -> LoaderOptions:
+        """How batches are loaded. shared: each process has its part of them."""
+        rank, size = (self.world.rank, self.world.size) if shared else (0, 1)
+        workers = self.recipe.workers
+        return LoaderOptions(batch_size, workers=workers, rank=rank, world=size, device=self.device, cache=cache)
+
     def cache(self) -> PixelCache | None:
         """What decoded and resized images are kept in; None for nothing."""
         recipe = self.recipe
@@ -56,6 +65,15 @@ class Built:
     """What the user calls the model."""
     notes: list[str] = field(default_factory=list)
     """Lines for the user."""
+
+
+class Seen(NamedTuple):
+    """One training image as the model sees it, for `vitral data show`."""
+
+    pixels: np.ndarray
+    """uint8 [h, w, 3]"""
+    text: str
+    marks: list[Mark]
 
 
 class Batches(Iterable[Any], Sized, Protocol):

@@ -47,8 +47,11 @@ def train(recipe: Any) -> dict[str, Any]:
         return report(row, run, folder) if run.world.main else {}
 
 
-def prepare(row: Row, recipe: Any) -> Run:
-    """The data of a recipe, the device and the processes, and the recipe with every open field settled."""
+def prepare(row: Row, recipe: Any, *, quiet: bool = False) -> Run:
+    """The data of a recipe, the device and the processes, and the recipe with every open field settled.
+
+    quiet: without the lines on what was found and chosen.
+    """
     feed = row.part("feed")
     # The data first: a misspelt path is reported before a model is built.
     if recipe.data is None:
@@ -61,7 +64,8 @@ def prepare(row: Row, recipe: Any) -> Run:
     if recipe.batch_size == "auto":
         recipe = replace(recipe, batch_size=batch_that_fits(row, run))
     run.recipe, notes = row.part("settle").settle(recipe, facts, start)
-    tell(*data.notes, *advice(data), *notes)
+    if not quiet:
+        tell(*data.notes, *advice(data), *notes)
     world.refuses(dry_run=recipe.dry_run, minutes=recipe.minutes)
     if recipe.minutes is not None:
         run.recipe = affordable(row, run, recipe)

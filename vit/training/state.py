@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from vit.optim.optimizers import Ema
 from vit.training.meter import Meter
+from vit.training.sharded import read_tensors, tensors_of
 
 
 @dataclass
@@ -61,8 +62,6 @@ class Resumable:
             "meter": self.meter.state(),
         }
         if self.sharded:
-            from vit.training.sharded import tensors_of
-
             updates = 0 if ema is None else ema.updates
             return {**state, "updates": updates, "tensors": tensors_of(self.model, self.optimizers, ema)}
         return {
@@ -78,8 +77,6 @@ class Resumable:
         self.meter.load(state["meter"])
         self.scaler.load_state_dict(state["scaler"])
         if self.sharded:
-            from vit.training.sharded import read_tensors
-
             read_tensors(Path(state["sharded"]), self.model, self.optimizers, self.ema)
             if self.ema is not None:
                 self.ema.updates = state["updates"]

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 
+from vit.commands.cli.options import Positional, parse
 from vit.data.check.findings import Findings
 from vit.data.check.full import full_check
 from vit.data.check.quick import quick_check
 from vit.data.check.unlisted import unlisted_images
-from vit.data.open_any import as_found
-from vit.data.sets.boxset import Boxed, DetectionData
-from vit.data.sets.imageset import Data
+from vit.data.open import as_found
+from vit.data.sets.boxset import Boxed
+from vit.data.sets.data import Data, DetectionData
 from vit.errors import UserError
 
 SHOWN_CLASSES = 6
@@ -30,34 +30,38 @@ LISTS = ("coco", "csv", "jsonl")
 """Formats that list their images; in the others the folders do."""
 
 
+def main(arguments: Sequence[str]) -> int:
+    return parse(Check, arguments, "vitral data check").run()
+
+
 @dataclass(frozen=True)
 class Check:
-    """Say what is wrong with a data set. DATA is only read."""
+    """Find what is wrong with a data set. DATA is only read.
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """What train.py takes as --data."""
+    The exit code is 1 if there are errors, or, with --strict, warnings; 2 if DATA does not exist."""
+
+    data: Annotated[str, Positional("DATA")]
+    """A data set, as `vitral train` takes it with --data."""
     json: bool = False
-    """Print JSON."""
+    """Print JSON instead of text."""
     strict: bool = False
-    """Warnings give exit code 1, too."""
+    """Exit with 1 for warnings, too."""
     fast: bool = False
-    """Decode nothing: names, annotations, classes and equal files only."""
+    """Do not decode images: check only names, annotations, classes and equal files."""
     format: str | None = None
-    """The format of DATA, where more than one lies there."""
+    """Format of DATA, where the folder could be read in several. Default: recognized from the files."""
     workers: int | None = None
-    """Processes that decode; as many as there are cores if left out."""
+    """Processes that decode images. Default: one per core."""
 
-
-def main(arguments: Sequence[str]) -> int:
-    args = tyro.cli(Check, args=arguments, prog="vitral data check", config=(tyro.conf.FlagCreatePairsOff,))
-    begun = time.monotonic()
-    report, findings = check(args.data, format=args.format, fast=args.fast, workers=args.workers)
-    report["seconds"] = round(time.monotonic() - begun, 1)
-    if args.json:
-        print(json.dumps(report, ensure_ascii=False, indent=1))
-    else:
-        show(report, findings)
-    return int(bool(findings.of("error")) or (args.strict and bool(findings.of("warning"))))
+    def run(self) -> int:
+        begun = time.monotonic()
+        report, findings = check(self.data, format=self.format, fast=self.fast, workers=self.workers)
+        report["seconds"] = round(time.monotonic() - begun, 1)
+        if self.json:
+            print(json.dumps(report, ensure_ascii=False, indent=1))
+        else:
+            show(report, findings)
+        return int(bool(findings.of("error")) or (self.strict and bool(findings.of("warning"))))
 
 
 def check(

@@ -7,40 +7,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import tyro
-
-from vit.data.open_any import as_found
+from vit.commands.cli.options import Positional, parse
+from vit.data.open import as_found
 from vit.data.split import NO_TEST
 from vit.data.write.convert import Target, convert
 from vit.data.write.output import Images
 from vit.errors import UserError
 
 
+def main(arguments: Sequence[str]) -> int:
+    return parse(Convert, arguments, "vitral data convert").run()
+
+
 @dataclass(frozen=True)
 class Convert:
     """Write the same images, labels and boxes in another format. SRC is only read."""
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
-    """What train.py takes as --data."""
-    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """A new folder."""
+    source: Annotated[str, Positional("SRC")]
+    """A data set, as `vitral train` takes it with --data."""
+    out: Annotated[str, Positional("OUT")]
+    """New folder."""
     to: Target
-    """coco, yolo, voc and csv for boxes, folder for labels, parquet and shards for both."""
+    """Format of OUT: coco, yolo, voc or csv for boxes, folder for labels, parquet or shards for both."""
     format: str | None = None
-    """The format of SRC, where more than one lies there."""
+    """Format of SRC, where the folder could be read in several. Default: recognized from the files."""
     images: Images = "copy"
-    """copy; hardlink takes no space, but a file that is edited in place changes in both; symlink needs SRC to stay."""
+    """How images get into OUT: copy; hardlink, which takes no space, but editing a file in place changes both; symlink,
+    which needs SRC to stay."""
 
-
-def main(arguments: Sequence[str]) -> int:
-    args = tyro.cli(Convert, args=arguments, prog="vitral data convert", config=(tyro.conf.FlagCreatePairsOff,))
-    if os.path.exists(args.out) and not os.path.isdir(args.out):
-        raise UserError(f"{args.out}: is a file. Give a new folder.")
-    data, splits = as_found(args.source, args.format)
-    notes = convert(data, splits, args.out, args.to, args.images)
-    for note in (*data.notes, *notes):
-        if note != NO_TEST:  # nothing is reported here
-            print(note)
-    for split, images in splits.items():
-        print(f"{split}: {len(images):,} images -> {args.out}")
-    return 0
+    def run(self) -> int:
+        if os.path.exists(self.out) and not os.path.isdir(self.out):
+            raise UserError(f"{self.out} is a file. Name a new folder.")
+        data, splits = as_found(self.source, self.format)
+        notes = convert(data, splits, self.out, self.to, self.images)
+        for note in (*data.notes, *notes):
+            if note != NO_TEST:  # nothing is reported here
+                print(note)
+        for split, images in splits.items():
+            print(f"{split}: {len(images):,} images -> {self.out}")
+        return 0

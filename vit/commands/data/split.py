@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-import tyro
 
+from vit.commands.cli.options import Positional, parse
 from vit.data.check.leakage import same_files
-from vit.data.open_any import as_found
-from vit.data.sets.boxset import Boxed, DetectionData
+from vit.data.open import as_found
+from vit.data.sets.boxset import Boxed
+from vit.data.sets.data import DetectionData
 from vit.data.split import rarest_label, validation_rows
 from vit.data.write.convert import Target, convert
 from vit.data.write.output import Images
@@ -26,52 +27,57 @@ SAME = {"manifest": "folder", "folder": "folder", "jsonl": "csv", "shards": "par
 """What is written for formats that are not written themselves."""
 
 
+def main(arguments: Sequence[str]) -> int:
+    return parse(Split, arguments, "vitral data split").run()
+
+
 @dataclass(frozen=True)
 class Split:
     """Divide a data set into train, val and test, in a new folder. SRC is only read."""
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
-    """What train.py takes as --data, with images that are not divided yet."""
-    out: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """A new folder."""
+    source: Annotated[str, Positional("SRC")]
+    """A data set, as `vitral train` takes it with --data, that is not divided yet."""
+    out: Annotated[str, Positional("OUT")]
+    """New folder."""
     val: float = 0.1
-    """Share of the images."""
+    """Fraction of the images that goes to validation."""
     test: float = 0.1
+    """Fraction of the images that goes to test."""
     seed: int = 0
+    """Seed of the division."""
     group: str | None = None
-    """A regular expression: images in whose names it finds the same text stay together, such as '^.*_(?=\\d+)' for the
-    frames of a video. Of several (parts) their text counts."""
+    """Regular expression: images in whose names it finds the same text stay together, such as '^.*_(?=\\d+)' for the
+    frames of a video. If it has (groups), their text counts. Default: each image stands alone."""
     to: Target | None = None
-    """The format of OUT; that of SRC if left out."""
+    """Format of OUT. Default: that of SRC."""
     format: str | None = None
-    """The format of SRC, where more than one lies there."""
+    """Format of SRC, where the folder could be read in several. Default: recognized from the files."""
     images: Images = "copy"
-    """copy; hardlink takes no space, but a file that is edited in place changes in both; symlink needs SRC to stay."""
+    """How images get into OUT: copy; hardlink, which takes no space, but editing a file in place changes both; symlink,
+    which needs SRC to stay."""
 
-
-def main(arguments: Sequence[str]) -> int:
-    args = tyro.cli(Split, args=arguments, prog="vitral data split", config=(tyro.conf.FlagCreatePairsOff,))
-    if not (0 <= args.val < 1 and 0 <= args.test < 1 and 0 < args.val + args.test < 1):
-        raise UserError(f"--val {args.val} and --test {args.test} are shares of all images, together below 1.")
-    data, found = as_found(args.source, args.format)
-    if len(found) > 1:
-        sizes = shown([f"{name} ({len(images)} images)" for name, images in found.items()])
-        raise UserError(f"{args.source}: is divided already: {sizes}. Give one part of it, or train on it as it is.")
-    images = next(iter(found.values()))
-    parts = divided(images, args.val, args.test, args.seed, args.group)
-    splits = {name: images.select(rows) for name, rows in parts.items() if len(rows)}
-    before = data.record.get("format") or "folder"
-    notes = convert(data, splits, args.out, args.to or SAME.get(before, before), args.images)  # pyright: ignore
-    for note in notes:
-        print(note)
-    for name, part in splits.items():
-        print(f"{name}: {len(part):,} images -> {args.out}")
-    missing = [k for name, part in splits.items() for k in _absent(images, part, name)]
-    if missing:
-        print(f"Warning: too few for every split to have one: {shown(missing)}.")
-    kind = "detect" if isinstance(data, DetectionData) else "folder"
-    print(f"python train.py {kind} --data {args.out}")
-    return 0
+    def run(self) -> int:
+        if not (0 <= self.val < 1 and 0 <= self.test < 1 and 0 < self.val + self.test < 1):
+            raise UserError(f"--val {self.val} and --test {self.test} are shares of all images, together below 1.")
+        data, found = as_found(self.source, self.format)
+        if len(found) > 1:
+            sizes = shown([f"{name} ({len(images)} images)" for name, images in found.items()])
+            raise UserError(f"{self.source} is divided already: {sizes}. Give one part of it, or train on it as it is.")
+        images = next(iter(found.values()))
+        parts = divided(images, self.val, self.test, self.seed, self.group)
+        splits = {name: images.select(rows) for name, rows in parts.items() if len(rows)}
+        before = data.record.get("format") or "folder"
+        notes = convert(data, splits, self.out, self.to or SAME.get(before, before), self.images)  # pyright: ignore
+        for note in notes:
+            print(note)
+        for name, part in splits.items():
+            print(f"{name}: {len(part):,} images -> {self.out}")
+        missing = [k for name, part in splits.items() for k in _absent(images, part, name)]
+        if missing:
+            print(f"Warning: too few for every split to have one: {shown(missing)}.")
+        kind = "detect" if isinstance(data, DetectionData) else "folder"
+        print(f"vitral train {kind} --data {self.out}")
+        return 0
 
 
 def divided(images: Any, val: float, test: float, seed: int, group: str | None = None) -> dict[str, np.ndarray]:

@@ -12,7 +12,8 @@ from typing import AnyStr
 import numpy as np
 
 from vit.data.check.findings import Findings
-from vit.data.sets.imageset import Data, FileSet
+from vit.data.sets.data import Data
+from vit.data.sets.imageset import FileSet
 from vit.data.sets.names import NameTable
 from vit.data.split import ALL_TEST, NO_TEST, RULE, hold_out
 from vit.data.split_names import SPLIT_NAMES

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vit.data.labels.manifest_files import place, read_rows
-from vit.data.sets.imageset import Data, FileSet
+from vit.data.sets.data import Data
+from vit.data.sets.imageset import FileSet
 from vit.data.sets.names import NameTable
 from vit.data.split import with_splits
 from vit.data.split_names import SPLIT_NAMES
@@ -55,7 +56,7 @@ class _Table:
 
 
 def open_manifest(
-    source: str, files: Mapping[str, str] | None = None, *, seed: int = 0, evaluation: bool = False
+    source: str, files: Mapping[str, str] | None = None, *, seed: int | None = 0, evaluation: bool = False
 ) -> Data:
     """Read a manifest; `evaluation` as in `open_data`. files: {split: manifest} of the folder `source`, "all" for one
     that holds all rows; by default `source` is the file.

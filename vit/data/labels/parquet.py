@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vit.data.labels.manifest import in_order
-from vit.data.sets.imageset import Data
+from vit.data.sets.data import Data
 from vit.data.sets.rows import RowSet
 from vit.data.split import with_splits
 from vit.data.split_names import by_split, split_of
@@ -43,7 +43,7 @@ def open_parquet(
     root: str | None = None,
     *,
     column: str | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
     evaluation: bool = False,
 ) -> Data:
     """Read a folder of Parquet files, or one file; `evaluation` as in `open_data`.

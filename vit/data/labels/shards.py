@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vit.data.labels.manifest import in_order, stated_classes
-from vit.data.sets.imageset import Data
+from vit.data.sets.data import Data
 from vit.data.sets.names import NameTable
 from vit.data.sets.rows import RowSet
 from vit.data.split import with_splits
@@ -103,7 +103,7 @@ class _Descriptors:
             os.close(descriptor)
 
 
-def open_shards(source: str, *, seed: int = 0, evaluation: bool = False) -> Data:
+def open_shards(source: str, *, seed: int | None = 0, evaluation: bool = False) -> Data:
     """Read a folder of shards, one shard or a pattern of them; `evaluation` as in `open_data`.
 
     Raises UserError: what `indexes` does, samples without labels or with labels beyond the classes.

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from vit.data.sets.imageset import Data, FileSet, ImageSet
+from vit.data.sets.data import Data
+from vit.data.sets.imageset import FileSet, ImageSet
 from vit.data.sets.names import NameTable
 from vit.data.split import with_splits
 from vit.data.store.cache_folder import cache_folder
@@ -71,7 +72,7 @@ SETS: dict[str, _Known] = {
 }  # fmt: skip
 
 
-def open_torchvision(source: str, *, seed: int = 0, evaluation: bool = False) -> Data:
+def open_torchvision(source: str, *, seed: int | None = 0, evaluation: bool = False) -> Data:
     """`torchvision:NAME[/VARIANT][@FOLDER]`; `evaluation` as in `open_data`.
 
     Looked for in FOLDER, by default the user's cache folder, and downloaded there where it is missing and torchvision

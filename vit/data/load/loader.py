@@ -1,22 +1,21 @@
-"""From an ImageSet to batches on the device. Workers ship uint8; normalising is done once per whole batch."""
+"""From a reader to batches on the device, in order, read ahead by workers. Knows no kind of target: see `reader`."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Sampler
 
-from vit.data.augment.images import Pipeline
-from vit.data.load.sampling import Draw, EvalBatches, TrainBatches, balanced_weights, derive_seed
-from vit.data.load.workers import reading, require_room, run_reader
-from vit.data.sets.imageset import CACHE_BYTES, ImageSet
+from vit.data.load.reader import B, Reader, Step
+from vit.data.load.sampling import EvalBatches, TrainBatches
+from vit.data.load.workers import require_room, run_reader
 from vit.errors import UserError, shown
-from vit.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from vit.data.load.pixel_cache import PixelCache
@@ -24,238 +23,165 @@ if TYPE_CHECKING:
 # A training set with a larger share of unreadable files is not trained on (but one file is always forgiven).
 BAD_SHARE = 0.01
 
-Mix = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]]
 
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How batches are made and by whom.
 
-class Batch(NamedTuple):
-    """images float32 [B, 3, H, W], normalised; targets int64 [B] or float32 [B, K]; index int64 [B].
-
-    `index` are the rows in the ImageSet, on the CPU; the others are on the device.
+    batch_size: of all ranks together in training, of one batch in evaluation. epochs, start_step: of training.
+    workers: processes that decode; 0 for none. cache: what decoded and resized images are kept in.
+    strict: evaluation, too, fails where more than BAD_SHARE of the images cannot be read.
     """
 
-    images: torch.Tensor
-    targets: torch.Tensor
-    index: torch.Tensor
+    batch_size: int
+    epochs: int = 1
+    start_step: int = 0
+    workers: int = 0
+    rank: int = 0
+    world: int = 1
+    device: str | torch.device = "cpu"
+    cache: PixelCache | None = None
+    strict: bool = False
 
 
 class Bad(NamedTuple):
-    """A file that could not be decoded, and why."""
+    """A file that could not be read, and why."""
 
     name: str
     reason: str
 
 
-class _Pixels(NamedTuple):
-    """What a worker ships: pixels uint8 [b, h, w, 3], index int64 [b], and the indices that failed."""
+class Steps(Sampler[Step]):
+    """The draws of each batch with the number of its step."""
 
-    pixels: torch.Tensor
-    index: torch.Tensor
-    bad: list[tuple[int, str]]
-
-
-class _Reader(Dataset[_Pixels]):
-    """Turns the list of draws of one batch into pixels. Runs in the workers."""
-
-    def __init__(self, images: ImageSet, preprocess: Preprocess, pipeline: Pipeline | None, seed: int) -> None:
-        self.images = images
-        self.preprocess = preprocess
-        self.pipeline = pipeline
-        self.seed = seed
-        self._resized: dict[int, np.ndarray] | None = None
-
-    def keep_resized(self) -> None:
-        """Resize every image once, not once an epoch: for images in memory whose augmentation comes after the resizing.
-        That was a third of the time of a batch of digits."""
-        height, width = self.preprocess.size
-        first = self.pipeline is None or self.pipeline.augment.crop is None
-        again = self.preprocess.resize != "crop" or self.preprocess.crop == 1  # resizing twice changes nothing
-        if first and again and len(self.images) * height * width * 3 <= CACHE_BYTES:
-            self._resized = {}
-
-    def __getitem__(self, draws: Sequence[Draw]) -> _Pixels:
-        pixels: list[np.ndarray] = []
-        index: list[int] = []
-        bad: list[tuple[int, str]] = []
-        for draw in draws:
-            self._read(draw, pixels, index, bad)
-        if not pixels and self.pipeline is not None:
-            # A training step needs at least one image: the next readable ones of the set take the place.
-            for offset in range(1, min(100, len(self.images))):
-                following = (draws[0].index + offset) % len(self.images)
-                self._read(draws[0]._replace(index=following), pixels, index, bad)
-                if pixels:
-                    break
-        height, width = self.preprocess.size
-        stacked = np.stack(pixels) if pixels else np.empty((0, height, width, 3), np.uint8)
-        return _Pixels(torch.from_numpy(stacked), torch.tensor(index, dtype=torch.int64), bad)
-
-    def _read(self, draw: Draw, pixels: list[np.ndarray], index: list[int], bad: list[tuple[int, str]]) -> None:
-        reading(draw.index)
-        try:
-            pixels.append(self._sample(draw))
-        except UserError as error:
-            bad.append((draw.index, str(error)))
-            return
-        index.append(draw.index)
-
-    def _sample(self, draw: Draw) -> np.ndarray:
-        if self._resized is not None:
-            if draw.index not in self._resized:
-                self._resized[draw.index] = self.preprocess.pixels(self.images.image(draw.index))
-            image = self._resized[draw.index]
-            return image if self.pipeline is None else self.pipeline(image, derive_seed(self.seed, *draw))
-        if self.pipeline is None:
-            return self.preprocess.pixels(self.images.image(draw.index))
-        return self.pipeline.read(partial(self.images.view, draw.index), derive_seed(self.seed, *draw))
-
-
-class Loader:
-    """Iterates over `Batch`. `bad` lists the files met so far that could not be decoded.
-
-    `draws` says which images each batch is of, `targets` is those of the whole set.
-    """
-
-    def __init__(
-        self,
-        images: ImageSet,
-        reader: _Reader,
-        batches: EvalBatches | TrainBatches,
-        *,
-        workers: int,
-        device: torch.device,
-        start_step: int = 0,
-        mix: Mix | None = None,
-        mix_seed: tuple[int, ...] = (),
-        bad_limit: float = float("inf"),
-    ) -> None:
-        self.bad: list[Bad] = []
-        self._images = images
-        self._reader = reader
-        self.draws = batches
-        self._workers = workers
-        self.device = device
-        self._start_step = start_step
-        self._mix = mix
-        self._mix_seed = mix_seed
-        self._bad_limit = bad_limit
-        self._bad_indices: set[int] = set()
-        self.targets = torch.from_numpy(images.targets)
-        require_room(workers, batches.batch_size, reader.preprocess.size)
-        if images.cache():
-            reader.keep_resized()
+    def __init__(self, draws: EvalBatches | TrainBatches) -> None:
+        self.draws = draws
 
     def __len__(self) -> int:
         return len(self.draws)
 
-    def starting_at(self, step: int) -> Loader:
+    def __iter__(self) -> Iterator[Step]:
+        steps = self.first + len(self.draws)
+        for number, draws in enumerate(self.draws, self.first):
+            yield Step(draws, number, steps)
+
+    @property
+    def first(self) -> int:
+        return self.draws.start_step if isinstance(self.draws, TrainBatches) else 0
+
+
+class Loader(Generic[B]):
+    """Iterates over the batches of a reader. `bad` lists the files met so far that could not be read.
+
+    `draws` says which images each batch is of. log: receives, once an epoch is over, what the reader has to say of it.
+
+    Raises UserError, while iterating, when more than `bad_limit` files cannot be read.
+    """
+
+    def __init__(
+        self,
+        reader: Reader[B],
+        draws: EvalBatches | TrainBatches,
+        options: LoaderOptions,
+        *,
+        bad_limit: float = float("inf"),
+        log: Callable[[str], object] | None = None,
+    ) -> None:
+        self.reader, self.draws, self.options = reader, draws, options
+        self.device = torch.device(options.device)
+        self.bad: list[Bad] = []
+        self._bad_indices: set[int] = set()
+        self._bad_limit, self._log = bad_limit, log
+        require_room(options.workers, draws.batch_size, reader.preprocess.size)
+        reader.warm_up()
+
+    @property
+    def images(self) -> Any:
+        return self.reader.images
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def starting_at(self, step: int) -> Loader[B]:
         """The same batches from another step of the run on; `bad` is one list for both."""
         assert isinstance(self.draws, TrainBatches)
         other = copy.copy(self)
-        other.draws, other._start_step = self.draws.starting_at(step), step
+        other.draws = self.draws.starting_at(step)
         return other
 
-    def __iter__(self) -> Iterator[Batch]:
-        for step, raw in enumerate(run_reader(self._reader, self.draws, self._workers, self.device), self._start_step):
-            self._collect(raw.bad)
-            if len(raw.index) == 0:
-                continue
-            # Normalising after the copy: the bus carries a quarter of the bytes.
-            pixels = raw.pixels.to(self.device, non_blocking=True)
-            images = self._reader.preprocess.tensor(pixels)
-            targets = self.targets[raw.index].to(self.device, non_blocking=True)
-            if self._mix is not None:
-                images, targets = self._mix(images, targets, derive_seed(*self._mix_seed, step))
-            yield Batch(images, targets, raw.index)
+    def __iter__(self) -> Iterator[B]:
+        steps, rank = Steps(self.draws), self.options.rank
+        epoch = self.draws.steps_per_epoch if isinstance(self.draws, TrainBatches) else len(self.draws)
+        counts: Counter[str] = Counter()
+        read = run_reader(self.reader, steps, self.options.workers, self.device)
+        for number, shipped in enumerate(read, steps.first):
+            self._collect(shipped.bad)
+            counts.update(shipped.counts)
+            if number - steps.first + 1 == epoch and self._log is not None and (line := self.reader.summary(counts)):
+                self._log(line)
+            if len(shipped.index):
+                yield self.reader.batch(shipped, (rank, number), self.device)
 
     def _collect(self, bad: list[tuple[int, str]]) -> None:
         for index, reason in bad:
             if index not in self._bad_indices:
                 self._bad_indices.add(index)
-                self.bad.append(Bad(self._images.name(index), reason))
+                self.bad.append(Bad(self.images.name(index), reason))
         if len(self.bad) > self._bad_limit:
             raise UserError(
-                f"{len(self.bad)} of {len(self._images)} training images cannot be decoded, more than "
+                f"{len(self.bad)} of {len(self.images)} training images {self.reader.unusable}, more than "
                 f"{BAD_SHARE:.0%}: {shown([item.name for item in self.bad])}. Replace or remove them. "
                 f"The first: {self.bad[0].reason}"
             )
 
 
 def train_loader(
-    images: ImageSet,
-    pipeline: Pipeline,
-    preprocess: Preprocess,
+    reader: Reader[B],
+    options: LoaderOptions,
     *,
-    batch_size: int,
-    epochs: int,
-    seed: int = 0,
-    start_step: int = 0,
-    workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    balanced: bool = False,
-    mix: Mix | None = None,
-    cache: PixelCache | None = None,
-    device: str | torch.device = "cpu",
-) -> Loader:
-    """All batches of a run from `start_step` on; `len()` is the number of steps that remain.
+    weights: np.ndarray | None = None,
+    repeats: np.ndarray | None = None,
+    log: Callable[[str], object] | None = None,
+) -> Loader[B]:
+    """All batches of a run from `options.start_step` on; `len()` is the number of steps that remain.
 
-    batch_size: of all ranks together. Samples are a pure function of (seed, epoch, index), whatever the
-    number of workers and ranks. Images that cannot be decoded are left out of their batch and listed in
-    `.bad`. cache: what decoded and resized images are kept in.
+    Samples are a pure function of (seed, epoch, index), whatever the number of workers and ranks. Images that cannot be
+    read are left out of their batch and listed in `.bad`.
 
-    Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be decoded.
+    weights: float [n], how often each image is drawn in proportion to the others
+    (`vit.data.load.sampling.balanced_weights`). repeats: float [n], how often each image comes in an epoch
+    (`vit.data.load.sampling.repeat_factors`). Every image comes once if both are left out.
+
+    Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be read.
     """
-    if cache is not None:
-        images, preprocess, kept = cache.of(images, preprocess, pipeline)
-        pipeline = kept or pipeline
-    weights = balanced_weights(images.targets, len(images.classes)) if balanced else None
+    if options.cache is not None:
+        reader = reader.cached(options.cache)
+    n = len(reader.images)
     batches = TrainBatches(
-        len(images),
-        batch_size,
-        epochs,
-        seed=seed,
-        start_step=start_step,
-        rank=rank,
-        world=world,
+        n,
+        options.batch_size,
+        options.epochs,
+        seed=reader.seed,
+        rank=options.rank,
+        world=options.world,
         weights=weights,
+        repeats=repeats,
     )
-    return Loader(
-        images,
-        _Reader(images, preprocess, pipeline, seed),
-        batches,
-        workers=workers,
-        device=torch.device(device),
-        start_step=start_step,
-        mix=mix,
-        mix_seed=(seed, rank),
-        bad_limit=_bad_limit(images),
-    )
+    return Loader(reader, batches.starting_at(options.start_step), options, bad_limit=_bad_limit(n), log=log)
 
 
-def eval_loader(
-    images: ImageSet,
-    preprocess: Preprocess,
-    *,
-    batch_size: int,
-    workers: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    cache: PixelCache | None = None,
-    device: str | torch.device = "cpu",
-    strict: bool = False,
-) -> Loader:
+def eval_loader(reader: Reader[B], options: LoaderOptions) -> Loader[B]:
     """Every image once, in order; rank r takes every `world`-th batch from r, without padding.
 
-    Images that cannot be decoded are left out, never replaced, and listed in `.bad`: the number evaluated
-    plus `len(bad)` is the size of the set. `strict`: raises UserError where `train_loader` does.
+    Images that cannot be read are left out, never replaced, and listed in `.bad`: the number evaluated plus `len(bad)`
+    is the size of the set.
     """
-    if cache is not None:
-        images, preprocess, _ = cache.of(images, preprocess, None)
-    batches = EvalBatches(len(images), batch_size, rank=rank, world=world)
-    reader = _Reader(images, preprocess, None, seed=0)
-    limit = _bad_limit(images) if strict else float("inf")
-    return Loader(images, reader, batches, workers=workers, device=torch.device(device), bad_limit=limit)
+    if options.cache is not None:
+        reader = reader.cached(options.cache)
+    n = len(reader.images)
+    batches = EvalBatches(n, options.batch_size, rank=options.rank, world=options.world)
+    return Loader(reader, batches, options, bad_limit=_bad_limit(n) if options.strict else float("inf"))
 
 
-def _bad_limit(images: ImageSet) -> float:
-    return max(1, BAD_SHARE * len(images))
+def _bad_limit(images: int) -> float:
+    return max(1, BAD_SHARE * images)

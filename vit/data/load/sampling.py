@@ -95,7 +95,7 @@ def repeated_order(repeats: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 class TrainBatches:
-    """The batches of a whole run, from `start_step` on, for one rank.
+    """The batches of a whole run for one rank; `starting_at` a step, those that remain.
 
     The global batch is a consecutive slice of the epoch's order and rank r takes every `world`-th of it
     from r, so that the global order does not depend on the number of ranks. `batch_size` is the global one.
@@ -111,7 +111,6 @@ class TrainBatches:
         epochs: int,
         *,
         seed: int = 0,
-        start_step: int = 0,
         rank: int = 0,
         world: int = 1,
         weights: np.ndarray | None = None,
@@ -128,7 +127,7 @@ class TrainBatches:
         self.steps_per_epoch = (n if repeats is None else math.ceil(repeats.sum())) // self.batch_size
         self.steps = epochs * self.steps_per_epoch
         self.seed = seed
-        self.start_step = start_step
+        self.start_step = 0
         self.rank = rank
         self.world = world
         self.weights = weights

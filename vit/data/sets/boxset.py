@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -186,45 +185,3 @@ def wrong_size(name: str, found: tuple[int, ...], told: tuple[int, int]) -> str:
 def differing_size(found: tuple[int, ...], told: tuple[int, int]) -> str:
     turned = " The file's EXIF orientation turns it: export it upright." if found[:2] == told[::-1] else ""
     return f"the image is {found[1]}x{found[0]} pixels, its annotations say {told[1]}x{told[0]}.{turned}"
-
-
-@dataclass
-class DetectionData:
-    """A detection data set as training sees it; the fields that `Data` has mean the same."""
-
-    train: Any
-    val: Any
-    test: Any
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    """What each class is called in the source's own files: predictions go back to these."""
-    source: str
-    notes: list[str] = field(default_factory=list)
-    record: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        sets: Mapping[str, ImageSet],
-        source: str,
-        *,
-        category_ids: Sequence[int],
-        notes: list[str],
-        seed: int | None,
-        rule: str,
-        place: str,
-        format: str | None = None,
-    ) -> DetectionData:
-        splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}
-        record = {"source": place, "seed": seed, "rule": rule, "splits": splits, "category_ids": list(category_ids)}
-        if format is not None:
-            record["format"] = format
-        classes = next(iter(sets.values())).classes
-        return cls(
-            sets.get("train"), sets.get("val"), sets.get("test"), classes, tuple(category_ids), source, notes, record
-        )
-
-    def splits(self) -> dict[str, Any]:
-        """The splits that have images, by name."""
-        named = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: images for name, images in named.items() if images is not None and len(images)}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from vit.data.load.loader import Bad, Batch, Loader
+from vit.data.load.label_reader import Batch
+from vit.data.load.loader import Bad, Loader
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Features:
     @torch.no_grad()
     def of(
         cls,
-        loader: Loader,
+        loader: Loader[Batch],
         encode: Callable[[torch.Tensor], torch.Tensor],
         tick: Callable[[int], None] | None = None,
     ) -> Features:
@@ -32,7 +33,8 @@ class Features:
 
         `tick`, if given, is called with the number of images done so far.
         """
-        values, index, done = torch.empty(0, 0), torch.empty(len(loader.targets), dtype=torch.int64), 0
+        values, index, done = torch.empty(0, 0), torch.empty(len(loader.images), dtype=torch.int64), 0
+        targets = torch.from_numpy(loader.images.targets)
         for batch in loader:
             found = encode(batch.images).float().cpu()
             if not done:  # one tensor for all: joining many would take twice the memory
@@ -42,7 +44,7 @@ class Features:
             done = rows.stop
             if tick is not None:
                 tick(done)
-        return cls(values[:done], loader.targets[index[:done]], index[:done], loader.bad)
+        return cls(values[:done], targets[index[:done]], index[:done], loader.bad)
 
     def batches(self, size: int, device: torch.device, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """All of them once, in order, `size` at a time: features on the device in place of the images. Rank r takes
@@ -59,11 +61,11 @@ class FeatureBatches:
     else is in it, the next readable one of the set takes the place, as in the loader.
     """
 
-    def __init__(self, loader: Loader, features: Features) -> None:
+    def __init__(self, loader: Loader[Batch], features: Features) -> None:
         self.bad = features.bad
         self._loader = loader
         self._features = features
-        self._row = torch.full((len(loader.targets),), -1)
+        self._row = torch.full((len(loader.images),), -1)
         self._row[features.index] = torch.arange(len(features.index))
 
     def __len__(self) -> int:

@@ -6,10 +6,8 @@ import hashlib
 import io
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,7 +22,8 @@ CACHE_BYTES = 64 * 2**20
 
 
 class ImageSet(ABC):
-    """Labelled images. `targets` is int64 [n], or multi-hot float32 [n, K] for multi-label data."""
+    """Labeled images. `targets` is int64 [n], multi-hot float32 [n, K] for multi-label data, or float32 [n] for a
+    number an image, where there are no classes."""
 
     def __init__(self, classes: Sequence[str], targets: np.ndarray) -> None:
         self.classes = tuple(classes)
@@ -37,6 +36,10 @@ class ImageSet(ABC):
     @property
     def multilabel(self) -> bool:
         return self.targets.ndim == 2
+
+    @property
+    def numbers(self) -> bool:
+        return self.targets.ndim == 1 and self.targets.dtype.kind == "f"
 
     @abstractmethod
     def name(self, i: int) -> str:
@@ -116,6 +119,8 @@ class ImageSet(ABC):
 
     def counts(self) -> np.ndarray:
         """Images per class: int64 [K]."""
+        if self.numbers:
+            return np.zeros(len(self.classes), np.int64)
         if self.multilabel:
             return self.targets.sum(axis=0).astype(np.int64)
         return np.bincount(self.targets, minlength=len(self.classes))
@@ -148,6 +153,8 @@ class ImageSet(ABC):
             for k, name in enumerate(self.classes):
                 if name in position:
                     targets[:, position[name]] = self.targets[:, k]
+        elif self.numbers:
+            targets = self.targets
         else:
             table = np.array([position.get(name, -1) for name in self.classes], np.int64)
             targets = table[self.targets.astype(np.int64)]
@@ -237,48 +244,3 @@ class FileSet(ImageSet):
             self.names.select(indices),
             max_pixels=self.max_pixels,
         )
-
-
-REMOTE = ("hf:", "torchvision:")
-"""How a source begins that is not a path."""
-
-
-def place_of(source: str) -> str:
-    """The same source from every folder."""
-    if source == "digits" or source.startswith(REMOTE):
-        name, sign, folder = source.partition("@")  # torchvision:NAME@FOLDER
-        return f"{name}@{place_of(folder)}" if sign and source.startswith("torchvision:") else source
-    return os.path.abspath(os.path.expanduser(source))
-
-
-@dataclass
-class Data:
-    """A data set as training sees it.
-
-    notes: what the user should read, a line or a small table each.
-    record: plain values that go into the run folder: with them, `reopen` gives the same splits.
-    """
-
-    train: ImageSet
-    val: ImageSet | None
-    test: ImageSet | None
-    classes: tuple[str, ...]
-    multilabel: bool
-    source: str
-    notes: list[str] = field(default_factory=list)
-    record: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, sets: Mapping[str, ImageSet], source: str, *, notes: list[str], seed: int | None, rule: str) -> Data:
-        """From the splits that a reader found; all have the same classes."""
-        some = next(iter(sets.values()))
-        splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}
-        record = {"source": place_of(source), "seed": seed, "rule": rule, "splits": splits}
-        train = sets["train"] if "train" in sets else some.select(np.empty(0, np.int64))
-        val, test = sets.get("val"), sets.get("test")
-        return cls(train, val, test, some.classes, some.multilabel, source, notes, record)
-
-    def splits(self) -> dict[str, ImageSet]:
-        """The splits that have images, by name."""
-        named = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: images for name, images in named.items() if images}

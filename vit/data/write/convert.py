@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vit.commands.data.pack import facts_for, write_shards
-from vit.data.sets.boxset import DetectionData
-from vit.data.sets.imageset import Data
+from vit.data.sets.data import Data, DetectionData
 from vit.data.write.boxes import WRITERS, Job
 from vit.data.write.labels import write_folder
 from vit.data.write.output import Images, new_folder
 from vit.data.write.parquet import write_parquet
+from vit.data.write.shards import facts_for, write_shards
 from vit.errors import UserError
 
 Target = Literal["coco", "yolo", "voc", "csv", "folder", "parquet", "shards"]

@@ -1,4 +1,4 @@
-"""What models there are, classifiers and detectors, and what each costs."""
+"""The list of models, classifiers and detectors, with the cost of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vit.detector import PRESETS, Detector
 from vit.detector.cost import detector_flops
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
-from vit.pretrained.registry.detectors import LICENCE, PUBLIC
+from vit.pretrained.registry.detectors import LICENSE, PUBLIC
 from vit.pretrained.registry.find import MODELS
 
 
@@ -22,15 +22,15 @@ class Listed(NamedTuple):
     flops: int
     """Floating-point operations of one image forward at `image_size` (a multiply-add counts as two)."""
     image_size: int
-    licence: str
+    license: str
     """Of the weights."""
     sources: tuple[str, ...]
-    """What `weights=` takes, besides files."""
+    """Values for `weights=`, besides files."""
 
 
 def models(pattern: str = "*") -> list[Listed]:
-    """The models whose weights can be loaded by name; `pattern` as in a shell: `dinov*_s*`. Detectors come last;
-    the others are counted without their head."""
+    """The models whose weights can be loaded by name. `pattern`: as in a shell, `dinov*_s*`. Detectors come last; the
+    parameters of classifiers are counted without a head."""
     found = []
     for row in MODELS.values():
         if not fnmatchcase(row.name, pattern):
@@ -38,7 +38,7 @@ def models(pattern: str = "*") -> list[Listed]:
         config = row.config
         with torch.device("meta"):
             parameters = sum(p.numel() for p in Classifier(config).parameters())
-        found.append(Listed(row.name, row.family, parameters, flops(config), row.image_size, row.licence, row.sources))
+        found.append(Listed(row.name, row.family, parameters, flops(config), row.image_size, row.license, row.sources))
     return found + _detectors(pattern)
 
 
@@ -51,12 +51,12 @@ def _detectors(pattern: str) -> list[Listed]:
         with torch.device("meta"):
             parameters = sum(p.numel() for p in Detector(config).parameters())
         cost = detector_flops(config, public.side)
-        found.append(Listed(name, family, parameters, cost, public.side, LICENCE, (public.repository,)))
+        found.append(Listed(name, family, parameters, cost, public.side, LICENSE, (public.repository,)))
     return found
 
 
 def flops(config: ClassifierConfig) -> int:
-    """Of the matrix products of one image at the native size, counted as torch's FlopCounterMode does."""
+    """FLOPs of the matrix products for one image at the native size, counted as torch's FlopCounterMode does."""
     e = config.encoder
     patches = e.grid[0] * e.grid[1]
     tokens = e.prefix + patches

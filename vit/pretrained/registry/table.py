@@ -122,7 +122,7 @@ def rows() -> list[Model]:
         m("flexivit_l16", "flexivit", S["l"], 16, 240, "flexivit_large"),
         m("tv_b16", "tv", S["b"], 16, 224), m("tv_b32", "tv", S["b"], 32, 224),
         m("tv_l16", "tv", S["l"], 16, 224), m("tv_l32", "tv", S["l"], 32, 224),
-        m("tv_h14", "tv", S["h"], 14, 518, images={"crop": 1.0}, weights_licence="CC-BY-NC-4.0"),
+        m("tv_h14", "tv", S["h"], 14, 518, images={"crop": 1.0}, weights_license="CC-BY-NC-4.0"),
         m("vit_ti16", "vit", S["ti"], 16, 224, "vit_tiny_patch16_224"),
         m("vit_s16", "vit", S["s"], 16, 224, "vit_small_patch16_224"),
         m("vit_s32", "vit", S["s"], 32, 224, "vit_small_patch32_224"),

@@ -8,12 +8,30 @@ few steps, with no learning rate to choose.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 # Where s = 1/T is looked for. A model outside needs more than a temperature; the bound itself is then returned.
 BRACKET = (1 / 50, 50.0)
 STEPS = 100  # bisection alone halves the bracket to float64's resolution in about 60
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model said about a split, on the CPU, in the order of the batches."""
+
+    logits: Tensor
+    """float32 [n, K]"""
+    targets: Tensor
+    """int64 [n], or float32 [n, K] when multi-label."""
+    index: Tensor
+    """int64 [n]: position in the split; fewer than the split holds when some images could not be read."""
+
+    @property
+    def multilabel(self) -> bool:
+        return self.targets.ndim == 2
 
 
 @torch.no_grad()

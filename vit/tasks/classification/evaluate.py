@@ -13,13 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from vit.data.load.loader import Loader, eval_loader
-from vit.data.sets.imageset import Data
+from vit.data.load.label_reader import Batch, LabelReader
+from vit.data.load.loader import Loader, LoaderOptions, eval_loader
+from vit.data.sets.data import Data
 from vit.errors import UserError, shown
 from vit.predict.progress import progress
 from vit.runs.checkpoint import load_model
-from vit.tasks.classification.calibration import fit_temperature
-from vit.tasks.classification.metrics import ClassificationMetrics, Outputs
+from vit.tasks.classification.calibration import Outputs, fit_temperature
+from vit.tasks.classification.metrics import ClassificationMetrics
 from vit.tasks.classification.neighbors import evaluate_public, neighbors
 from vit.tasks.classification.predict import Predictor
 from vit.tasks.classification.tta import with_tta
@@ -80,7 +81,7 @@ def temperature_of(predictor: Predictor, data: Data, options: EvaluationOptions)
 def run(
     predictor: Predictor,
     forward: Callable[[Tensor], Tensor],
-    batches: Loader,
+    batches: Loader[Batch],
     tick: Callable[[int], None] | None = None,
 ) -> tuple[ClassificationMetrics, list[int]]:
     """The metrics, with every logit, of `forward` (images float32 [B, 3, H, W] -> logits [B, K])."""
@@ -89,14 +90,9 @@ def run(
     return metrics, index
 
 
-def loader_of(predictor: Predictor, images: Any, options: EvaluationOptions) -> Loader:
-    return eval_loader(
-        images,
-        predictor.preprocess,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        device=predictor.device,
-    )
+def loader_of(predictor: Predictor, images: Any, options: EvaluationOptions) -> Loader[Batch]:
+    loading = LoaderOptions(options.batch_size, workers=options.workers, device=predictor.device)
+    return eval_loader(LabelReader(images, predictor.preprocess), loading)
 
 
 def summarize(metrics: ClassificationMetrics, temperature: float | None = None) -> dict[str, Any]:

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from vit.data.augment.batches import Mix
 from vit.data.augment.images import Pipeline, named_augment
-from vit.data.load.loader import Batch, Loader, eval_loader, train_loader
+from vit.data.load.label_reader import Batch, LabelReader
+from vit.data.load.loader import Loader, eval_loader, train_loader
+from vit.data.load.sampling import balanced_weights
 from vit.data.open import open_data as open_source
-from vit.data.open import reopen as reopen
-from vit.data.sets.imageset import Data, ImageSet
+from vit.data.open import reopen as reopen_source
+from vit.data.sets.data import Data
+from vit.data.sets.imageset import ImageSet
 from vit.images.preprocess import Preprocess
 from vit.tasks.classification.probe import trains_head_only
 from vit.tasks.facts import Facts
-from vit.tasks.run import Built, Run
+from vit.tasks.run import Built, Run, Seen
 
 if TYPE_CHECKING:
     from vit.tasks.classification.recipe import Recipe
     from vit.tasks.classification.settle import Settled
 
+SHARE = 0.05
+"""A class with less than this share of a mixed image is not named."""
 EXPECTED = "--data DIR (class folders), a manifest, shards, hf:OWNER/NAME or digits"
 
 
 def open_data(recipe: Recipe) -> Data:
     """The data of a recipe. Raises UserError where it cannot be read."""
     assert recipe.data is not None
-    return open_source(recipe.data, seed=recipe.seed, format=recipe.format)
+    return open_source(recipe.data, kind="labels", seed=recipe.seed, format=recipe.format)
+
+
+def reopen(record: dict[str, Any] | None, source: str | None = None, *, format: str | None = None) -> Data:
+    """The data to evaluate a checkpoint on: with the splits of its training, or another source."""
+    return reopen_source(record, source, kind="labels", format=format)
 
 
 class Feed:
@@ -53,44 +64,43 @@ class Feed:
             )
         self.cache = None if self.once else run.cache()
 
-    def train(self, step: int) -> Loader:
+    def train(self, step: int) -> Loader[Batch]:
         """The training batches from step `step` on."""
-        run, recipe = self.run, self.run.recipe
-        mixes = recipe.mixup or recipe.cutmix
+        recipe, data = self.run.recipe, self.run.data
+        mix = Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None
+        options = self.run.loading(recipe.batch_size, shared=True, cache=self.cache)
         return train_loader(
-            run.data.train,
-            self.pipeline,
-            self.preprocess,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            seed=recipe.seed,
-            start_step=step,
-            workers=recipe.workers,
-            rank=run.world.rank,
-            world=run.world.size,
-            balanced=recipe.balanced,
-            mix=Mix(len(run.data.classes), recipe.mixup, recipe.cutmix) if mixes else None,
-            cache=self.cache,
-            device=run.device,
+            LabelReader(data.train, self.preprocess, self.pipeline, seed=recipe.seed, mix=mix),
+            replace(options, epochs=recipe.epochs, start_step=step),
+            weights=balanced_weights(data.train.targets, len(data.classes)) if recipe.balanced else None,
         )
 
-    def evaluation(self, images: ImageSet, *, shared: bool = False, strict: bool = False) -> Iterable[Batch]:
+    def evaluation(self, images: ImageSet, *, shared: bool = False, strict: bool = False) -> Loader[Batch]:
         """Every image once, in order, as the model sees it in the end.
 
         shared: this process's part of them. strict: raise UserError where too many cannot be read.
         """
-        run = self.run
-        return eval_loader(
-            images,
-            self.preprocess,
-            batch_size=evaluation_batch(run.device),
-            workers=run.recipe.workers,
-            cache=self.cache if images is run.data.val else None,  # the others are seen once
-            device=run.device,
-            strict=strict,
-            rank=run.world.rank if shared else 0,
-            world=run.world.size if shared else 1,
-        )
+        cache = self.cache if images is self.run.data.val else None  # the others are seen once
+        options = self.run.loading(evaluation_batch(self.run.device), shared=shared, cache=cache)
+        return eval_loader(LabelReader(images, self.preprocess), replace(options, strict=strict))
+
+    def seen(self, batch: Batch) -> Iterator[Seen]:
+        """The images of a training batch, with their labels in words."""
+        classes, mixes = self.run.data.classes, self.run.recipe.mixup or self.run.recipe.cutmix
+        several = self.run.data.multilabel and not mixes
+        for pixels, target in zip(self.preprocess.denormalize(batch.images), batch.targets.numpy(), strict=True):
+            yield Seen(pixels, label(target, classes, several), [])
+
+
+def label(target: np.ndarray, classes: Sequence[str], multilabel: bool) -> str:
+    """A target, a number or one a class, in words."""
+    if target.ndim == 0:
+        return classes[int(target)]
+    order = [int(k) for k in np.argsort(-target)]
+    shares = [(float(target[k]), classes[k]) for k in order if target[k] >= SHARE]
+    if multilabel or (len(shares) == 1 and shares[0][0] > 1 - SHARE):
+        return ", ".join(name for _, name in shares) or "none"
+    return ", ".join(f"{name} {share:.2f}" for share, name in shares)
 
 
 def evaluation_batch(device: torch.device) -> int:

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from vit.tasks.classification.calibration import Outputs
 
 ECE_BINS = 15  # Guo et al. 2017, section 4
 THRESHOLD = 0.5  # above it a multi-label class is predicted
@@ -30,22 +31,6 @@ Z95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
 # The largest float32 below 1. torchmetrics bins confidences in [a, b), so exactly 1.0 would get a bin of its own; above
 # 1 by rounding, torchmetrics would take all of them for logits and pass them through a sigmoid.
 BELOW_ONE = 1.0 - 2.0**-24
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a model said about a split, on the CPU, in the order of the batches."""
-
-    logits: Tensor
-    """float32 [n, K]"""
-    targets: Tensor
-    """int64 [n], or float32 [n, K] when multi-label."""
-    index: Tensor
-    """int64 [n]: position in the split; fewer than the split holds when some images could not be read."""
-
-    @property
-    def multilabel(self) -> bool:
-        return self.targets.ndim == 2
 
 
 class ClassificationMetrics:

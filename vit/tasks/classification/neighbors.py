@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from vit.data.load.loader import Loader, eval_loader
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vit.data.load.label_reader import Batch, LabelReader
+from vit.data.load.loader import Loader, LoaderOptions, eval_loader
 from vit.data.open import open_data
 from vit.data.sets.features import Features
 from vit.errors import UserError, shown
 from vit.predict.progress import progress
 from vit.tasks.classification.features import open_encoder
-from vit.tasks.classification.knn import knn_logits
 from vit.tasks.classification.metrics import ClassificationMetrics
 from vit.tasks.classification.predict import Predictor
 from vit.tasks.evaluation import Evaluation, EvaluationOptions, split_of
 
+TEMPERATURE = 0.07
+CHUNK = 1024
+
 
 def neighbors(
-    k: int, predictor: Predictor, classes: Sequence[str], queries: Loader, memory: Loader
+    k: int, predictor: Predictor, classes: Sequence[str], queries: Loader[Batch], memory: Loader[Batch]
 ) -> tuple[Evaluation, dict[str, Any]]:
     """k-NN on frozen features, with the images of `memory` as the labeled examples; and its headline figures."""
     found = []
     for loader in (memory, queries):
-        features = Features.of(loader, predictor.features, progress(len(loader.targets)))
+        features = Features.of(loader, predictor.features, progress(len(loader.images)))
         if not len(features.index):
             raise UserError(f"--knn: None of the images can be read. The first: {loader.bad[0].reason}")
         found.append(features)
@@ -38,45 +44,62 @@ def neighbors(
     return evaluation, {"k": k, "memory": len(known.index), **headline}
 
 
-def evaluate_public(
-    weights: str,
-    source: str | None,
-    options: EvaluationOptions,
-    *,
-    format: str | None = None,
-    model: str | None = None,
-    image_size: int | None = None,
-) -> Evaluation:
+def evaluate_public(question: Any, options: EvaluationOptions, log: Callable[[str], object]) -> Evaluation:
     """Public weights, which have no head for the classes of the data: nearest neighbors on their features classify.
 
-    model: the name that a file of weights needs. image_size: side of the input in pixels; the model's own if left out.
+    question: a `vit.tasks.checkpoints.Question`. log: is called with each line for the user.
     """
-    if source is None or options.knn is None or options.tta or options.tile is not None or options.nms is not None:
+    others = options.tta or options.tile is not None or options.nms is not None
+    if question.data is None or options.knn is None or others:
         raise UserError(
-            f"{weights} has no head for the classes of your data. Its features can be judged by nearest neighbors: "
-            "with --data and --knn 20, without --tta, --tile and --nms. vitral train probe trains a head."
+            f"{question.checkpoint} has no head for the classes of your data. Its features can be judged by nearest "
+            "neighbors: with --data and --knn 20, without --tta, --tile and --nms. vitral train probe trains a head."
         )
-    data = open_data(source, format=format)
-    for note in data.notes:
-        print(note, file=sys.stderr)
+    data = open_data(question.data, kind="labels", format=question.format)
     split, splits = split_of(data, options.split), data.splits()
     if "train" not in splits:
         has = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
         raise UserError(f"{data.source} has no train split; it has {has}. --knn needs it.")
-    encoder, notes = open_encoder(weights, model=model, image_size=image_size, device=options.device)
-    for note in notes:
-        print(note, file=sys.stderr)
-    queries, memory = (
-        eval_loader(
-            splits[name],
-            encoder.preprocess,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            device=encoder.device,
-        )
-        for name in (split, "train")
-    )
+    size, device = question.image_size, options.device
+    encoder, notes = open_encoder(question.checkpoint, model=question.model, image_size=size, device=device)
+    for note in (*data.notes, *notes):
+        log(note)
+    loading = LoaderOptions(options.batch_size, workers=options.workers, device=encoder.device)
+    queries, memory = (eval_loader(LabelReader(splits[name], encoder.preprocess), loading) for name in (split, "train"))
     evaluation, knn = neighbors(options.knn, encoder, data.classes, queries, memory)
     result: dict[str, Any] = {"task": "classification", "split": split, "data": data.source, **evaluation.result}
     result |= {"knn": knn, "unreadable": [bad._asdict() for bad in queries.bad]}
     return Evaluation(result, evaluation.metrics, evaluation.index, splits[split])
+
+
+@torch.no_grad()
+def knn_logits(queries: Tensor, memory: Tensor, labels: Tensor, k: int, *, num_classes: int) -> Tensor:
+    """Classify by the k nearest neighbours in cosine similarity, each voting with weight exp(similarity / .07).
+
+    Caron et al. 2021, "Emerging Properties in Self-Supervised Vision Transformers" (DINO), after Wu et al. 2018,
+    section 3.4.
+
+    Args:
+        queries: float [n, D].
+        memory: float [m, D], with labels int64 [m], or 0/1 [m, K] for multi-label.
+        k: neighbours; capped at m.
+
+    Returns:
+        float32 [n, K] that stand in for logits: logarithms of the shares of the votes, or log odds of a label's
+        share when multi-label.
+
+    Raises ValueError for an empty memory or k < 1.
+    """
+    if not len(memory) or k < 1:
+        raise ValueError(f"k-NN needs a memory and k >= 1, got {len(memory)} features and k = {k}")
+    votes = F.one_hot(labels, num_classes).float() if labels.ndim == 1 else labels.float()
+    memory, votes = F.normalize(memory.float(), dim=1), votes.to(memory.device)
+    shares = []
+    for chunk in queries.split(CHUNK):
+        near = (F.normalize(chunk.float(), dim=1).to(memory.device) @ memory.T).topk(min(k, len(memory)), dim=1)
+        # A softmax is the weights exp(s / T) divided by their sum: the order is the same, and nothing overflows.
+        weights = (near.values / TEMPERATURE).softmax(1)
+        shares.append((weights[:, :, None] * votes[near.indices]).sum(1))
+    share = torch.cat(shares)
+    # A class that no neighbour has stays below every other one, and finite.
+    return share.logit(eps=1e-7) if labels.ndim == 2 else share.clamp(min=1e-12).log()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vit.errors import UserError
 from vit.images.preprocess import Preprocess, decode
-from vit.predict.predictor import BATCH_SIZE, Streaming, answered, is_image, source_entry
+from vit.predict.predictor import BATCH_SIZE, Streaming, is_image, source_entry, stream_answers
 from vit.predict.predictor import Unreadable as Unreadable
 from vit.predict.predictor import pick_device as pick_device
 from vit.report.plots import draw_prediction
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from vit.predict.predictor import Source
+
+
+OPTIONS = ("threshold",)
+"""What `load` takes of the options of `vit.load`."""
+TOP = 5
+"""Classes that are named where nobody says how many."""
 
 
 class Scored(NamedTuple):
@@ -64,15 +70,15 @@ class Prediction:
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [Scored(self.classes[i], score) for i, score in pairs]
 
-    def to_dict(self, k: int = 5) -> dict[str, Any]:
+    def to_dict(self, k: int | None = None) -> dict[str, Any]:
         """Plain values for JSON: source (when it is a path), label, score, labels, top."""
-        top = [scored._asdict() for scored in self.top(k)]
+        top = [scored._asdict() for scored in self.top(k or TOP)]
         answer = {"label": self.label, "score": self.score, "labels": list(self.labels), "top": top}
         return source_entry(self.source) | answer
 
-    def text(self, k: int = 5) -> str:
-        """The k best classes with their scores, in a line."""
-        scored = ", ".join(f"{label} {100 * score:.2f} %" for label, score in self.top(k))
+    def text(self, k: int | None = None) -> str:
+        """The k best classes (5 if None) with their scores, in a line."""
+        scored = ", ".join(f"{label} {100 * score:.2f} %" for label, score in self.top(k or TOP))
         return f"[{', '.join(self.labels)}] {scored}" if self.multilabel else scored
 
     def plot(self, k: int = 5) -> Figure:
@@ -112,7 +118,7 @@ class Predictor(Streaming[np.ndarray, Prediction]):
     ) -> Iterator[tuple[Tensor, Source] | Unreadable]:
         """What `forward` (normalised images float32 [B, 3, H, W] -> [B, ...]) gives of each image, on the CPU, and the
         image, in order. Run in batches, with memory for one batch only."""
-        return answered(sources, self.prepare, partial(self._run, forward), batch_size)
+        return stream_answers(sources, self.prepare, partial(self._run, forward), batch_size)
 
     def _run(
         self, forward: Callable[[Tensor], Tensor], prepared: list[np.ndarray], sources: list[Any]

@@ -69,7 +69,7 @@ def prepare(run: Run, parts: Parts, feed: Any, folder: Path) -> None:
 
 
 def features_of(loader: Any, encode: Callable[[Tensor], Tensor]) -> Features:
-    n = len(loader.targets)
+    n = len(loader.images)
     print(f"{n:,} images go through the frozen encoder, once.", flush=True)
     features = Features.of(loader, encode, progress(n))
     clear()

@@ -7,9 +7,7 @@ lists all options; the settled recipe is saved in the run folder as config.yaml.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
-
-import tyro
+from typing import ClassVar, Literal
 
 from vit.errors import UserError
 from vit.tasks.options import RunOptions
@@ -25,7 +23,7 @@ class Recipe(RunOptions):
         "optimization": "label_smoothing l1",
     }
 
-    recipe: Annotated[str, tyro.conf.Suppress] = "folder"
+    recipe: str = "folder"
     data: str | None = None
     """Images to train on: class folders (DIR/CLASS/** or DIR/{train,val,test}/CLASS/**), a manifest with the columns
     path,label or path,labels (.csv, .tsv, .jsonl, .parquet), Parquet files with images, tar shards, hf:OWNER/NAME,
@@ -78,7 +76,7 @@ class Recipe(RunOptions):
     cutmix: float | None = None
     """Alpha of CutMix; 0 for none. Default: 1, or 0 for small grayscale images."""
     optimizer: Literal["adamw", "muon"] | None = None
-    """adamw, or muon: Muon for the matrices of the blocks and AdamW for the rest. Default: muon, or adamw with
+    """Optimizer: adamw, or muon, which is Muon for the matrices of the blocks and AdamW for the rest. Default: muon, or adamw with
     --lora-rank."""
     weight_decay: float | None = None
     """Decoupled weight decay of matrices; biases, norms, tokens and positions have none. Default: 0.05 for adamw, 0.5

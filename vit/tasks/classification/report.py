@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from vit.report.confusion import confused_pairs, draw_confusion
 from vit.report.files import write_json
 from vit.report.plots import Tile, draw_mistakes, save
 from vit.report.screen import HARDEST, LISTED_CLASSES, Summary, print_summary, summary_lines
 from vit.report.screen import percent as _percent
-from vit.tasks.classification.mistakes import worst_mistakes
+from vit.tasks.classification.calibration import Outputs
 from vit.tasks.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -43,6 +45,30 @@ def write_report(folder: str | Path, evaluation: Evaluation) -> list[Path]:
         save(figure, folder / file)
         written.append(folder / file)
     return written
+
+
+@dataclass(frozen=True)
+class Mistake:
+    index: int
+    """Position in the split."""
+    true: int
+    predicted: int
+    score: float
+    """Probability given to the predicted class."""
+
+
+def worst_mistakes(outputs: Outputs, limit: int = 24, temperature: float | None = None) -> list[Mistake]:
+    """The wrong answers given with the most confidence, worst first. Empty for multi-label."""
+    if outputs.multilabel:
+        return []
+    finite = outputs.logits.isfinite().all(1)
+    best = (outputs.logits / (temperature or 1.0)).softmax(1).max(1)
+    wrong = (best.indices != outputs.targets) & finite
+    order = torch.where(wrong, best.values, -1.0).argsort(descending=True, stable=True)[: int(wrong.sum())]
+    return [
+        Mistake(int(outputs.index[i]), int(outputs.targets[i]), int(best.indices[i]), float(best.values[i]))
+        for i in order[:limit].tolist()
+    ]
 
 
 def print_report(result: dict[str, Any], console: Console | None = None) -> None:

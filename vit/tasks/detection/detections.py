@@ -61,12 +61,12 @@ class Detections:
         for box, score, label in zip(self.xyxy.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
             yield Box(self.classes[label], score, tuple(box), self.category_ids[label])
 
-    def text(self, k: int = 0) -> str:
-        """The boxes with their names and scores, in a line. k: as other answers take it; all boxes are named."""
+    def text(self, k: int | None = None) -> str:
+        """The boxes with their names and scores, in a line. k is for other tasks: every box is named."""
         found = [f"{box.name} {100 * box.score:.1f} % [{', '.join(f'{v:.0f}' for v in box.xyxy)}]" for box in self]
         return ", ".join(found) or "nothing found"
 
-    def to_dict(self, k: int = 0) -> dict[str, Any]:
+    def to_dict(self, k: int | None = None) -> dict[str, Any]:
         """Plain values for JSON: source (when it is a path), width, height, and boxes as {label, category_id, score,
         xyxy}, rounded to what can be meant: .01 pixels and .0001 of a score."""
         boxes = [

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vit.data.load.box_loader import box_eval_loader
-from vit.data.load.loader import Bad
-from vit.data.sets.boxset import DetectionData
+from vit.data.load.box_reader import BoxReader
+from vit.data.load.loader import Bad, LoaderOptions, eval_loader
+from vit.data.sets.data import DetectionData
 from vit.detector import Detector
 from vit.errors import UserError
 from vit.predict.predictor import pick_device
@@ -74,9 +74,8 @@ def run(
     if scan.tile is not None:
         batches: Any = Whole(images)
     else:
-        batches = box_eval_loader(
-            images, preprocess, batch_size=options.batch_size, workers=options.workers, device=device
-        )
+        loading = LoaderOptions(options.batch_size, workers=options.workers, device=device)
+        batches = eval_loader(BoxReader(images, preprocess), loading)
 
     def predict(batch: Any) -> Any:
         if scan.tile is not None:

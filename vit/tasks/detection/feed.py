@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,26 +12,33 @@ import torch
 
 from vit.data.augment.boxes import BoxPipeline, named_box_augment
 from vit.data.augment.multiscale import MultiScale
-from vit.data.load.box_loader import BoxBatch, BoxLoader, box_eval_loader, box_train_loader
+from vit.data.load.box_reader import BoxBatch, BoxReader
+from vit.data.load.loader import Loader, eval_loader, train_loader
 from vit.data.load.sampling import repeat_factors
-from vit.data.open_detection import open_detection
-from vit.data.open_detection import reopen_detection as reopen
-from vit.data.sets.boxset import DetectionData
+from vit.data.open import open_data as open_source
+from vit.data.open import reopen as reopen_source
+from vit.data.sets.data import DetectionData
+from vit.detector.boxes import to_xyxy
+from vit.images.draw import Mark, color_of
 from vit.images.preprocess import Preprocess
-from vit.tasks.run import Built, Run
+from vit.tasks.run import Built, Run, Seen
 
 if TYPE_CHECKING:
     from vit.tasks.detection.recipe import Recipe
     from vit.tasks.detection.settle import Settled
 
-__all__ = ["EXPECTED", "Feed", "evaluation_batch", "open_data", "reopen"]
 EXPECTED = "--data DIR (COCO, YOLO, Pascal VOC, CSV, ...), or scenes"
 
 
 def open_data(recipe: Recipe) -> DetectionData:
     """The data of a recipe. Raises UserError where it cannot be read."""
     assert recipe.data is not None
-    return open_detection(recipe.data, seed=recipe.seed, format=recipe.format)
+    return open_source(recipe.data, kind="boxes", seed=recipe.seed, format=recipe.format)
+
+
+def reopen(record: dict[str, Any] | None, source: str | None = None, *, format: str | None = None) -> DetectionData:
+    """The data to evaluate a checkpoint on: with the splits of its training, or another source."""
+    return reopen_source(record, source, kind="boxes", format=format)
 
 
 class Feed:
@@ -60,44 +67,38 @@ class Feed:
             self.notes.append(note)
         self.cache = run.cache()
 
-    def train(self, step: int) -> BoxLoader:
+    def train(self, step: int) -> Loader[BoxBatch]:
         """The training batches from step `step` on."""
-        run, recipe = self.run, self.run.recipe
-        return box_train_loader(
-            run.data.train,
-            self.pipeline,
-            self.preprocess,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            seed=recipe.seed,
-            start_step=step,
-            workers=recipe.workers,
-            rank=run.world.rank,
-            world=run.world.size,
+        recipe, data = self.run.recipe, self.run.data
+        options = self.run.loading(recipe.batch_size, shared=True, cache=self.cache)
+        unmixed = recipe.close_mosaic
+        return train_loader(
+            BoxReader(
+                data.train, self.preprocess, self.pipeline, seed=recipe.seed, scales=self.scales, unmixed=unmixed
+            ),
+            replace(options, epochs=recipe.epochs, start_step=step),
             repeats=self.repeats,
-            scales=self.scales,
-            unmixed=recipe.close_mosaic,
-            cache=self.cache,
-            tell=print,
-            device=run.device,
+            log=print,
         )
 
-    def evaluation(self, images: Any, *, shared: bool = False, strict: bool = False) -> Iterable[BoxBatch]:
+    def evaluation(self, images: Any, *, shared: bool = False, strict: bool = False) -> Loader[BoxBatch]:
         """Every image once, in order, as the model sees it in the end.
 
-        shared: this process's part of them. What cannot be read is left out, whether strict or not.
+        shared: this process's part of them. strict: raise UserError where too many cannot be read.
         """
-        run = self.run
-        return box_eval_loader(
-            images,
-            self.preprocess,
-            batch_size=evaluation_batch(run.device),
-            workers=run.recipe.workers,
-            rank=run.world.rank if shared else 0,
-            world=run.world.size if shared else 1,
-            cache=self.cache if images is run.data.val else None,
-            device=run.device,
-        )
+        cache = self.cache if images is self.run.data.val else None  # the others are seen once
+        options = self.run.loading(evaluation_batch(self.run.device), shared=shared, cache=cache)
+        return eval_loader(BoxReader(images, self.preprocess), replace(options, strict=strict))
+
+    def seen(self, batch: BoxBatch) -> Iterator[Seen]:
+        """The images of a training batch, with their boxes."""
+        classes = self.run.data.classes
+        for pixels, target in zip(self.preprocess.denormalize(batch.images), batch.targets, strict=True):
+            height, width = pixels.shape[:2]
+            boxes = to_xyxy(target["boxes"]).numpy() * [width, height, width, height]
+            rows = zip(boxes.tolist(), target["labels"].tolist(), target["crowd"].tolist(), strict=True)
+            marks = [Mark(box, classes[k] + " (crowd)" * crowd, color_of(k), crowd) for box, k, crowd in rows]
+            yield Seen(pixels, f"{len(marks)} box{'es' * (len(marks) != 1)}", marks)
 
 
 def evaluation_batch(device: torch.device) -> int:

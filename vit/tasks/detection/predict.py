@@ -26,6 +26,8 @@ from vit.tasks.detection.detections import Detections
 from vit.tasks.detection.scan.options import Scan
 from vit.tasks.detection.scan.scanner import Scanner
 
+OPTIONS = ("threshold", "limit", "scan", "draw")
+"""What `load` takes of the options of `vit.load`; and that answers can be drawn."""
 THRESHOLD = 0.5
 """For checkpoints that store none: those of other projects, and of runs without validation objects."""
 

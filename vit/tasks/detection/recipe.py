@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
-
-import tyro
+from typing import ClassVar, Literal
 
 from vit.errors import UserError
 from vit.tasks.options import RunOptions
@@ -27,7 +25,7 @@ class Recipe(RunOptions):
         "run": "previews",
     }
 
-    recipe: Annotated[str, tyro.conf.Suppress] = "detect"
+    recipe: str = "detect"
     data: str | None = None
     """Images with boxes to train on: a folder in COCO, YOLO, Pascal VOC, CSV, JSON lines, Parquet or tar shards, its
     annotation file, torchvision:NAME, or a name that `vitral data list` shows, such as scenes. Default: none; it must
@@ -76,7 +74,7 @@ class Recipe(RunOptions):
     lr: float | None = None
     """Peak learning rate of AdamW. Default: 0.0005, or 0.0002 with --weights."""
     optimizer: Literal["adamw", "muon"] | None = None
-    """adamw, or muon: Muon for matrices and kernels and AdamW for the rest. Default: muon, or adamw with --weights."""
+    """Optimizer: adamw, or muon, which is Muon for matrices and kernels and AdamW for the rest. Default: muon, or adamw with --weights."""
     muon_lr: float = 0.01
     """Peak learning rate of Muon."""
     weight_decay: float = 1e-4

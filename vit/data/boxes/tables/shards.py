@@ -20,7 +20,7 @@ from vit.data.boxes.draft import UNTOLD, Categories, Draft, Drafts
 from vit.data.boxes.named_classes import named_classes
 from vit.data.boxes.tables.objects import Thing, things
 from vit.data.check.findings import Findings
-from vit.data.labels.formats import evidence, is_shards
+from vit.data.labels.evidence import evidence, is_shards
 from vit.data.labels.shards import ShardStore, facts_of, find_shards, load_indexes
 from vit.data.store.shard_index import BOXES, ShardIndex
 from vit.errors import UserError

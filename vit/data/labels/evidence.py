@@ -1,4 +1,4 @@
-"""Which format a folder of labelled images is in: what lies there decides."""
+"""What lies in a folder of labeled images: the files and folders that speak for each format."""
 
 from __future__ import annotations
 
@@ -9,35 +9,16 @@ from itertools import islice
 from vit.data.labels.folder import LITTER
 from vit.data.labels.manifest_files import columns_of, header_of
 from vit.data.split_names import SPLIT_NAMES, split_of
-from vit.errors import UserError, nearest, shown
+from vit.errors import UserError, shown
 from vit.images.preprocess import IMAGE_SUFFIXES
 
-FORMATS = {
-    "folder": "class folders",
-    "manifest": "a manifest (.csv, .tsv, .jsonl or .parquet with the columns path and label or labels)",
-    "parquet": "Parquet files with the images in them",
-    "shards": "tar shards",
-}
 MANIFESTS = (".csv", ".tsv", ".jsonl")
 LOOKED_AT = 64
 """So many entries of a folder say what is in it; a class folder may hold a million."""
 
 
-def recognise(root: str) -> str:
-    """The format of a folder, a name of FORMATS. Raises UserError, with what was seen, where it could be several."""
-    seen = evidence(root)
-    if len(seen) > 1:
-        lines = [f"  {name}: {shown(files, 5)}" for name, files in seen.items()]
-        raise UserError(
-            "\n".join([f"{root}: could be in more than one format. Seen were", *lines])
-            + f"\nSay which: --format {' or --format '.join(seen)}."
-        )
-    # Where there is nothing, the reader of class folders says what it expected.
-    return next(iter(seen), "folder")
-
-
 def evidence(root: str) -> dict[str, list[str]]:
-    """{format: the files and folders that speak for it}."""
+    """{format of labels: the files and folders that speak for it}, without the formats that nothing does."""
     seen: dict[str, list[str]] = {}
     top = list(_entries(root))
     folders = [entry.name for entry in top if entry.is_dir()]
@@ -121,9 +102,3 @@ def format_of_file(path: str) -> str | None:
     if name.endswith(".parquet"):
         return "manifest" if columns_of(header_of(path)) else "parquet"
     return "manifest" if name.endswith(MANIFESTS) else "shards" if name.endswith(".tar") else None
-
-
-def require_format(name: str) -> str:
-    if name not in FORMATS:
-        raise UserError(f"there is no format {name!r}.{nearest(name, FORMATS)} There are {', '.join(FORMATS)}.")
-    return name
