@@ -98,7 +98,7 @@ def top1(method: str, folder: str, seed: int, side: int, place: str) -> float:
     if method == "knn":
         file = Path(place) / "knn.json"
         args = {"checkpoint": weights(), "data": folder, "split": "test", "knn": 20, "json": file}
-        evaluation.evaluate(evaluation.Evaluate(**args, **public))
+        evaluation.Evaluate(**args, **public).run()
         return json.loads(file.read_text())["top1"]
     name = "folder" if method == "scratch" else method
     recipe = replace(RECIPES[name][1], data=folder, seed=seed, out=f"{place}/run", amp="none")

@@ -136,7 +136,7 @@ def test_the_checkpoint_is_one_like_any_other(command, trained, data, tmp_path):
     run = tmp_path / "probe"
     assert command("--data", data, "--weights", trained.run, "--out", run, "--epochs", 30)[0] == 0
     report = json.loads((run / "report.json").read_text())
-    evaluation.evaluate(evaluation.Evaluate(str(run), json=tmp_path / "figures.json", device="cpu", knn=5))
+    evaluation.Evaluate(str(run), json=tmp_path / "figures.json", device="cpu", knn=5).run()
     figures = json.loads((tmp_path / "figures.json").read_text())
     # The features of a probe are those of the weights it started from.
     encoder = vit.load(trained.run, device="cpu")
