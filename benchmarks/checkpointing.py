@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,20 +19,20 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from vit.training.schedule import Loop
 
 from benchmarks.contest import parsed, write
 from benchmarks.turns import Clock, Figures, table, take_turns
 from vit.model.classifier import create
 from vit.optim.optimizers import Ema, make_optimizers
-from vit.runs.background import snapshot
+from vit.optim.schedule import Loop
+from vit.runs.background import Writer, snapshot
 from vit.runs.retention import save_last
-from vit.tasks.classification.build import mixed_precision
 from vit.tasks.classification.loss import ClassificationLoss
-from vit.tasks.task import Classification
+from vit.tasks.classification.task import Classification
+from vit.tasks.precision import mixed_precision
+from vit.tasks.run import Parts
 from vit.training.engine import fit
 from vit.training.log import Silent
-from vit.training.run import writing
 from vit.training.safety import Safety
 
 CLASSES = 1000
@@ -58,6 +59,7 @@ class Repeated:
 
     def __init__(self, batch: Any, steps: int) -> None:
         self.batch, self.steps = batch, steps
+        self.bad: list[Any] = []
 
     def __len__(self) -> int:
         return self.steps
@@ -90,7 +92,7 @@ class Training:
 
     def turn(self, saves: bool) -> None:
         safety = Safety(due=lambda step: saves and step == self.every // 2)
-        with writing() as writer:
+        with closing(Writer()) as writer:
 
             def save(name: str, weights: dict[str, Tensor], numbers: dict[str, Any], state: dict[str, Any]) -> None:
                 if name == "best" or state["progress"]["step"] != self.every // 2:

@@ -25,15 +25,16 @@ from vit.data import (
     eval_loader,
     named_augment,
     open_data,
-    survey,
     train_loader,
 )
 from vit.optim.optimizers import Ema, set_lr, warmup_cosine
-from vit.tasks.classification import build
+from vit.tasks.classification.build import build, build_task, by_muon
 from vit.tasks.classification.recipe import RECIPES
-from vit.tasks.classification.settle import Facts, settle
+from vit.tasks.classification.settle import settle
+from vit.tasks.facts import facts_of
 from vit.training.batch_norm import IMAGES, with_statistics
-from vit.training.engine import train_step
+from vit.training.parts import build_optimizers, schedule
+from vit.training.step import train_step
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class Digits:
 
 
 def ours(data: Data, seed: int) -> Contestant:
-    facts = Facts(len(data.train), len(data.classes), *survey(data.train))
+    facts = facts_of(data)
     recipe, _ = settle(RECIPES["digits"][1], facts)
     torch.manual_seed(seed)
-    model, preprocess, _ = build.build_model(recipe, data.classes, facts)
+    built = build(recipe, data, facts)
+    model, preprocess = built.model, built.preprocess
     assert recipe.augment and recipe.batch_size and recipe.epochs and recipe.ema and data.test
     pipeline = Pipeline(named_augment(recipe.augment), preprocess)
     batches = train_loader(
@@ -60,9 +62,9 @@ def ours(data: Data, seed: int) -> Contestant:
         LoaderOptions(batch_size=recipe.batch_size, epochs=recipe.epochs),
     )
     steps = len(batches)
-    loop = build.build_loop(recipe, steps, torch.device("cpu"))
-    task = build.build_task(recipe, model, data.classes, torch.from_numpy(data.train.counts()), False)
-    optimizers, ema = build.build_optimizers(recipe, model), Ema(model, recipe.ema)
+    loop = schedule(recipe, steps, torch.device("cpu"))
+    task = build_task(recipe, built, data)
+    optimizers, ema = build_optimizers(recipe, model, by_muon), Ema(model, recipe.ema)
     done, test = 0, data.test
 
     def step(batch: Any) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
-from vit.training.schedule import Loop
 
 from benchmarks.contest import parsed, write
 from benchmarks.photos import write_photos
@@ -29,9 +28,10 @@ from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import create
 from vit.optim.optimizers import make_optimizers
-from vit.tasks.classification.build import DTYPES
+from vit.optim.schedule import Loop
 from vit.tasks.classification.loss import ClassificationLoss
-from vit.tasks.task import Classification
+from vit.tasks.classification.task import Classification
+from vit.tasks.precision import DTYPES
 from vit.training.step import train_step
 
 SIDE = 224

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from vit.tasks.classification.outputs import collect
 
-from benchmarks.contest import parsed, write
+from benchmarks.contest import parsed, top1, write
 from benchmarks.turns import CLOCK, Clock, table, take_turns
 from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
 from vit.errors import UserError
@@ -42,12 +41,10 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{o.checkpoint} does not know the bundled digits, which it is judged on.")
     accuracy: dict[int, float] = {}
     for count in o.counts:
-        outputs = collect(
-            merging(model, count), eval_loader(LabelReader(test, preprocess), LoaderOptions(batch_size=o.batch))
+        accuracy[count] = top1(
+            merging(model, count), eval_loader(LabelReader(test, preprocess), LoaderOptions(o.batch))
         )
-        assert outputs is not None
-        accuracy[count] = float((outputs.logits.argmax(1) == outputs.targets).float().mean())
-    images = next(iter(eval_loader(LabelReader(test, preprocess), LoaderOptions(batch_size=o.batch)))).images
+    images = next(iter(eval_loader(LabelReader(test, preprocess), LoaderOptions(o.batch)))).images
 
     @torch.no_grad()
     def run(count: int) -> Any:

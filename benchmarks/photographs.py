@@ -17,18 +17,17 @@ import contextlib
 import io
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
 from PIL import Image
 
+import vit
 from benchmarks.contest import parsed, write
 from benchmarks.photo_set import CLASSES, TILE, drawn, pictures, write_photo_set
 from benchmarks.transfer import weights
-from vit.tasks.detection.recipe import DETECTION_RECIPES
-from vit.training import run_detector as train_detector
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def trained(row: str, data: str, out: str, seed: int, o: Photographs) -> dict[st
     settings |= {"eval_every": o.epochs, "previews": False}
     begun = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        report = train_detector.train(replace(DETECTION_RECIPES["detect"][1], **settings))
+        report = vit.train("detect", **settings)
     return {**report, "seconds": time.perf_counter() - begun}
 
 

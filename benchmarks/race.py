@@ -24,16 +24,18 @@ from vit.data.load.loader import LoaderOptions, eval_loader, train_loader
 from vit.data.open import open_data
 from vit.images.preprocess import Preprocess
 from vit.optim.optimizers import Ema, set_lr, warmup_cosine
-from vit.tasks.classification import build
-from vit.tasks.classification.settle import Facts
-from vit.tasks.detection import build as detection_build
+from vit.tasks.detection import build
 from vit.tasks.detection.metrics import DetectionMetrics
-from vit.tasks.detection.recipe import DETECTION_RECIPES, settle_detection
+from vit.tasks.detection.recipe import RECIPES
+from vit.tasks.detection.settle import settle
+from vit.tasks.facts import Facts
+from vit.tasks.precision import mixed_precision
 from vit.training.batch_norm import IMAGES, with_statistics
-from vit.training.engine import train_step
+from vit.training.parts import build_optimizers, schedule
+from vit.training.step import train_step
 
 if TYPE_CHECKING:
-    from vit.tasks.detection.recipe import SettledDetection
+    from vit.tasks.detection.settle import Settled
 
 Judged = Callable[[DetectionMetrics, BoxBatch], None]
 
@@ -71,7 +73,7 @@ class Track:
     train: Any
     test: Any
     classes: tuple[str, ...]
-    recipe: SettledDetection
+    recipe: Settled
     """Ours, for so many images as the race has. The rivals have its mixed precision, too."""
     facts: Facts
     preprocess: Preprocess
@@ -104,10 +106,10 @@ def lay_track(images: int, test: int, seed: int, amp: str = "none") -> Track:
     epochs = max(1, math.ceil(images / len(data.train)))
     train = data.train.select(np.arange(min(len(data.train), images // epochs)))
     facts = Facts(len(train), len(data.classes), *survey(train))
-    recipe: Any = replace(DETECTION_RECIPES["scenes"][1], seed=seed, epochs=epochs, amp=amp)
-    begun = detection_build.begin_detector(recipe)
-    settled, _ = settle_detection(recipe, facts, begun.config.divisor)
-    preprocess = detection_build.detection_preprocess(settled, facts, begun)
+    recipe: Any = replace(RECIPES["scenes"][1], seed=seed, epochs=epochs, amp=amp)
+    start = build.begin(recipe)
+    settled, _ = settle(recipe, facts, start)
+    preprocess = build.detection_preprocess(settled, facts, start)
     judged = data.test.select(np.arange(min(len(data.test), test)))
     return Track(train, judged, tuple(data.classes), settled, facts, preprocess)
 
@@ -116,12 +118,10 @@ def ours(track: Track) -> Racer:
     """`python train.py scenes`, step by step."""
     recipe, device = track.recipe, torch.device("cpu")
     torch.manual_seed(recipe.seed)
-    begun = detection_build.begin_detector(recipe)
-    model, _ = detection_build.build_detector(recipe, begun, track.classes)
-    counts = torch.from_numpy(track.train.counts())
-    task = detection_build.build_detection_task(recipe, model, track.classes, counts, track.preprocess.size)
-    optimizers = build.build_optimizers(recipe, model, by_muon=detection_build.hidden)
-    loop, ema = build.build_loop(recipe, track.steps, device), Ema(model, recipe.ema)
+    built = build.build(recipe, track, track.facts, build.begin(recipe))
+    task, model = build.build_task(recipe, built, track), built.model
+    optimizers = build_optimizers(recipe, model, build.by_muon)
+    loop, ema = schedule(recipe, track.steps, device), Ema(model, recipe.ema)
     batches = track.batches(track.steps)
 
     def step(i: int) -> Tensor:
@@ -152,7 +152,7 @@ def rival(name: str, track: Track, steps: int, rate: float) -> Racer:
     groups = [{"params": decays, "weight_decay": 1e-4}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([{**group, "base_lr": rate} for group in groups], lr=rate, fused=True)
     warmup = round(steps / 15)
-    amp = build.build_loop(track.recipe, steps, torch.device("cpu")).amp
+    amp = mixed_precision(track.recipe.amp, torch.device("cpu"))
     average = AveragedModel(model, multi_avg_fn=_averaging(steps)) if made.detr else None
     batches = track.batches(steps)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Literal
@@ -21,11 +21,10 @@ from typing import Literal
 import torch
 from PIL import Image
 
+import vit
 from benchmarks.contest import parsed, write
 from benchmarks.peers import contestant, small_cnn, timm_vit
-from vit.commands.train import train
 from vit.data import Data, open_data
-from vit.tasks.classification.recipe import RECIPES
 from vit.tasks.classification.settle import epochs_for
 
 
@@ -53,8 +52,7 @@ def write_folders(folder: Path, data: Data, n: int) -> None:
 
 def ours(folder: Path, seed: int) -> float:
     with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
-        recipe = replace(RECIPES["folder"][1], data=str(folder), out=f"{out}/run", seed=seed, amp="none")
-        return train(recipe)["top1"]
+        return vit.train("folder", data=folder, out=f"{out}/run", seed=seed, amp="none")["top1"]
 
 
 def rival(name: str, folder: Path, seed: int) -> float:

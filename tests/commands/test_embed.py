@@ -67,7 +67,7 @@ def test_public_weights(trained: SimpleNamespace, tmp_path: Path, capsys):
     weights = tmp_path / "deit.safetensors"
     assert cli.command(["convert", str(trained.run), str(weights), "--to", "timm"]) == 0
     file, out = trained.photos / "test" / "grün" / "tile 0.png", tmp_path / "features.npz"
-    with pytest.raises(UserError, match="say which model it is"):
+    with pytest.raises(UserError, match="name the model of these weights"):
         embed(weights, file, "--out", out)
     timm = pytest.importorskip("timm")
     theirs = timm.create_model("deit_tiny_patch16_224", num_classes=7).eval()
@@ -75,7 +75,7 @@ def test_public_weights(trained: SimpleNamespace, tmp_path: Path, capsys):
     assert embed(weights, file, "--out", out, "--model", "deit_ti16", "--image-size", 64) == 0
     features, _, made = read(out)
     assert features.shape == (1, 192) and made["name"] == "deit_ti16"
-    assert "positions resized from 224x224 to 64x64" in capsys.readouterr().err
+    assert "Positions are resized from 224x224 to 64x64" in capsys.readouterr().err
     theirs.set_input_size((64, 64))
     preprocess = vit.Preprocess.from_dict(made["preprocess"])
     with torch.no_grad():

@@ -81,7 +81,7 @@ def test_neighbors_alone_for_public_weights(public, two_blocks, photos: Path, tm
     evaluation.Evaluate(str(public), knn=3, json=tmp_path / "a.json", out=report, **options).run()
     result = json.loads((tmp_path / "a.json").read_text())
     printed = capsys.readouterr()
-    assert "positions resized" in printed.err and "(k = 3, 36 in memory)" in printed.out
+    assert "Positions are resized" in printed.err and "(k = 3, 36 in memory)" in printed.out
     assert f"pictures are in {report}.\n" in printed.out
     assert (result["split"], result["n"], result["knn"]["memory"]) == ("test", 15, 36)
     assert result["top1"] == result["knn"]["top1"] and result["temperature"] is None
@@ -115,7 +115,7 @@ def test_mistakes_with_public_weights(trained: SimpleNamespace, public, two_bloc
         (public, {"data": str(photos)}, "has no head for the classes .* --knn 20"),
         (public, {"knn": 3}, "with --data and --knn 20"),
         (public, {"knn": 3, "data": str(photos), "tta": True}, "without --tta"),
-        (public, {"knn": 3, "data": str(photos)}, "say which model it is"),
+        (public, {"knn": 3, "data": str(photos)}, "name the model of these weights"),
         (public, {"knn": 3, "data": str(photos), "split": "train"}, "would find itself"),
         (public, {"knn": 3, "data": str(photos.with_name("ein Ordnr"))}, "ein Ordner"),
         (public, {"knn": 3, "data": str(photos / "train"), "split": "test"}, "no test split; it has train"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vit.detector import Detector, detector_preset
-from vit.detector.denoising import SHIFT, STRETCH, shaken
+from vit.detector.denoising import SHIFT, STRETCH, noised_boxes
 from vit.detector.output import DenoisedOutput, DetectorOutput, Predictions
 from vit.tasks.detection.loss import DetectionLoss
 
@@ -26,9 +26,9 @@ def small() -> Detector:
     return model
 
 
-def test_shaken_boxes_stay_near_their_objects():
+def test_noised_boxes_stay_near_their_objects():
     torch.manual_seed(0)
-    boxes, owner = shaken(TARGETS, 200, CPU)
+    boxes, owner = noised_boxes(TARGETS, 200, CPU)
     assert owner[0].bincount().tolist() == [67, 67, 66] and (owner[1] == -1).all()
     near = BOXES[owner[0]]
     shift = (boxes[0, :, :2] - near[:, :2]).abs() / near[:, 2:]
@@ -38,7 +38,7 @@ def test_shaken_boxes_stay_near_their_objects():
 
 
 def test_more_objects_than_queries():
-    _, owner = shaken(TARGETS, 2, CPU)
+    _, owner = noised_boxes(TARGETS, 2, CPU)
     assert owner.tolist() == [[0, 1], [-1, -1]]
 
 

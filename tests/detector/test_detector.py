@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vit.detector import PRESETS, Detector, DetectorConfig, detector_changed, detector_preset
 from vit.detector.backbone import into_windows, out_of_windows, tapped_maps
-from vit.detector.heads import box_positions, moved
+from vit.detector.heads import apply_delta, box_positions
 from vit.detector.selection import anchors
 from vit.errors import UserError
 from vit.model.config import EncoderConfig
@@ -196,7 +196,7 @@ def test_half_precision_keeps_boxes_whole():
 def test_box_update_and_positions():
     box = torch.tensor([0.5, 0.5, 0.2, 0.4])
     delta = torch.tensor([1.0, -0.5, 0.0, torch.log(torch.tensor(2.0))])
-    assert torch.allclose(moved(box, delta), torch.tensor([0.7, 0.3, 0.2, 0.8]))
+    assert torch.allclose(apply_delta(box, delta), torch.tensor([0.7, 0.3, 0.2, 0.8]))
     features = box_positions(box[None], 8)
     assert features.shape == (1, 32)
     by_hand = torch.tensor([torch.pi, torch.pi]).sin()  # y = x = .5 at the lowest frequency: sin(2 pi .5)
@@ -217,7 +217,7 @@ def test_mistakes_are_named():
         detector_preset("rfdetr_nanno")
     with pytest.raises(UserError, match=r'no field .querys.\. Did you mean "queries"'):
         detector_changed(TINY, {"querys": 3})
-    with pytest.raises(UserError, match=r"multiples of 16\. The nearest are 48x64"):
+    with pytest.raises(UserError, match=r"multiples of 16\. The nearest size is 48x64"):
         tiny()(torch.randn(1, 3, 50, 64))
     wrongs = (
         {"taps": (4,)},
@@ -228,5 +228,5 @@ def test_mistakes_are_named():
         {"stem_map": True},
     )
     for wrong in wrongs:
-        with pytest.raises(UserError, match="detector config"):
+        with pytest.raises(UserError, match="Detector config"):
             detector_changed(TINY, wrong)

@@ -81,5 +81,5 @@ def test_same_weights_same_answers(
 
 
 def test_another_model_is_refused():
-    with pytest.raises(UserError, match=r"x\.pth is no detector"):
+    with pytest.raises(UserError, match=r"x\.pth is not a supported detector"):
         convert({"conv1.weight": torch.zeros(1)}, "x.pth")

@@ -28,8 +28,8 @@ from vit.pretrained.load_detector import begin, create_detector, on_encoder
 from vit.pretrained.registry import find as registry
 from vit.pretrained.registry.detectors import PUBLIC
 from vit.runs.checkpoint import save_checkpoint
-from vit.tasks.detection.build import begin_detector
-from vit.tasks.detection.recipe import DetectionRecipe
+from vit.tasks.detection.build import begin as begin_recipe
+from vit.tasks.detection.recipe import Recipe
 
 ENCODER = EncoderConfig(
     24, 4, 2, 48, patch_size=16, image_size=(64, 64), class_token=False, position_resize="plain", qkv_bias="qv",
@@ -128,7 +128,7 @@ def test_public_weights_by_name(public: tuple[Detector, Path], caplog: pytest.Lo
     assert caplog.text == ""
     made = vit.create("lwdetr_tiny", weights=file, num_classes=2)
     assert made.class_head.out_features == 2 and made.selection[1].class_head.out_features == 2  # pyright: ignore
-    assert caplog.text.count("new class heads for 2 classes (the weights know 7)") == 1
+    assert caplog.text.count("New class heads for 2 classes (the weights have 7)") == 1
 
 
 def test_every_form_of_a_file(public: tuple[Detector, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -164,7 +164,10 @@ def test_queries_groups_and_positions_are_fitted(public: tuple[Detector, Path]):
     assert made.config.encoder.image_size == (128, 64) and made.config.encoder.grid == (8, 4)
     assert torch.equal(made.query, model.query[:6]) and len(made.selection) == 1
     told = "; ".join(notes)
-    assert "positions resized from 64x64 to 128x64 pixels" in told and "1 x 6 queries (the weights have 2 x 10)" in told
+    assert (
+        "Positions are resized from 64x64 to 128x64 pixels" in told
+        and "1 x 6 queries (the weights have 2 x 10)" in told
+    )
     images = torch.randn(1, 3, 128, 64)
     with torch.no_grad():
         six = made.eval()(images).last
@@ -172,7 +175,7 @@ def test_queries_groups_and_positions_are_fitted(public: tuple[Detector, Path]):
     assert torch.allclose(six.logits, all_ten.logits, atol=1e-5)
     more, _ = create_detector("lwdetr_tiny", weights=file, groups=3, queries=12)
     assert torch.equal(more.query.unflatten(0, (3, 12))[:2, :10], model.query.unflatten(0, (2, 10)))
-    with pytest.raises(UserError, match=r"80x64 pixels.*multiples of 32. The nearest are 64x64"):
+    with pytest.raises(UserError, match=r"80x64 pixels.*multiples of 32. The nearest size is 64x64"):
         create_detector("lwdetr_tiny", weights=file, image_size=(80, 64))
 
 
@@ -205,22 +208,20 @@ def test_bad_files_are_named(tmp_path: Path, presets: None, capsys: pytest.Captu
         return {name: tensor for name, tensor in whole.items() if part not in name}
 
     assert "missing: box_head.layers.0.bias" in damaged(tmp_path, without("bbox_embed.layers.0.bias"))
-    assert "is not whole: nothing in it is query" in damaged(tmp_path, without("query_feat"))
-    assert "tensors that it has not: segmentation_head.x" in damaged(
-        tmp_path, whole | {"segmentation_head.x": Tensor()}
-    )
+    assert "is incomplete: it lacks query" in damaged(tmp_path, without("query_feat"))
+    assert "unknown tensors: segmentation_head.x" in damaged(tmp_path, whole | {"segmentation_head.x": Tensor()})
     assert "class_embed" not in damaged(tmp_path, {**whole, "bbox_embed.layers.2.bias": torch.zeros(5)})
-    assert "say which: --encoder" in damaged(tmp_path, {"blocks.0.norm1.weight": torch.zeros(3)})
+    assert "name it: --encoder" in damaged(tmp_path, {"blocks.0.norm1.weight": torch.zeros(3)})
     deeper = as_lwdetr(randomized(detector_changed(TINY, {"layers": 5})))
     assert "none of the detectors rfdetr_nano" in (told := damaged(tmp_path, deeper)) and "decoder layers 5" in told
     odd = {**whole, "backbone.0.encoder.pos_embed": torch.zeros(1, 12, 24)}
-    assert "11 positions are no square grid" in damaged(tmp_path, odd)
-    assert "wants to run code; it was refused" in damaged(tmp_path, {"model": Runs()})
+    assert "11 positions do not form a square grid" in damaged(tmp_path, odd)
+    assert "would run code. It was refused" in damaged(tmp_path, {"model": Runs()})
     assert "does not hold a dictionary of tensors" in damaged(tmp_path, [1, 2])
     assert "it ran" not in capsys.readouterr().out
     with pytest.raises(UserError, match=r"nowhere\.pth does not exist"):
         vit.create("lwdetr_tiny", weights=tmp_path / "nowhere.pth")
-    with pytest.raises(UserError, match="no detector is called 'rfdetr_nanno'"):
+    with pytest.raises(UserError, match="No detector is called 'rfdetr_nanno'"):
         vit.create("rfdetr_nanno")
     with pytest.raises(UserError, match="no field 'querys'"):
         vit.create("lwdetr_tiny", querys=3)
@@ -229,11 +230,11 @@ def test_bad_files_are_named(tmp_path: Path, presets: None, capsys: pytest.Captu
 def test_a_trusted_pickle_is_read(tmp_path: Path, presets: None, capsys: pytest.CaptureFixture[str]):
     model = randomized(TINY)
     torch.save({"model": as_lwdetr(model), "args": Runs()}, tmp_path / "theirs.pth")
-    recipe = DetectionRecipe(data="x", weights=str(tmp_path / "theirs.pth"))
+    recipe = Recipe(data="x", weights=str(tmp_path / "theirs.pth"))
     with pytest.raises(UserError, match="pass --trust-pickle"):
-        begin_detector(recipe)
+        begin_recipe(recipe)
     assert capsys.readouterr().out == ""
-    start = begin_detector(replace(recipe, trust_pickle=True))
+    start = begin_recipe(replace(recipe, trust_pickle=True))
     assert same(start.build()[0], model) and capsys.readouterr().out == "it ran\n"
 
 
@@ -267,7 +268,10 @@ def test_any_encoder_under_a_new_head(name: str, tmp_path: Path, monkeypatch: py
     c = made.config
     assert (c.taps, c.windows, c.tap_norm, c.num_classes) == ((1, 2, 3, 4), 1, True, 3)
     assert not c.stem_map  # these stems are linear
-    assert "new detector_nano head on the encoder of" in notes[0] and "tapped after blocks 1, 2, 3, 4" in notes[0]
+    assert (
+        "New detector_nano head on the encoder of" in notes[0]
+        and "with feature maps after blocks 1, 2, 3, 4" in notes[0]
+    )
     images = torch.randn(2, 3, *size)
     with torch.no_grad():
         tokens = classifier.encoder(images)
@@ -322,7 +326,7 @@ def test_patches_of_14_pixels_are_kept_or_resized(tmp_path: Path, monkeypatch: p
     assert kept.config.divisor == 28
     made, notes = create_detector("rfdetr_nano", weights=file, encoder="dinov2_s14", patch_size=16, groups=1)
     assert made.config.divisor == 32 and made.config.encoder.image_size == (64, 64)
-    assert any("patch kernel resized from 14 to 16 pixels (pseudo-inverse)" in note for note in notes)
+    assert any("patch kernel is resized from 14 to 16 pixels (pseudo-inverse)" in note for note in notes)
     # What the pseudo-inverse promises: an enlarged patch gives the token that the patch gave.
     patches = torch.randn(5, 3, 14, 14)
     larger = torch.nn.functional.interpolate(patches, (16, 16), mode="bicubic", antialias=True)
@@ -339,7 +343,7 @@ def test_rfdetr_is_its_preset_on_dinov2():
 def test_relative_positions_have_no_windows():
     beit = registry.find("beit_b16").config.encoder
     assert on_encoder(PRESETS["lwdetr_tiny"], beit).windows == 1
-    with pytest.raises(UserError, match="relative positions know no windows"):
+    with pytest.raises(UserError, match="relative positions do not work in windows"):
         replace(PRESETS["lwdetr_tiny"], encoder=replace(beit, width=192, depth=6, heads=3))
 
 
@@ -364,8 +368,8 @@ def test_from_our_own_runs(tmp_path: Path):
     assert same(start.build()[0], model)
     again, notes = start.build(7, new_head=True)
     assert not torch.equal(again.class_head.weight, model.class_head.weight)
-    assert notes == ["new class heads for 7 classes (the weights know 7)"]
-    with pytest.raises(UserError, match="is a detector and has its encoder: leave out --encoder dinov2_s14"):
+    assert notes == ["New class heads for 7 classes (the weights have 7)."]
+    with pytest.raises(UserError, match=r"is a detector with its own encoder\. Leave out --encoder dinov2_s14"):
         begin(weights=run, encoder="dinov2_s14")
     torch.manual_seed(0)
     classifier = create("vit_nano8_conv_mean", num_classes=3, image_size=32)

@@ -54,14 +54,14 @@ def test_flags_of_a_name():
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("vit_x16", r"no model is called 'vit_x16'.*vit_SIZE\+PATCH"),
+        ("vit_x16", r"No model is called 'vit_x16'.*vit_SIZE\+PATCH"),
         ("vit_nanno16", 'Did you mean "vit_nano16"'),
-        ("resnet50", "no model is called"),
-        ("vit_s16_cnv", "no model is called"),
+        ("resnet50", "No model is called"),
+        ("vit_s16_cnv", "No model is called"),
         ("vit_s0", "patch"),
         ("vit_s300", "patch"),
         ("vit_s12_conv", "power of two"),
-        ("", "no model is called"),
+        ("", "No model is called"),
     ],
 )
 def test_wrong_names(name, told):
@@ -82,8 +82,8 @@ def test_wrong_names(name, told):
         ({"attention_dropout": -0.1}, "attention_dropout"),
         ({"drop_path": float("nan")}, "drop_path"),
         ({"stem": "conv", "patch_size": 14}, "power of two as patch, got 14"),
-        ({"width": 6, "heads": 1, "positions": "sincos"}, "width % 4"),
-        ({"width": 12, "heads": 6, "rope": True}, "width % 4"),
+        ({"width": 6, "heads": 1, "positions": "sincos"}, "a multiple of 4"),
+        ({"width": 12, "heads": 6, "rope": True}, "a multiple of 4"),
         ({"widht": 12}, "no field 'widht'. Did you mean \"width\""),
     ],
 )

@@ -165,7 +165,7 @@ def test_every_kind_of_position_is_used(fields):
 
 
 def test_an_image_that_does_not_divide_into_patches():
-    with pytest.raises(UserError, match=r"30x32 pixels do not divide .* 4x4; resize them to multiples of 4"):
+    with pytest.raises(UserError, match=r"30x32 pixels do not divide .* 4x4: resize them to multiples of 4"):
         create("vit_nano4", image_size=32)(torch.zeros(1, 3, 30, 32))
 
 

@@ -151,5 +151,7 @@ def test_from_a_block_on():
 @pytest.mark.parametrize("variant", ["mlp", "swiglu"])
 def test_a_rank_that_no_matrix_has(variant):
     add_lora(model_of(variant), WIDTH, 16.0)
-    with pytest.raises(UserError, match=r"--lora-rank 17 is above the rank of qkv, a matrix of 16x16; 16 is the most"):
+    with pytest.raises(
+        UserError, match=r"--lora-rank 17 is above the rank of qkv, a matrix of 16x16; 16 is the maximum"
+    ):
         add_lora(model_of(variant), WIDTH + 1, 16.0)

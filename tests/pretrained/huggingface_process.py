@@ -128,4 +128,4 @@ if __name__ == "__main__":
     main(Path(sys.argv[1]))
     peer = module(Path(sys.argv[2]))
     for folder in sys.argv[3:]:
-        peer.answer(Path(folder))
+        peer.run(Path(folder))

@@ -114,11 +114,11 @@ def test_another_patch_size_at_load_is_said():
     model = Classifier(row.config)
     randomize(model)
     state = write(FAMILIES["flexivit"].layouts[0], row.config, dict(model.state_dict()))
-    from vit.pretrained.load import as_wanted
+    from vit.pretrained.load import adapted
 
-    loaded = as_wanted(from_public(row, Source.of(state, "x")), None, (64, 96), None, {"patch_size": 8})
+    loaded = adapted(from_public(row, Source.of(state, "x")), None, (64, 96), None, {"patch_size": 8})
     told = " ".join(loaded.notes)
-    assert "patch kernel resized from 16 to 8 pixels" in told and "positions resized" in told
+    assert "patch kernel is resized from 16 to 8 pixels" in told and "Positions are resized" in told
     tokens = loaded.model.forward_features(images(64, 96))
     assert tokens.grid == (8, 12)
 
@@ -186,7 +186,7 @@ def test_where_nothing_can_be_written_is_told_before_the_weights_are_read(tmp_pa
     ):
         with pytest.raises(UserError, match=told):
             Convert(str(folder), str(tmp_path / out), to=to).run()
-    with pytest.raises(UserError, match="is a folder that is not empty: choose a new name"):
+    with pytest.raises(UserError, match=r"is a folder that is not empty\. Choose a new name"):
         Convert(str(folder), str(folder), to="hf").run()
     (tmp_path / "taken").touch()
     with pytest.raises(UserError, match="taken could not be written"):
@@ -215,8 +215,8 @@ def test_training_starts_from_public_weights(tmp_path):
     assert model.training and model.head.weight.shape == (2, 192) and model.config.encoder.drop_path == 0.1
     assert config["preprocess"]["mean"] == (0.5, 0.5, 0.5) or config["preprocess"]["mean"] == [0.5, 0.5, 0.5]
     assert notes == [
-        "positions resized from 224x224 to 96x96 pixels",
-        "new head for 2 classes (the checkpoint knows 1000)",
+        "Positions are resized from 224x224 to 96x96 pixels.",
+        "New head for 2 classes (the checkpoint has 1000).",
     ]
     assert model(images(96, 96)).shape == (1, 2)
 
@@ -227,7 +227,7 @@ def test_create_with_weights_says_what_it_changed(tmp_path, caplog):
     save_file(dict(other.state_dict()), file)
     model = vit.create("vit_ti16", weights=file, num_classes=4, image_size=(64, 96), in_chans=1)
     told = caplog.text
-    assert "input channels 3 -> 1" in told and "new head for 4 classes" in told and "positions resized" in told
+    assert "Input channels 3 -> 1" in told and "New head for 4 classes" in told and "Positions are resized" in told
     assert model(images(64, 96)[:, :1]).shape == (1, 4)
     bare = vit.create("vit_ti16", weights=file, num_classes=0)
     x = images(224, 224)

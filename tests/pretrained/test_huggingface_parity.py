@@ -85,7 +85,7 @@ def test_a_navit_kernel_in_a_fixed_layout_is_not_taken_by_luck(answered):
     from vit.errors import UserError
 
     row = Model("fixed", "siglip2", SMALL, 16, 64)
-    with pytest.raises(UserError, match="is in the layout Hugging Face Siglip2 vision"):
+    with pytest.raises(UserError, match="has the layout Hugging Face Siglip2 vision"):
         from_public(row, open_source(answered / "naflex" / "model.safetensors"))
     assert dataclasses.replace(row, family="siglip2_naflex").config.pool == "attention"
 

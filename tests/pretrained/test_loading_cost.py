@@ -12,7 +12,7 @@ import timm
 from safetensors.torch import load_file, save_file
 
 from vit.model.classifier import Classifier
-from vit.model.unfilled import bare
+from vit.model.unfilled import unfilled
 from vit.pretrained.load import load
 
 
@@ -41,7 +41,7 @@ def test_a_base_model_loads_within_1_3_times_what_load_file_and_empty_modules_ta
     for _ in range(12):  # in turn, so that a busy moment meets all
         ours = cost(lambda: list(load("vit_b16", file).model.parameters()))
         # 150 modules cost milliseconds, too: as much as half of the reading where memory is fast.
-        empty = cost(lambda: list(bare(lambda: Classifier(config)).parameters()), read=False)
+        empty = cost(lambda: list(unfilled(lambda: Classifier(config)).parameters()), read=False)
         rounds.append((ours, empty, cost(lambda: load_file(file).values())))
     ours, empty, theirs = (median(times[2:]) for times in zip(*rounds, strict=True))
     told = f"{1e3 * ours:.1f} ms against {1e3 * theirs:.1f} for the file and {1e3 * empty:.1f} for the modules"

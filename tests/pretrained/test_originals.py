@@ -27,7 +27,7 @@ from vit.pretrained.layouts import timm as timm_layouts
 from vit.pretrained.layouts.google import unstack
 from vit.pretrained.layouts.rules import write
 from vit.pretrained.layouts.torchvision import TORCHVISION
-from vit.pretrained.load import as_wanted, from_public
+from vit.pretrained.load import adapted, from_public
 from vit.pretrained.registry.find import find
 
 VIT, EVA = vision_transformer.checkpoint_filter_fn, eva.checkpoint_filter_fn
@@ -98,7 +98,7 @@ def test_timm_reads_the_original_as_we_do(case):
     other.load_state_dict(convert({key: value.clone() for key, value in state.items()}, other))
     loaded = from_public(row, Source.of(state, case))
     model = loaded.model
-    assert all(any(word in note for note in loaded.notes) for word in ("left out",) if besides)
+    assert all(any(word in note for note in loaded.notes) for word in ("Left out",) if besides)
     if "dinov3" in case:  # the original rounds its periods to bfloat16, timm does not
         assert model.config.encoder.rope_bf16
         other.rope.periods.copy_(other.rope.periods.bfloat16().float())
@@ -200,7 +200,7 @@ def test_google_files_are_read_as_timm_reads_them(tmp_path, kind):
         assert not any("encoderblock_0" in key for key in source.shapes)
     loaded = from_public(row, source)
     if kind == "flexivit":
-        loaded = as_wanted(loaded, None, 240, None, {"patch_size": 16})
+        loaded = adapted(loaded, None, 240, None, {"patch_size": 16})
         assert any("pseudo-inverse" in note for note in loaded.notes)
     x = images(*size)
     with torch.inference_mode():

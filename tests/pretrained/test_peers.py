@@ -14,7 +14,7 @@ from tests.pretrained.parity import LIMIT, error, outputs, random_model, with_fi
 from tests.pretrained.random_weights import images
 from vit.errors import UserError
 from vit.model.classifier import Classifier
-from vit.pretrained.convert.certificate import certificate, heard, huggingface_part, why_not
+from vit.pretrained.convert.certificate import certificate, huggingface_part, read_answer, why_not
 from vit.pretrained.convert.export import exported, save_as
 from vit.pretrained.files.source import open_source
 from vit.pretrained.load import from_public, load
@@ -80,7 +80,7 @@ def test_torchvision_computes_what_was_written_for_it_and_it_comes_back(tmp_path
 @pytest.mark.parametrize("case", EXPORTS)
 def test_hugging_face_computes_what_was_written_for_it_and_it_comes_back(exports, answered, case):
     row, model, folder = exports[case]
-    answer, version = heard(folder)
+    answer, version = read_answer(folder)
     x = images(row.image_size, row.image_size)
     with torch.inference_mode():
         ours = huggingface_part(model, x)
@@ -104,8 +104,8 @@ def random_like(model: Classifier, encoder) -> Classifier:
 
 @pytest.mark.parametrize(("name", "classes", "target", "told"), [
     ("eva02_ti14", 0, "hf", "no class for a ViT with rotary positions by row and column"),
-    ("siglip_b16", 5, "hf", "it has no head on what attention gives"),
-    ("dinov3_s16", 5, "hf", "it has no head on what class gives"),
+    ("siglip_b16", 5, "hf", "it has no head on attention pooling"),
+    ("dinov3_s16", 5, "hf", "it has no head on class pooling"),
     ("naflexvit_b16_gap", 0, "hf", "class_token is yes there, no here"),
     ("vit_s16_rope", 0, "hf", "layer_scale is yes there, no here"),
     ("deit3_s16", 5, "torchvision", "no ViT with LayerScale"),
@@ -151,7 +151,7 @@ def test_a_file_for_images_that_are_not_square_comes_back(tmp_path):
         source = open_source(file)
         the_same(from_public(row, source).model, model)
         plain = dataclasses.replace(source, card=type(source.card)())
-        with pytest.raises(UserError, match=r"Say the size in pixels that they are for: image_size=\(H, W\)"):
+        with pytest.raises(UserError, match=r"Give the size in pixels that they are for: image_size=\(H, W\)"):
             from_public(row, plain)
         the_same(from_public(row, plain, (32, 80)).model, model)
     smaller = dataclasses.replace(model.config.encoder, patch_size=8)  # beside which its name means patches of 16

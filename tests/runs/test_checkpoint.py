@@ -28,7 +28,7 @@ from vit.runs.checkpoint import (
     save_checkpoint,
     set_config,
 )
-from vit.runs.retention import newest_whole, save_last
+from vit.runs.retention import newest_intact, save_last
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_run_folder_means_its_best_checkpoint(folder, tmp_path):
 def test_a_checkpoint_without_trainer_can_be_used_but_not_resumed(tmp_path, model):
     save_checkpoint(tmp_path / "x", model.state_dict(), config_of(model))
     load_model(tmp_path / "x")
-    with pytest.raises(UserError, match=r"holds no trainer\.pt: it can be used as --weights, but not resumed"):
+    with pytest.raises(UserError, match=r"holds no trainer\.pt\. It cannot be resumed, but it can be used"):
         load_trainer(tmp_path / "x")
 
 
@@ -158,7 +158,7 @@ def test_row_35_a_full_disk_leaves_the_previous_one(folder, model, monkeypatch, 
 def test_row_55_a_truncated_file(folder):
     weights = folder / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"model\.safetensors is not a whole safetensors file"):
+    with pytest.raises(UserError, match=r"model\.safetensors is not a complete safetensors file"):
         load_model(folder)
 
 
@@ -172,7 +172,7 @@ def test_row_36_a_flipped_bit_is_found_and_sha256sum_agrees(folder):
     run = ["sha256sum", "--quiet", "-c", SUMS]
     assert subprocess.run(run, cwd=folder, capture_output=True).returncode == 0
     flip(folder / WEIGHTS, -10)
-    with pytest.raises(UserError, match=r"best/model\.safetensors is damaged: it is not what was written"):
+    with pytest.raises(UserError, match=r"best/model\.safetensors is damaged: it does not match SHA256SUMS"):
         load_model(folder)
     assert subprocess.run(run, cwd=folder, capture_output=True).returncode == 1
     (folder / SUMS).unlink()  # a checkpoint of before
@@ -202,7 +202,7 @@ def test_the_newest_few_are_kept(several, model):
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "no file", "two"])
-def test_row_36_resuming_falls_back_to_the_newest_whole_one_and_says_so(several, damage):
+def test_row_36_resuming_falls_back_to_the_newest_intact_one_and_says_so(several, damage):
     trainer, told = several / "last" / TRAINER, []
     match damage:
         case "flipped" | "two":
@@ -216,18 +216,20 @@ def test_row_36_resuming_falls_back_to_the_newest_whole_one_and_says_so(several,
     if damage == "two":
         flip(several / "step-20" / WEIGHTS, -1)
     expected = 10 if damage == "two" else 20
-    folder, state = newest_whole(several, told.append)
+    folder, state = newest_intact(several, told.append)
     assert folder.name == f"step-{expected}" and state["progress"]["step"] == expected
-    assert len(told) == 1 and "last" in told[0] and f"Going on from step-{expected}, which is whole." in told[0]
+    assert len(told) == 1 and "last" in told[0] and f"Resuming from step-{expected}, which is intact." in told[0]
     assert "last.damaged" in os.listdir(several) and "last" not in os.listdir(several)
-    assert newest_whole(several, told.append)[0] == folder and len(told) == 1  # said once
+    assert newest_intact(several, told.append)[0] == folder and len(told) == 1  # said once
 
 
 def test_row_36_no_checkpoint_is_whole(several):
     for folder in several.iterdir():
         flip(folder / TRAINER, 0)
-    with pytest.raises(UserError, match=r"no checkpoint of this run is whole: .*last.*step-20.*step-10.*started anew"):
-        newest_whole(several, print)
+    with pytest.raises(
+        UserError, match=r"Every checkpoint of this run is damaged: .*last.*step-20.*step-10.*Start the run again"
+    ):
+        newest_intact(several, print)
 
 
 @pytest.mark.parametrize("step", [*STEPS[:-1], "shutil.rmtree"])
@@ -239,10 +241,10 @@ def test_row_34_killed_while_several_are_kept(several, model, monkeypatch, step)
         with pytest.raises(Killed):
             save_last(several, model.state_dict(), config_at(model, 40), {"progress": {"step": 40}}, keep=3)
     told = []
-    assert newest_whole(several, told.append)[1]["progress"]["step"] in (30, 40) and told == []
+    assert newest_intact(several, told.append)[1]["progress"]["step"] in (30, 40) and told == []
     load_model(several.parent)
     save_last(several, model.state_dict(), config_at(model, 50), {"progress": {"step": 50}}, keep=2)
-    assert newest_whole(several, told.append)[1]["progress"]["step"] == 50 and told == []
+    assert newest_intact(several, told.append)[1]["progress"]["step"] == 50 and told == []
     assert [name for name in os.listdir(several) if name.endswith((".new", ".old"))] == []
 
 
@@ -257,7 +259,7 @@ def test_row_35_a_disk_that_is_really_full(tmp_path, model):
         with pytest.raises(UserError, match=r"last: the checkpoint could not be written .*previous one is kept"):
             save_last(place / "run", model.state_dict(), config_at(model, 2), state, keep=2)
         assert os.listdir(place / "run") == ["last"]
-        assert newest_whole(place / "run", print)[1]["progress"]["step"] == 1
+        assert newest_intact(place / "run", print)[1]["progress"]["step"] == 1
     finally:
         subprocess.run(["umount", place], check=True)
 
@@ -265,7 +267,7 @@ def test_row_35_a_disk_that_is_really_full(tmp_path, model):
 @pytest.mark.parametrize("start", [b"\xff" * 8, b"\x00" * 8, b"", (50).to_bytes(8, "little") + b"{" * 50])
 def test_row_55_a_damaged_header(folder, start):
     (folder / WEIGHTS).write_bytes(start + (folder / WEIGHTS).read_bytes()[len(start) :] if start else b"")
-    with pytest.raises(UserError, match=r"model\.safetensors is not a whole safetensors file"):
+    with pytest.raises(UserError, match=r"model\.safetensors is not a complete safetensors file"):
         load_model(folder)
 
 
@@ -385,7 +387,7 @@ def test_row_54_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, name, z
     mark, file = tmp_path / "mark", tmp_path / name
     content = {"w": torch.ones(1), "x": Malicious(str(mark))}
     torch.save(content, file) if zipped else file.write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(UserError, match=r"pickle that wants to run code; it was refused.*--trust-pickle"):
+    with pytest.raises(UserError, match=r"pickle that would run code. It was refused.*--trust-pickle"):
         load_tensors(file)
     assert not mark.exists()
 
@@ -417,7 +419,7 @@ def test_tensors_of_other_peoples_files(tmp_path, key):
 def test_files_that_hold_no_tensors(tmp_path, content):
     file = tmp_path / "x.pth"
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.pth is not a whole PyTorch file"):
+    with pytest.raises(UserError, match=r"x\.pth is not a complete PyTorch file"):
         load_tensors(file)
     torch.save([1, 2], file)
     with pytest.raises(UserError, match="does not hold a dictionary of tensors"):
@@ -435,13 +437,13 @@ def test_starting_from_weights_keeps_the_head_of_the_same_classes(folder, model)
 
 def test_row_5_other_classes_get_a_new_head(folder, model):
     other, _, notes = start_from(str(folder), ("b", "a", "ß"), drop_path=0.1)
-    assert notes == ["new head for 3 classes (the checkpoint knows 3)"]
+    assert notes == ["New head for 3 classes (the checkpoint has 3)."]
     assert not torch.equal(other.head.weight, model.head.weight)
     assert torch.equal(other.encoder.norm.weight, model.encoder.norm.weight)
     assert other.config.encoder.drop_path == 0.1
     more, _, notes = start_from(str(folder), ("b", "a", "c", "d"), image_size=(24, 16))
     assert notes == [
-        "positions resized from 16x16 to 24x16 pixels",
-        "new head for 4 classes (the checkpoint knows 3)",
+        "Positions are resized from 16x16 to 24x16 pixels.",
+        "New head for 4 classes (the checkpoint has 3).",
     ]
     assert more(torch.randn(2, 3, 24, 16)).shape == (2, 4)

@@ -2,16 +2,18 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from vit.runs.background import Writer, snapshot
-from vit.training.run import writing
+from vit.processes.world import ALONE
+from vit.runs.background import BackgroundWriter, snapshot
+from vit.training.saving import Saver
 
 
 def test_jobs_run_in_order_and_what_waits_gives_way_to_its_next():
-    done, gate, writer = [], threading.Event(), Writer()
+    done, gate, writer = [], threading.Event(), BackgroundWriter()
     writer.put("last", lambda: (gate.wait(10), done.append("last 1")))
     while not writer._busy:
         time.sleep(0.001)
@@ -28,7 +30,7 @@ def test_what_a_job_raises_reaches_the_run():
     def fails():
         raise OSError("full")
 
-    writer = Writer()
+    writer = BackgroundWriter()
     writer.put("last", fails)
     with pytest.raises(OSError, match="full"):
         writer.wait()
@@ -41,12 +43,13 @@ def test_what_a_job_raises_reaches_the_run():
 
 
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
-def test_a_run_waits_for_its_checkpoints_unless_it_is_to_end_at_once(error):
+def test_a_run_waits_for_its_checkpoints_unless_it_is_to_end_at_once(tmp_path, error):
     done, gate = [], threading.Event()
     threading.Timer(0.2, gate.set).start()
     try:
-        with writing() as writer:
-            writer.put("last", lambda: (gate.wait(10), done.append(1)))
+        save = Saver(tmp_path, SimpleNamespace(save_every=None, keep=1), None, {}, ALONE)
+        with save.writing():
+            save.writer.put("last", lambda: (gate.wait(10), done.append(1)))
             if error is not None:
                 raise error
     except (ValueError, KeyboardInterrupt):

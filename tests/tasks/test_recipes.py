@@ -285,7 +285,7 @@ def test_a_place_that_cannot_be_written_to(place, recipe):
 
 def test_the_data_is_no_run_folder(place, recipe):
     (place / "photos").mkdir()
-    with pytest.raises(UserError, match="photos holds the data: choose another --out"):
+    with pytest.raises(UserError, match=r"photos holds the data\. Choose another --out"):
         open_run(replace(recipe, data="photos", out=str(place / "x" / ".." / "photos")))
 
 
@@ -304,7 +304,7 @@ def test_resume_finds_the_newest_run_of_the_recipe(place, recipe):
         os.utime(runs.ROOT / name / "checkpoints", (moment, moment))
     folder, state = open_run(replace(recipe, resume=True))
     assert folder == runs.ROOT / "folder-2" and state == {"step": 11}
-    with pytest.raises(UserError, match=r"holds no run of 'probe' to go on with\. Name it by --out"):
+    with pytest.raises(UserError, match=r"holds no run of 'probe' to resume\. Name its folder with --out"):
         open_run(replace(recipe, recipe="probe", resume=True))
 
 
@@ -325,7 +325,7 @@ def test_row_42_resume_with_other_options_is_refused(place, recipe):
 def test_a_run_stopped_before_its_first_checkpoint_is_resumed_from_the_start(place, recipe):
     begin(place / "mine", recipe, step=0)
     assert open_run(replace(recipe, out=str(place / "mine"), resume=True)) == (place / "mine", None)
-    with pytest.raises(UserError, match=r"nowhere holds no run to go on with\. Leave out --resume to start it"):
+    with pytest.raises(UserError, match=r"nowhere holds no run to resume\. Leave out --resume to start one"):
         open_run(replace(recipe, out=str(place / "nowhere"), resume=True))
 
 

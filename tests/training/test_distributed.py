@@ -278,7 +278,7 @@ def test_one_file_is_made_of_shards_and_a_strange_index_is_refused(shards, tmp_p
         "preprocess": Preprocess((28, 28)).to_dict(),
     }  # fmt: skip
     (last / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"last is sharded: vitral gather .* OUT makes one file of it"):
+    with pytest.raises(UserError, match=r"last is sharded\. Join it first: vitral gather .* OUT"):
         vit.load(tmp_path)
     Gather(str(tmp_path), str(tmp_path / "one")).run()
     weights = load_file(tmp_path / "one" / "model.safetensors")

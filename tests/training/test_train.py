@@ -145,7 +145,7 @@ def test_row_5_finetune_on_other_classes(command, trained, parity, tmp_path):
         "finetune", "--weights", trained[0], "--data", parity, "--out", out, "--epochs", 2, *BRIEF
     )
     assert code == 0, err
-    assert told.count("new head for 2 classes (the checkpoint knows 10)") == 1
+    assert told.count("New head for 2 classes (the checkpoint has 10).") == 1
     config = json.loads((out / "checkpoints/best/config.json").read_text())
     assert config["classes"] == ["even", "odd"]
     before = load_file(trained[0] / "checkpoints/best/model.safetensors")
@@ -311,14 +311,14 @@ def test_row_59_in_a_process_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "say what to train on: --data DIR"),
+        ([], "Say what to train on: --data DIR"),
         (["--data", "DATA", "--model", "vit_nanno8"], 'Did you mean "vit_nano'),
         (["--data", "DATA", "--model", "vit_nano8", "--image-size", 30], "not a multiple of the patch"),
         (["--data", "DATA", "--weights", "nowhere"], "checkpoint nowhere does not exist"),
         (["--data", "DATA", "--lora-rank", 4], "--lora-rank keeps weights that were learned before: add --weights"),
         (["--data", "DATA", "--device", "tpu"], "tpu"),
         (["--data", "DATA", "--dropout", 1.5], "--dropout must be at least 0 and below 1"),
-        (["--data", "DATA", "--resume", "--out", "nowhere"], "nowhere holds no run to go on with"),
+        (["--data", "DATA", "--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
@@ -368,12 +368,12 @@ def test_resume_after_an_interruption_is_the_uninterrupted_run(command, folder, 
 
 def test_minutes_choose_the_length_once(command, folder, tmp_path, monkeypatch):
     """A run that is to end in time is the run of as many epochs; when it is resumed, the clock is not asked again."""
-    import vit.model.cost
+    import vit.training.budget
 
     options = ["--data", folder, "--model", "vit_nano8", *BRIEF]
     timed, plain = tmp_path / "timed", tmp_path / "plain"
     with monkeypatch.context() as patch:
-        patch.setattr(vit.model.cost, "pace", lambda *_, **__: 2.5)
+        patch.setattr(vit.training.budget, "pace", lambda *_, **__: 2.5)
         interrupted_at(patch, 7)
         code, told, _ = command("folder", "--out", timed, *options, "--minutes", 1)
         assert code == 130 and re.search(r"3 of \d+ epochs fit into 1 minutes at 2500 ms a step", told)

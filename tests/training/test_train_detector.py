@@ -3,7 +3,9 @@
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from vit.training.detector_parts import repeated
-from vit.training.run_detector import crowded
 
 import vit.training.engine
 from tests.small_data import write_squares
@@ -22,9 +22,12 @@ from vit.data.open import open_data
 from vit.detector import Detector
 from vit.errors import Stopped, UserError
 from vit.images.preprocess import Preprocess
-from vit.tasks.classification.settle import Facts
-from vit.tasks.detection.build import begin_detector, build_detector, detection_preprocess
-from vit.tasks.detection.recipe import DetectionRecipe, settle_detection
+from vit.pretrained.load_detector import Start
+from vit.tasks.detection.build import begin, build, detection_preprocess
+from vit.tasks.detection.feed import crowded, repeated
+from vit.tasks.detection.recipe import Recipe
+from vit.tasks.detection.settle import settle
+from vit.tasks.facts import Facts
 from vit.training.log import read_rows
 
 Command = Callable[..., tuple[int, str, str]]
@@ -102,7 +105,7 @@ def test_a_run_and_another_that_starts_from_it(trained: Path, squares: Path, tmp
     )  # fmt: skip
     assert code == 0, err
     assert "train: 24 images, 8 without boxes; 32 boxes" in told
-    assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told and "new class heads" not in told
+    assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told and "New class heads" not in told
     assert not (tmp_path / "run/previews").exists()
     first, second = (load_file(run / "checkpoints/best/model.safetensors") for run in (trained, tmp_path / "run"))
     for name in first:
@@ -157,10 +160,10 @@ def test_images_are_kept_between_epochs(
 ):
     fed: list[Any] = []
 
-    def fit(task: Any, batches: Any, validation: Any, *_: Any, **__: Any) -> None:
-        list(validation())
+    def fit(parts: Any, *_: Any, **__: Any) -> None:
+        list(parts.validation())
         monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("a file was opened again"))
-        fed.extend([next(iter(batches)), next(iter(validation()))])
+        fed.extend([next(iter(parts.batches)), next(iter(parts.validation()))])
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vit.training.run.fit", fit)
@@ -177,7 +180,7 @@ def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):
         (["--weights", tmp_path / "nowhere"], "does not exist"),
         (["--model", "rfdetr_nanno"], 'Did you mean "rfdetr_nano"'),
         (["--encoder", "dinov2_s15"], 'Did you mean "dinov2_s14"'),
-        (["--image-size", "100"], "the detector takes multiples of 16, for example 96"),
+        (["--image-size", "100"], "The detector takes multiples of 16, for example 96"),
         (["--multi-scale", "0.1"], "--multi-scale 0.1 leaves one size of 32x32 pixels in steps of 16"),
         (["--multi-scale", "-1"], "--multi-scale must be at least 0 and below 1"),
         (["--close-mosaic", "1.5"], "--close-mosaic must be in 0..1, got 1.5"),
@@ -192,23 +195,31 @@ def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):
 FACTS = Facts(images=100, classes=2, size=(300, 500), gray=False, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2))
 
 
+def detector_of(settled: Any, start: Start, classes: list[str]) -> tuple[Detector, list[str]]:
+    made = build(settled, SimpleNamespace(classes=classes), FACTS, start)
+    assert isinstance(made.model, Detector)
+    return made.model, made.notes
+
+
 def test_images_are_prepared_as_the_weights_know_them(trained: Path):
-    recipe = DetectionRecipe(data="x", weights=str(trained))
-    start = begin_detector(recipe)
+    recipe = Recipe(data="x", weights=str(trained))
+    start = begin(recipe)
     assert start.knows_boxes and start.preprocess is not None
-    settled, _ = settle_detection(recipe, FACTS, start.config.divisor, start.preprocess)
+    settled, _ = settle(recipe, FACTS, start)
     assert (settled.image_size, settled.resize) == (32, "letterbox")
-    assert settled.lr < settle_detection(DetectionRecipe(data="x"), FACTS, 32)[0].lr and settled.layer_decay < 1
+    fresh = Recipe(data="x", model="rfdetr_nano")
+    assert begin(fresh).config.divisor == 32
+    assert settled.lr < settle(fresh, FACTS, begin(fresh))[0].lr and settled.layer_decay < 1
     assert detection_preprocess(settled, FACTS, start).mean == start.preprocess.mean != FACTS.mean
     # The classes are others: new heads, even though there are as many.
-    model, notes = build_detector(settled, start, ["red", "green"])
-    assert "new class heads for 2 classes (the weights know 2)" in notes
-    model, notes = build_detector(settled, start, ["green", "red"])
+    _, notes = detector_of(settled, start, ["red", "green"])
+    assert "New class heads for 2 classes (the weights have 2)" in notes
+    model, notes = detector_of(settled, start, ["green", "red"])
     assert notes == [] and torch.equal(model.class_head.weight, start.tensors["class_head.weight"])
-    known = Preprocess((384, 384), "squash")
-    settled, _ = settle_detection(DetectionRecipe(data="x", image_size=448), FACTS, 32, known)
+    known = replace(begin(fresh), tensors=start.tensors, preprocess=Preprocess((384, 384), "squash"))
+    settled, _ = settle(replace(fresh, image_size=448), FACTS, known)
     assert (settled.image_size, settled.resize) == (448, "squash")
-    settled, _ = settle_detection(DetectionRecipe(data="x"), FACTS, 32)
+    settled, _ = settle(fresh, FACTS, begin(fresh))
     assert (settled.image_size, settled.resize) == (512, "letterbox")
 
 
@@ -218,10 +229,9 @@ def frozen(model: Detector) -> set[str]:
 
 def test_freezing(trained: Path):
     def made(**fields: object) -> Detector:
-        recipe = DetectionRecipe(data="x", weights=str(trained), **fields)  # pyright: ignore[reportArgumentType]
-        start = begin_detector(recipe)
-        settled, _ = settle_detection(recipe, FACTS, start.config.divisor, start.preprocess)
-        return build_detector(settled, start, ["green", "red"])[0]
+        recipe = Recipe(data="x", weights=str(trained), **fields)  # pyright: ignore[reportArgumentType]
+        start = begin(recipe)
+        return detector_of(settle(recipe, FACTS, start)[0], start, ["green", "red"])[0]
 
     assert frozen(made()) == set()
     model = made(freeze=True)
@@ -242,12 +252,12 @@ def test_more_objects_than_queries_is_told(squares: Path):
     assert "have more than 5 objects, up to 6; the detector finds 5 at most. Add --queries 6." in told
 
 
-def test_rare_classes_are_repeated(squares: Path, capsys: pytest.CaptureFixture[str]):
+def test_rare_classes_are_repeated(squares: Path):
     data = open_data(str(squares), kind="boxes")
     images, labels = data.train.labelled()
     rare = np.isin(np.arange(24), images[labels == 1])
-    repeats = repeated(data)
+    repeats, told = repeated(data)
     # 4 of 24 images have red, 16 green: the median is 10 of 24, sqrt(10 / 4) = 1.58.
     np.testing.assert_allclose(repeats[rare], 2.5**0.5)
     np.testing.assert_array_equal(repeats[~rare], 1)
-    assert "images with rare classes come up to 1.6 times: an epoch is 27 images, not 24" in capsys.readouterr().out
+    assert told == "Images with rare classes come up to 1.6 times: an epoch is 27 images, not 24."

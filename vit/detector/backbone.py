@@ -1,4 +1,4 @@
-"""The encoder's blocks in windows, and its tokens at several depths as maps.
+"""The encoder with attention in windows, and its tokens at several depths as feature maps.
 
 Letters: B batch, W windows of an image, R prefix tokens, P patches, p patches of a window, D width.
 """
@@ -22,7 +22,7 @@ def tapped_maps(encoder: Encoder, images: Tensor, config: DetectorConfig) -> lis
     [B, D/2, 2h, 2w].
 
     With windows, tokens stay sorted by window from the first block to the last (LW-DETR, Chen et al. 2024, section
-    3.3): a global block needs a reshape only. Every window has its own copy of the prefix tokens.
+    3.3), so that a global block needs only a reshape. Every window has its own copy of the prefix tokens.
     """
     check_size(images.shape[-2:], config)
     stem: Any = encoder.patch_embed
@@ -53,8 +53,8 @@ def check_size(size: tuple[int, int] | torch.Size, config: DetectorConfig) -> No
     height, width = size
     if height % config.divisor or width % config.divisor:
         raise UserError(
-            f"images of {height}x{width} pixels: this detector takes sides that are multiples of {config.divisor}. "
-            f"The nearest are {_nearest(height, config.divisor)}x{_nearest(width, config.divisor)}."
+            f"Images of {height}x{width} pixels: this detector takes sides that are multiples of {config.divisor}. "
+            f"The nearest size is {_nearest(height, config.divisor)}x{_nearest(width, config.divisor)}."
         )
 
 
@@ -73,9 +73,9 @@ def into_windows(x: Tensor, grid: tuple[int, int], prefix: int, side: int) -> Te
 def ropes_in_windows(
     ropes: Sequence[Rope | None], grid: tuple[int, int], prefix: int, config: DetectorConfig, batch: int
 ) -> list[Rope | None]:
-    """Rotary angles, [N, d] or [H, N, d], sorted as the tokens are: every patch keeps its own place in the image.
+    """Rotary angles, [N, d] or [H, N, d], sorted like the tokens: every patch keeps its place in the image.
 
-    -> [B * W, H or 1, R + p, d] for a block in windows, [H or 1, W * (R + p), d] for one that sees everything.
+    -> [B * W, H or 1, R + p, d] for a block in windows, [H or 1, W * (R + p), d] for a global block.
     """
 
     def table(angles: Tensor, everywhere: bool) -> Tensor:

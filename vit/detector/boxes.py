@@ -38,7 +38,7 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
 def giou(first: Tensor, second: Tensor) -> Tensor:
     """Generalized IoU (Rezatofighi et al. 2019, algorithm 1) of xyxy boxes, pair by pair as in `iou`; in -1..1.
 
-    It still has a gradient where the boxes do not meet.
+    It has a gradient even where the boxes do not overlap.
     """
     tiny = torch.finfo(first.dtype).tiny
     overlap, union = _overlap_and_union(first, second)

@@ -12,42 +12,42 @@ from vit.typed import build
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """A plain ViT, a neck that makes maps of its tokens, and a decoder that turns queries into boxes (LW-DETR, Chen
+    """A plain ViT, a neck that makes maps from its tokens, and a decoder that turns queries into boxes (LW-DETR, Chen
     et al. 2024; RF-DETR, Robinson et al. 2025)."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     num_classes: int = 80
     taps: tuple[int, ...] = (12,)
-    """After how many blocks the tokens are taken."""
+    """The tokens after these numbers of blocks become feature maps."""
     tap_norm: bool = False
-    """The encoder's last norm on every tap."""
+    """Apply the encoder's last norm to every tap."""
     windows: int = 1
-    """Windows along each side that blocks attend in; 1: all blocks see the whole image."""
+    """Attention windows along each side; 1: every block attends to the whole image."""
     global_blocks: tuple[int, ...] = ()
-    """With windows: the blocks, from 0, that see the whole image all the same."""
+    """With windows: the blocks, counted from 0, that still attend to the whole image."""
     scales: tuple[float, ...] = (1.0,)
-    """Size of each map, from large to small, relative to the grid of patches: 2, 1 or 0.5."""
+    """Size of each feature map relative to the grid of patches, from large to small: 2, 1 or 0.5."""
     neck_norm: Literal["layernorm", "batchnorm"] = "layernorm"
     neck_eps: float = 1e-6
     neck_blocks: int = 3
     stem_map: bool = False
-    """The convolutional stem's map at twice the grid of patches goes to the neck, too: detail that a patch has no room
-    for (benchmarks/detection.md)."""
+    """The neck also gets the convolutional stem's map at twice the grid of patches, for detail smaller than a patch
+    (benchmarks/detection.md)."""
     neck_squeeze: bool = False
-    """Halve the channels before a map is doubled in size (LW-DETR with wide encoders)."""
+    """Halve the channels before doubling the size of a map (LW-DETR with wide encoders)."""
     width: int = 256
     layers: int = 3
     heads: int = 8
     sampling_heads: int = 16
     points: int = 2
-    """Places that a head reads in each map."""
+    """Sampling points of each head in each map."""
     mlp: int = 2048
     queries: int = 300
-    """Boxes an image can have at most."""
+    """Most boxes in an image."""
     groups: int = 13
-    """Sets of queries that learn side by side; one of them is used in evaluation (Group DETR, Chen et al. 2023)."""
+    """Sets of queries that are trained side by side; evaluation uses one of them (Group DETR, Chen et al. 2023)."""
     denoise: bool = False
-    """One more set of queries, in training only, that start from shaken boxes of the objects."""
+    """One more set of queries, in training only, that start from noised boxes of the objects."""
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -59,14 +59,17 @@ class DetectorConfig:
             len(self.taps) > 0 and all(1 <= tap <= depth for tap in self.taps),
             f"taps {self.taps} are not within 1..{depth}, the encoder's blocks",
         )
-        _check(max(self.taps, default=0) == depth, f"the last tap must be {depth}: later blocks would not be used")
+        _check(max(self.taps, default=0) == depth, f"the last tap must be {depth}, or later blocks would not be used")
         _check(
             all(scale in (0.5, 1.0, 2.0) for scale in self.scales)
             and len(self.scales) > 0
             and list(self.scales) == sorted(set(self.scales), reverse=True),
-            f"scales are some of 2, 1, 0.5, in this order; got {self.scales}",
+            f"scales must be a selection of 2, 1 and 0.5 in this order, got {self.scales}",
         )
-        _check(all(0 <= block < depth for block in self.global_blocks), f"global_blocks are within 0..{depth - 1}")
+        _check(
+            all(0 <= block < depth for block in self.global_blocks),
+            f"global_blocks must be within 0..{depth - 1}, got {self.global_blocks}",
+        )
         for heads in (self.heads, self.sampling_heads):
             _check(self.width % heads == 0, f"width {self.width} is not a multiple of {heads} heads")
         _check(self.width % 4 == 0, f"width {self.width} is not a multiple of 4")
@@ -76,14 +79,14 @@ class DetectorConfig:
             ok = self.encoder.stem == "conv" and self.encoder.patch_size >= 4 and self.scales == (2.0,)
             _check(ok, "stem_map needs a convolutional stem, patches of 4 pixels or more and scales (2,)")
         if self.windows > 1:
-            _check(not self.encoder.relative_positions, "relative positions know no windows: leave windows at 1")
-        _check(not self.encoder.patch_dropout, "patch_dropout leaves holes in the maps: it is for classifiers")
+            _check(not self.encoder.relative_positions, "relative positions do not work in windows: leave windows at 1")
+        _check(not self.encoder.patch_dropout, "patch_dropout leaves holes in the maps and is for classifiers only")
         if self.tap_norm:
             _check(self.encoder.final_norm, "tap_norm needs the encoder's final_norm")
 
     @property
     def divisor(self) -> int:
-        """What the sides of an image must be multiples of, in pixels."""
+        """The sides of an image must be multiples of this, in pixels."""
         halved = 2 if min(self.scales) < 1 else 1
         return self.encoder.patch_size * max(self.windows, halved)
 
@@ -92,23 +95,23 @@ class DetectorConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DetectorConfig:
-        """Raises UserError on a field that this version does not know, and on a value of another type."""
+        """Raises UserError on an unknown field and on a value of another type."""
         encoder = build(EncoderConfig, values.get("encoder", {}), "model.encoder")
         return build(cls, {**values, "encoder": encoder}, "model")
 
 
 def detector_changed(config: DetectorConfig, values: dict[str, Any]) -> DetectorConfig:
-    """The config with other values; UserError with the nearest name on a field that does not exist."""
+    """The config with other values. Raises UserError, with the nearest name, on an unknown field."""
     return build(DetectorConfig, {**vars(config), **values}, "DetectorConfig")
 
 
 def _check(ok: bool, message: str) -> None:
     if not ok:
-        raise UserError(f"detector config: {message}.")
+        raise UserError(f"Detector config: {message}.")
 
 
 def _nano() -> DetectorConfig:
-    """For 128 to 256 pixels on a CPU: a convolutional stem and a map at stride 8 are what small objects need."""
+    """For images of 128 to 256 pixels on a CPU: small objects need a convolutional stem and a map at stride 8."""
     encoder = EncoderConfig(
         *SIZES["nano"], patch_size=16, image_size=(128, 128), stem="conv", class_token=False, final_norm=False
     )
@@ -129,7 +132,7 @@ def _rfdetr(side: int, layers: int) -> DetectorConfig:
 def _lwdetr(
     vit_width: int, depth: int, global_blocks: tuple[int, ...], taps: tuple[int, ...], **rest: Any
 ) -> DetectorConfig:
-    """LW-DETR: an own ViT of 12 heads in 4 x 4 windows; batch norm in the neck."""
+    """LW-DETR: its own ViT with 12 heads in 4 x 4 windows; batch norm in the neck."""
     encoder = EncoderConfig(
         vit_width, depth, 12, 4 * vit_width, patch_size=16, image_size=(224, 224), class_token=False,
         position_resize="plain", qkv_bias="qv", layer_scale=0.1, final_norm=False,
@@ -155,11 +158,11 @@ PRESETS = {
     "lwdetr_large": _lwdetr(384, *_DEEP, **_WIDE),
     "lwdetr_xlarge": _lwdetr(768, *_DEEP, **_WIDE),
 }
-"""Geometry of the public detectors (their names), and our own for small images on a CPU."""
+"""The public detectors by name, and our own for small images on a CPU."""
 
 
 def detector_preset(name: str) -> DetectorConfig:
-    """Raises UserError, naming the nearest, on a name that is not in PRESETS."""
+    """Raises UserError, with the nearest name, on a name that is not in PRESETS."""
     if name not in PRESETS:
-        raise UserError(f"no detector is called {name!r}.{nearest(name, PRESETS)} Detectors: {', '.join(PRESETS)}.")
+        raise UserError(f"No detector is called {name!r}.{nearest(name, PRESETS)} Detectors: {', '.join(PRESETS)}.")
     return PRESETS[name]

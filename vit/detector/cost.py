@@ -1,4 +1,4 @@
-"""What a detector costs."""
+"""FLOPs of a detector, by formula."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from vit.detector.config import DetectorConfig
 
 
 def detector_flops(c: DetectorConfig, side: int) -> int:
-    """Of the matrix products of one square image in evaluation, counted as torch's FlopCounterMode does; for encoders
-    with a linear stem. Sampling in deformable attention is no matrix product."""
+    """FLOPs of the matrix products for one square image in evaluation, counted as torch's FlopCounterMode does, for
+    encoders with a linear stem. Sampling in deformable attention is not a matrix product."""
     patches = (side // c.encoder.patch_size) ** 2
     neck = sum(_map(c, scale, patches) for scale in c.scales)
     return _encoder(c, patches) + neck + _head(c, sum(round(patches * scale**2) for scale in c.scales))
@@ -24,7 +24,7 @@ def _encoder(c: DetectorConfig, patches: int) -> int:
 
 
 def _map(c: DetectorConfig, scale: float, patches: int) -> int:
-    """Of one scale of the neck."""
+    """FLOPs of one scale of the neck."""
     width, half, cells = c.encoder.width, c.width // 2, round(patches * scale**2)
     after, resize = width, 0
     if scale < 1:

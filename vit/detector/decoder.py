@@ -1,4 +1,4 @@
-"""The decoder: queries look at each other and, around their boxes, at the maps.
+"""The decoder: queries attend to each other and, around their boxes, to the feature maps.
 
 Letters: B batch, G groups, Q queries of a group, D width, M cells of all maps.
 """
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from vit.detector.config import DetectorConfig
 from vit.detector.deformable import DeformableAttention
-from vit.detector.heads import Layers, box_positions
+from vit.detector.heads import ReluMlp, box_positions
 from vit.model.attention import Attention
 from vit.model.layers import Mlp
 
 
 class DecoderBlock(nn.Module):
-    """Self-attention, deformable cross-attention, feed-forward, with the norm after each sum (Vaswani et al. 2017),
-    as the public detectors have it; the query's position is added to q and k but not to v."""
+    """Self-attention, deformable cross-attention, feed-forward, with the norm after each sum (Vaswani et al. 2017)
+    as in the public detectors; the position of a query is added to q and k but not to v."""
 
     def __init__(self, c: DetectorConfig):
         super().__init__()
@@ -48,12 +48,12 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Every layer reads around the same boxes, those of the selection; each layer's output is normed for the heads."""
+    """Every layer samples around the same boxes, those of the selection; its output is normalized for the heads."""
 
     def __init__(self, config: DetectorConfig):
         super().__init__()
         width = config.width
-        self.position = Layers(2 * width, width, width)
+        self.position = ReluMlp(2 * width, width, width)
         self.layers = nn.ModuleList(DecoderBlock(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.width = width

@@ -1,4 +1,4 @@
-"""Deformable cross-attention: a query reads a few places of each feature map."""
+"""Deformable cross-attention: a query samples a few points of each feature map."""
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +8,8 @@ from vit.model.linear import Linear
 
 
 class DeformableAttention(nn.Module):
-    """Cross-attention that looks at a few places only (Zhu et al. 2021, eq. 3): each head of a query reads `points`
-    places of each feature map, around the query's box, and adds them up with learned weights.
+    """Cross-attention at a few points only (Zhu et al. 2021, eq. 3): each head of a query samples `points` points of
+    each feature map, around the query's box, and sums them with learned weights.
 
     Letters: Q queries, L maps, K points, M cells of all maps, (h, w) the grid of a map.
     """
@@ -18,7 +18,7 @@ class DeformableAttention(nn.Module):
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
         self.gather = False
-        """Read the maps by index instead of by `grid_sample`: for export, where that operator is missing or slow."""
+        """Sample by index instead of by `grid_sample`: for export, where that operator is missing or slow."""
         self.offsets = Linear(width, heads * levels * points * 2)
         self.weights = Linear(width, heads * levels * points)
         self.value = Linear(width, width)
@@ -26,7 +26,7 @@ class DeformableAttention(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Point k of head j starts k steps from the center in direction j of a circle; all count alike."""
+        """Point k of head j starts k steps from the center in direction j of a circle; all weigh alike."""
         for linear in (self.offsets, self.weights):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -57,7 +57,7 @@ class DeformableAttention(nn.Module):
 
 def sample_by_grid(values: Tensor, grids: list[tuple[int, int]], places: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of bilinear samples: values [B, M, H, d], places (x, y) in 0..1 [B, Q, H, L, K, 2], weights
-    [B, Q, H, L, K] -> [B, Q, H * d]. Outside of a map there is nothing (0)."""
+    [B, Q, H, L, K] -> [B, Q, H * d]. Outside of a map the values are 0."""
     batch, queries, heads = places.shape[:3]
     found = []
     for level, (part, (h, w)) in enumerate(zip(values.split([h * w for h, w in grids], dim=1), grids, strict=True)):
@@ -70,7 +70,7 @@ def sample_by_grid(values: Tensor, grids: list[tuple[int, int]], places: Tensor,
 
 
 def sample_by_index(values: Tensor, grids: list[tuple[int, int]], places: Tensor, weights: Tensor) -> Tensor:
-    """The same as `sample_by_grid`, from plain gathers of the four cells around each place."""
+    """The same as `sample_by_grid`, by gathering the four cells around each point."""
     batch, queries = places.shape[:2]
     head_width = values.shape[-1]
     total = torch.zeros((), device=values.device, dtype=values.dtype)

@@ -1,8 +1,8 @@
-"""Queries that start from shaken boxes of the objects and are to find them again (DN-DETR, Li et al. 2022, sec. 4.3).
+"""Denoising queries: they start from noised boxes of the objects and learn to restore them (DN-DETR, Li et al. 2022,
+section 4.3).
 
-So the decoder learns from its first step on what to read off the maps where an object is; without them it waits for a
-selection that finds some. There, a query is told the object's class, at times a wrong one; here it is told none, and
-has to name it.
+They train the decoder from the first step on; without them it has to wait for a selection that finds objects. DN-DETR
+also gives a query the object's class, sometimes a wrong one. Here a query gets no class and has to predict it.
 
 Letters: B batch, Q queries, C classes.
 """
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 SHIFT, STRETCH = 0.25, 0.4
-"""A center moves by at most this share of its box; a side changes by at most this factor's logarithm."""
+"""A center moves by at most SHIFT of its box's sides; the logarithm of a side changes by at most STRETCH."""
 
 
-def shaken(targets: Sequence[dict[str, Any]], count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def noised_boxes(targets: Sequence[dict[str, Any]], count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Q = `count` boxes an image, cxcywh [B, Q, 4] on the device, and their `DenoisedOutput.owner`.
 
     targets: `boxes` [n, 4] of each image; its objects have the same number of queries each, or one more.

@@ -1,4 +1,4 @@
-"""Small parts that query selection and decoder share: the box head, the box update, positions of boxes."""
+"""Parts that query selection and decoder share: the box head, the box update, positions of boxes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRIOR = -math.log(99.0)
 """Bias of a class head under which every score starts at 1 % (Lin et al. 2017, section 4.1)."""
 
 
-class Layers(nn.Module):
+class ReluMlp(nn.Module):
     """Linear layers with ReLU between them."""
 
     def __init__(self, *widths: int):
@@ -28,17 +28,17 @@ class Layers(nn.Module):
         return self.layers[-1](x)
 
 
-def box_head(width: int) -> Layers:
+def box_head(width: int) -> ReluMlp:
     """[..., D] -> change of a box [..., 4]."""
-    return Layers(width, width, width, 4)
+    return ReluMlp(width, width, width, 4)
 
 
-def moved(boxes: Tensor, delta: Tensor) -> Tensor:
+def apply_delta(boxes: Tensor, delta: Tensor) -> Tensor:
     """cxcywh boxes [..., 4] after a change: center + delta * size, size * exp(delta).
 
-    Without a sigmoid: a step is as long for a box at the border as in the middle, in units of the box itself.
+    There is no sigmoid, so that a delta moves a box at the border as far as one in the middle, in units of the box.
     """
-    # Half precision would place boxes on a grid of a few pixels.
+    # Half precision would round boxes to a grid of a few pixels.
     boxes, delta = boxes.float(), delta.float()
     center = boxes[..., :2] + delta[..., :2] * boxes[..., 2:]
     return torch.cat([center, boxes[..., 2:] * delta[..., 2:].exp()], dim=-1)

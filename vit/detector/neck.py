@@ -1,4 +1,4 @@
-"""From the encoder's maps to the maps that the decoder reads: resize each, concatenate, and mix (LW-DETR's projector).
+"""The neck: resizes the encoder's maps, concatenates and mixes them for the decoder (LW-DETR's projector).
 
 Letters: B batch, T taps, E encoder width, D decoder width.
 """
@@ -31,7 +31,7 @@ class ConvNorm(nn.Module):
 
 
 class C2f(nn.Module):
-    """Half of the channels run through a chain of 3x3 convolutions, and every link of the chain is kept (YOLOv8)."""
+    """Half of the channels pass a chain of 3x3 convolutions, and the output of every link is kept (YOLOv8)."""
 
     def __init__(self, before: int, c: DetectorConfig):
         super().__init__()
@@ -61,7 +61,7 @@ class Scale(nn.Module):
         self.norm = MapNorm(c.width, 1e-6)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        tapped = maps[: len(self.resize)]  # the stem's map, where there is one, has the size already
+        tapped = maps[: len(self.resize)]  # the stem's map, if there is one, already has this size
         parts = [resize(x) for resize, x in zip(self.resize, tapped, strict=True)] + maps[len(self.resize) :]
         return self.norm(self.mix(torch.cat(parts, dim=1)))
 

@@ -1,4 +1,4 @@
-"""What a detector gives: the contract between model, loss, matcher and postprocessing.
+"""The output of a detector: the contract between model, loss, matcher and postprocessing.
 
 Letters: B batch, Q queries of all groups, C classes.
 """

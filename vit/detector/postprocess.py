@@ -1,4 +1,4 @@
-"""From a layer's predictions to boxes in pixels of the images.
+"""Predictions of a layer -> boxes in pixels of the images.
 
 Letters: B batch, Q queries, C classes, n boxes of one image.
 """
@@ -15,7 +15,7 @@ from vit.detector.boxes import to_xyxy
 from vit.detector.output import Predictions
 
 LIMIT = 300
-"""Boxes kept for an image; COCO's figures look at the best 100 of each class."""
+"""Boxes kept for each image; COCO's metrics use the best 100 of each class."""
 
 
 class Found(NamedTuple):
@@ -28,10 +28,10 @@ class Found(NamedTuple):
     labels: Tensor
     """int64 [n]"""
     dropped: int
-    """Predictions that were not finite and were left out."""
+    """How many predictions were not finite and were left out."""
 
     def take(self, rows: Tensor | slice) -> Found:
-        """Some of the boxes: positions int64 [m], a mask bool [n] or a slice."""
+        """A selection of the boxes: positions int64 [m], a mask bool [n] or a slice."""
         return Found(self.xyxy[rows], self.scores[rows], self.labels[rows], self.dropped)
 
 
@@ -51,7 +51,7 @@ def find_boxes(
     logits, boxes = predictions.logits.float(), to_xyxy(predictions.boxes.float())
     height, width = input_size
     boxes = boxes * boxes.new_tensor([width, height, width, height])
-    # Before anything is cut at a border, which would make an infinite box a finite one.
+    # Checked before boxes are cut at the border, which would make infinite boxes finite.
     finite = boxes.isfinite().all(-1) & logits.isfinite().all(-1)  # [B, Q]
     return [
         _best(row, _in_image(box, place, size), ok, limit)

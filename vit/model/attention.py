@@ -1,4 +1,4 @@
-"""The one attention of encoder and decoder, over torch's scaled dot-product attention or, where that is slow, steps.
+"""The attention of encoder and decoder, by torch's scaled dot-product attention or, where that is slow, in steps.
 
 Shape letters: B batch, H heads, N tokens of the queries, M tokens of the keys, D width, d head width.
 """
@@ -18,19 +18,19 @@ from vit.model.linear import Linear, linear
 from vit.model.position import Rope, rotate
 
 MOST_SCORES = 1 << 19
-"""Of a head, N * M: more are not kept in memory."""
+"""Most scores N * M of a head that `step_by_step` may keep in memory."""
 SLOW_FORWARD = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()  # pyright: ignore
-"""Whether bfloat16 is multiplied by vectors, which torch's attention makes no use of."""
+"""Whether the CPU multiplies bfloat16 with vector instructions only, which torch's attention does not use."""
 NOTHING = nn.Identity()
-"""One for all places where a model has no norm, no LayerScale or no dropout: a module takes 20 us to make."""
+"""Shared wherever a model has no norm, LayerScale or dropout: making a module takes 20 us."""
 LAYER_NORM = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, eq. 1) over `scaled_dot_product_attention`.
 
-    Self-attention, a decoder's self-attention with positions on q and k only, and dense cross-attention are
-    this one class: the same object passed twice is projected once, in one matrix product.
+    Self-attention, a decoder's self-attention with positions on q and k only, and dense cross-attention are all this
+    class. Where q, k and v are the same object, they are projected in one matrix product.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class Attention(nn.Module):
         """q [B, N, D], k and v [B, M, D] -> [B, N, D].
 
         mask: broadcast to [B, heads, N, M]; bool (True takes part) or float (added to the scores).
-        rope: cos and sin, broadcast to [B, heads, N, d], turned into q and k, which have the same number of tokens.
+        rope: cos and sin, broadcast to [B, heads, N, d], that rotate q and k, which then have equally many tokens.
         """
         q, k, v = self.by_head(q, k, v, rope)
         return self.joined(attend(q, k, v, mask, self.dropout if self.training else 0.0))
 
     def by_head(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The first half: -> q [B, heads, N, d], k and v [B, heads, M, d], normed and turned."""
+        """The first half: -> q [B, heads, N, d], k and v [B, heads, M, d], normalized and rotated."""
         q, k, v = self._project(q, k, v)
         q, k = self.q_norm(q), self.k_norm(k)
         return (q, k, v) if rope is None else (rotate(q, rope), rotate(k, rope), v)
 
     def joined(self, x: Tensor) -> Tensor:
-        """The last part: what the heads found [B, heads, N, d] -> [B, N, D]."""
+        """The last part: the output of the heads [B, heads, N, d] -> [B, N, D]."""
         return self.proj(self.inner_norm(x.transpose(1, 2).flatten(2)))
 
     def _project(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,8 +93,8 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """softmax(q k^T / sqrt(d)) v: q [B, H, N, d], k and v [B, H, M, d] -> [B, H, N, d].
 
-    mask: broadcast to [B, H, N, M]; bool (True takes part) or float (added to the scores). A query that no key takes
-    part for gets 0.
+    mask: broadcast to [B, H, N, M]; bool (True takes part) or float (added to the scores). A query with no key left
+    gets 0.
     """
     if _is_slow(q, k, v):
         return step_by_step(q, k, v, mask, dropout)
@@ -104,21 +104,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
 def step_by_step(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """The same with the scores [B, H, N, M] in memory."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    alone = None
+    empty = None
     if mask is not None:
         bias = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
         # The softmax of nothing but -inf is NaN, and so would its gradient be.
-        alone = (bias == -math.inf).all(-1, keepdim=True)
-        scores = scores + bias.masked_fill(alone, 0)
-    shares = scores.softmax(-1).to(v.dtype)
-    y = (F.dropout(shares, dropout) if dropout else shares) @ v
-    return y if alone is None else y.masked_fill(alone, 0)
+        empty = (bias == -math.inf).all(-1, keepdim=True)
+        scores = scores + bias.masked_fill(empty, 0)
+    weights = scores.softmax(-1).to(v.dtype)
+    y = (F.dropout(weights, dropout) if dropout else weights) @ v
+    return y if empty is None else y.masked_fill(empty, 0)
 
 
 def _is_slow(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether torch's takes longer than `step_by_step` in bfloat16 on a CPU (benchmarks/LOG.md). With AMX its forward
-    pass is the faster one, and its backward pass takes 6 times as long at 17 tokens, 1.6 at 197, but no longer at
-    1,025, where the scores would take several times the memory. Without AMX both are slow."""
+    """Whether torch's attention is slower than `step_by_step`, in bfloat16 on a CPU (benchmarks/LOG.md). With AMX its
+    forward pass is faster; its backward pass takes 6 times as long at 17 tokens, 1.6 times at 197, and no longer at
+    1,025, where the scores would take several times the memory. Without AMX both passes are slow."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or q.shape[-2] * k.shape[-2] > MOST_SCORES:
         return False
     return SLOW_FORWARD or q.requires_grad or k.requires_grad or v.requires_grad

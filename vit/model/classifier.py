@@ -1,4 +1,4 @@
-"""Pooling and a linear layer on the encoder."""
+"""The classifier: pooling and a linear head on the encoder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def create(
     """A model by name with new weights: `create("vit_s16", num_classes=10, image_size=(224, 320))`.
 
     image_size: (H, W), or the side of a square. `encoder`: fields of EncoderConfig (in_chans=1, drop_path=.1).
-    Raises UserError on a name, a field or a size that does not exist.
+    Raises UserError on an unknown name or field and on a size that does not fit.
     """
     config = preset(name)
     if image_size is not None:
@@ -35,7 +35,7 @@ def create(
 
 
 class AttentionPool(nn.Module):
-    """Multi-head attention pooling (MAP; Zhai et al. 2022, section 3.2): one learned query looks at every
+    """Multi-head attention pooling (MAP; Zhai et al. 2022, section 3.2): one learned query attends to every
     token, [B, N, D] -> [B, D]."""
 
     def __init__(self, c: EncoderConfig, heads: int, mlp: int):
@@ -68,7 +68,7 @@ class TwoHeads(nn.Module):
 
 
 class Classifier(nn.Module):
-    """images [B, C, H, W] -> logits [B, K]. With num_classes = 0 the pooled features [B, D] come out."""
+    """images [B, C, H, W] -> logits [B, K], or pooled features [B, D] with num_classes = 0."""
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
@@ -90,10 +90,10 @@ class Classifier(nn.Module):
         return self.encoder(images)
 
     def pool(self, tokens: Tokens) -> Tensor:
-        """Tokens -> one vector an image, as the head sees it: [B, D], or [B, 2D] where two are put side by side."""
+        """Tokens -> one vector for each image, the input of the head: [B, D], or [B, 2D] where two are concatenated."""
         if self.attn_pool is not None:
-            seen = torch.cat([tokens.prefix, tokens.patches], dim=1) if self.config.pool_prefix else tokens.patches
-            x = self.attn_pool(seen)
+            pooled = torch.cat([tokens.prefix, tokens.patches], dim=1) if self.config.pool_prefix else tokens.patches
+            x = self.attn_pool(pooled)
         elif self.config.pool == "class":
             x = tokens.prefix[:, 0]
         elif self.config.pool == "mean":

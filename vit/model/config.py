@@ -1,6 +1,6 @@
 """What a model is: frozen dataclasses, one table of sizes, named presets.
 
-Every default of a model lives here and nowhere else; a checkpoint's `config.json` holds these fields.
+Every default of a model is defined here; a checkpoint's `config.json` holds these fields.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Resize = Literal["antialias", "plain", "offset", "bilinear", "plain_bilinear", "
 
 def _check(ok: bool, message: str) -> None:
     if not ok:
-        raise UserError(f"model config: {message}.")
+        raise UserError(f"Model config: {message}.")
 
 
 class Size(NamedTuple):
@@ -27,7 +27,7 @@ class Size(NamedTuple):
     depth: int
     heads: int
     mlp: int
-    """Hidden width of the feed-forward part."""
+    """Hidden width of the feed-forward layers."""
 
 
 # ti, s, b, l, h: Touvron et al. 2021, Dosovitskiy et al. 2021; so400m: Alabdulmohsin et al. 2023; g: Zhai et al. 2022.
@@ -54,7 +54,7 @@ class EncoderConfig:
     mlp: int = 1536
     patch_size: int = 16
     image_size: tuple[int, int] = (224, 224)
-    """(H, W) in pixels of the learned positions; other sizes are resized to at run time."""
+    """(H, W) in pixels of the learned positions, which are resized at run time for images of other sizes."""
     in_chans: int = 3
     stem: Literal["linear", "conv"] = "linear"
     patch_bias: bool = True
@@ -62,21 +62,21 @@ class EncoderConfig:
     """A norm on the patch embeddings, before positions (AIMv2)."""
     positions: Literal["learned", "sincos", "none"] = "learned"
     prefix_positions: int = 0
-    """So many of the first prefix tokens have a learned position too (the class token of most public ViTs)."""
+    """How many of the first prefix tokens have a learned position, too (the class token of most public ViTs)."""
     position_resize: Resize = "antialias"
-    """How learned positions are brought to another grid (see vit.model.position): it goes with a checkpoint."""
+    """How learned positions are resized to another grid (see vit.model.position); it belongs to a checkpoint."""
     kernel_resize: Literal["bicubic", "bilinear"] = "bicubic"
-    """How the patch kernel is brought to another patch size: timm's way, or big_vision's for FlexiViT."""
+    """How the patch kernel is resized to another patch size: as timm does, or as big_vision does for FlexiViT."""
     relative_positions: bool = False
-    """BEiT's table of a bias for every offset and head, in every block."""
+    """A learned bias for every offset and head, in every block (BEiT)."""
     rope: bool = False
     rope_base: float = 100.0
     rope_places: Literal["centered", "grid"] = "centered"
-    """Where patches lie: -1..1 along each side (DINOv3), or row and column numbers."""
+    """Coordinates of the patches: -1..1 along each side (DINOv3), or row and column numbers."""
     rope_offset: float = 0.0
     """Added to row and column numbers."""
     rope_axes: Literal["yx", "xy"] = "yx"
-    """Which of row and column comes first in the channels."""
+    """Whether the row or the column comes first in the channels."""
     rope_reference: tuple[int, int] | None = None
     """Row and column numbers are scaled to this grid, whatever the image's (EVA02)."""
     rope_mixed: bool = False
@@ -90,12 +90,12 @@ class EncoderConfig:
     """A norm between the embedding and the blocks (CLIP)."""
     feed_forward: Literal["mlp", "swiglu"] = "mlp"
     feed_forward_norm: bool = False
-    """A norm before the last layer of the feed-forward part (EVA02's ffn_ln)."""
+    """A norm before the last feed-forward layer (EVA02's ffn_ln)."""
     activation: Activation = "gelu"
     norm: Norm = "layernorm"
     eps: float = 1e-6
     bias: bool = True
-    """Biases of the attention's last layer and of the feed-forward part."""
+    """Biases of the attention's last layer and of the feed-forward layers."""
     qkv_bias: bool | Literal["qv"] = True
     """"qv": queries and values have a bias, keys have none (BEiT, EVA02, DINOv3)."""
     qk_norm: bool = False
@@ -109,9 +109,9 @@ class EncoderConfig:
     drop_path: float = 0.0
     """Rate of the last block; the rates grow linearly from 0 with depth."""
     skip_dropped: bool = False
-    """What drop_path drops is not computed: the same samples are dropped, sums are in another order."""
+    """Do not compute what drop_path drops: the same samples are dropped, but sums are in another order."""
     patch_dropout: float = 0.0
-    """Share of the patches that a training image loses at random before the first block (Liu et al. 2023)."""
+    """Share of the patches that is dropped at random in training, before the first block (Liu et al. 2023)."""
 
     def __post_init__(self):
         object.__setattr__(self, "image_size", tuple(self.image_size))
@@ -133,7 +133,10 @@ class EncoderConfig:
             p = self.patch_size
             _check(p >= 2 and p & (p - 1) == 0, f"a convolutional stem needs a power of two as patch, got {p}")
         if self.positions == "sincos" or self.rope:
-            _check(self.width % (4 * (self.heads if self.rope else 1)) == 0, "2-D positions need width % 4 == 0")
+            _check(
+                self.width % (4 * (self.heads if self.rope else 1)) == 0,
+                "2-D positions need a width (with RoPE, a width of each head) that is a multiple of 4",
+            )
         _check(
             0 <= self.prefix_positions <= self.prefix,
             f"prefix_positions is {self.prefix_positions}, but there are {self.prefix} prefix tokens",
@@ -141,7 +144,10 @@ class EncoderConfig:
         if self.distill_token:
             _check(self.class_token, "a distillation token needs a class token before it")
         if self.relative_positions:
-            _check(self.prefix == 1 and self.class_token, "relative positions know one prefix token, the class token")
+            _check(
+                self.prefix == 1 and self.class_token,
+                "relative positions need exactly one prefix token, the class token",
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -156,21 +162,21 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """An encoder, the way its tokens are pooled, and a linear layer."""
+    """An encoder, the pooling of its tokens, and a linear head."""
 
     encoder: EncoderConfig = EncoderConfig()
     num_classes: int = 1000
     pool: Literal["class", "mean", "attention", "class_mean", "class_distill"] = "class"
-    """class_mean: class token and mean of the patches side by side (DINOv2's linear heads);
-    class_distill: class and distillation token, a head for each, their logits averaged (DeiT)."""
+    """class_mean: class token and mean of the patches, concatenated (DINOv2's linear heads);
+    class_distill: class and distillation token, each with its own head, and the logits averaged (DeiT)."""
     pool_norm: bool = False
     """A norm after pooling (timm's `fc_norm`)."""
     pool_heads: int | None = None
     """Heads of the attention pooling; the encoder's if None."""
     pool_mlp: int | None = None
-    """Hidden width of the attention pooling's feed-forward part; the encoder's if None."""
+    """Hidden width of the attention pooling's feed-forward layers; the encoder's if None."""
     pool_prefix: bool = True
-    """The attention pooling looks at the prefix tokens, too."""
+    """The attention pooling attends to the prefix tokens, too."""
     head_bias: bool = True
     head_dropout: float = 0.0
 
@@ -193,7 +199,7 @@ class ClassifierConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ClassifierConfig:
-        """Raises UserError on a field that this version does not know, and on a value of another type."""
+        """Raises UserError on an unknown field and on a value of another type."""
         encoder = build(EncoderConfig, values.get("encoder", {}), "model.encoder")
         return build(cls, {**values, "encoder": encoder}, "model")
 
@@ -201,14 +207,14 @@ class ClassifierConfig:
 def preset(name: str) -> ClassifierConfig:
     """`vit_SIZE+PATCH[_conv][_rope]` -> its config, for example `vit_s16`, `vit_nano4_conv`.
 
-    `_conv` asks for a convolutional stem, `_rope` for rotary instead of learned positions, `_mean` for mean
-    pooling without a class token. Raises UserError, naming the nearest size, on any other name.
+    `_conv` means a convolutional stem, `_rope` rotary instead of learned positions, `_mean` mean pooling without a
+    class token. Raises UserError, naming the nearest size, on any other name.
     """
     match = re.fullmatch(r"vit_([a-z]+|so400m)(\d+)((?:_(?:conv|rope|mean))*)", name)
     if not match or match[1] not in SIZES:
-        known = [f"vit_{size}16" for size in SIZES]
+        names = [f"vit_{size}16" for size in SIZES]
         raise UserError(
-            f"no model is called {name!r}.{nearest(name, known)} Names are vit_SIZE+PATCH with SIZE one of "
+            f"No model is called {name!r}.{nearest(name, names)} Names are vit_SIZE+PATCH with SIZE one of "
             f"{', '.join(SIZES)} and optional _conv, _rope, _mean: vit_s16, vit_nano4_conv."
         )
     size, patch, flags = SIZES[match[1]], int(match[2]), match[3].split("_")
@@ -227,5 +233,5 @@ def preset(name: str) -> ClassifierConfig:
 
 
 def changed(config: EncoderConfig, values: dict[str, Any]) -> EncoderConfig:
-    """The config with other values; UserError with the nearest name on a field that does not exist."""
+    """The config with other values. Raises UserError, with the nearest name, on an unknown field."""
     return build(EncoderConfig, {**asdict(config), **values}, "EncoderConfig")

@@ -38,7 +38,7 @@ class Cost:
 
 
 def count_parameters(model: nn.Module) -> str:
-    """ "22,056,576 parameters", and how many of them are trained where it is not all."""
+    """ "22,056,576 parameters", and how many are trainable if not all are."""
     parameters, trained = _numbers(model)
     return f"{parameters:,} parameters" + (f" ({trained:,} trainable)" if trained < parameters else "")
 
@@ -53,7 +53,7 @@ def measure(model: nn.Module, image_shape: tuple[int, int, int], step: Callable[
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    # With gradients: without, the counter stumbles over a model that hands a parameter to one of its parts.
+    # With gradients: without them the counter fails on a model that passes a parameter to one of its modules.
     with flop_counter() as counter:
         model(torch.zeros(1, *image_shape, device=device))
     model.train(was_training)
@@ -63,7 +63,7 @@ def measure(model: nn.Module, image_shape: tuple[int, int, int], step: Callable[
 
 def flop_counter() -> FlopCounterMode:
     """A context that counts the floating-point operations of forward passes (a multiply-add is two)."""
-    # What torch knows no formula for counts as nothing: vit.model.linear's operator, and in 2.11 the attention on CPUs.
+    # torch counts 0 where it has no formula: for vit.model.linear's operator and, in 2.11, for attention on CPUs.
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     formulas = {attention: _attention_flops, torch.ops.vitral.linear: _linear_flops}
     return FlopCounterMode(display=False, custom_mapping=formulas)
@@ -78,15 +78,15 @@ def _attention_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: object, **
 
 
 def pace(step: Callable[[], object], device: torch.device, *, at_least: float = 2.0, at_most: int = 10) -> float:
-    """Seconds of a step: run once to warm up, then for `at_least` seconds or `at_most` times, but twice."""
+    """Seconds of a step: run once to warm up, then at least twice, for `at_least` seconds or `at_most` times."""
     step()
     _wait(device)
-    begun, times = time.perf_counter(), 0
-    while times < at_most and (times < 2 or time.perf_counter() - begun < at_least):
+    start, times = time.perf_counter(), 0
+    while times < at_most and (times < 2 or time.perf_counter() - start < at_least):
         step()
         times += 1
     _wait(device)
-    return (time.perf_counter() - begun) / times
+    return (time.perf_counter() - start) / times
 
 
 def _wait(device: torch.device) -> None:

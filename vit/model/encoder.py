@@ -29,9 +29,9 @@ class Tokens(NamedTuple):
     prefix: Tensor
     """[B, R, D]: the class token and the distillation token, if there are any, then the registers."""
     patches: Tensor
-    """[B, P, D], row by row; fewer in training with `patch_dropout`."""
+    """[B, P, D], row by row; in training with `patch_dropout` there are fewer."""
     grid: tuple[int, int]
-    """(h, w) with h * w = P, where no patch is dropped."""
+    """(h, w); h * w = P unless patches were dropped."""
 
 
 class Encoder(nn.Module):
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         self.norm = make_norm(c.norm, c.width, c.eps) if c.final_norm else NOTHING
         self._tables: dict[tuple, Any] = {}
         self.merging: Callable[[Encoder, Tensor, tuple[int, int]], Tokens] | None = None
-        """In evaluation, instead of the blocks and the last norm: see `vit.model.merging`."""
+        """Replaces the blocks and the last norm in evaluation: see `vit.model.merging`."""
         init_weights(self)
 
     def forward(self, images: Tensor) -> Tokens:
@@ -71,22 +71,23 @@ class Encoder(nn.Module):
             return self.merging(self, x, grid)
         ropes, masks = self.ropes(grid, x.device), self.masks(grid, x.device)
         if self.training and self.config.patch_dropout > 0:
-            x, ropes, masks = thinned(x, ropes, masks, self.config.prefix, self.config.patch_dropout)
+            x, ropes, masks = drop_patches(x, ropes, masks, self.config.prefix, self.config.patch_dropout)
         for block, rope, mask in zip(self.blocks, ropes, masks, strict=True):
             x = block(x, mask=mask, rope=rope)
         x = self.norm(x)
         return Tokens(x[:, : self.config.prefix], x[:, self.config.prefix :], grid)
 
     def embed(self, images: Tensor, patches: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
-        """-> tokens [B, R + P, D] as the first block sees them, and their grid.
+        """-> tokens [B, R + P, D], the input of the first block, and their grid.
 
-        patches: what `patch_embed` gives of the images, where it has been asked before.
+        patches: the output of `patch_embed` for the images, if it is known already. Raises UserError on a size that is
+        no multiple of the patch size.
         """
         c = self.config
         height, width = images.shape[-2:]
         if height % c.patch_size or width % c.patch_size:
             raise UserError(
-                f"images of {height}x{width} pixels do not divide into patches of {c.patch_size}x{c.patch_size}; "
+                f"Images of {height}x{width} pixels do not divide into patches of {c.patch_size}x{c.patch_size}: "
                 f"resize them to multiples of {c.patch_size}."
             )
         grid = (height // c.patch_size, width // c.patch_size)
@@ -153,17 +154,17 @@ class Encoder(nn.Module):
     def _table(self, what: str, grid: tuple[int, int], device: torch.device, make: Callable[[], Any]) -> Any:
         key = (what, grid, device)
         if key not in self._tables:
-            with torch.inference_mode(False):  # made while evaluating, it serves training too
+            with torch.inference_mode(False):  # a table made in evaluation must also serve training
                 table = make()
                 self._tables[key] = table.to(device) if isinstance(table, Tensor) else table
         return self._tables[key]
 
 
-def thinned(
+def drop_patches(
     x: Tensor, ropes: Sequence[Rope | None], masks: Sequence[Tensor | None], prefix: int, rate: float
 ) -> tuple[Tensor, list[Rope | None], list[Tensor | None]]:
-    """Tokens without a share `rate` of each image's patches, drawn at random, and the rotary angles and masks of the
-    others, for each image, in their order. x [B, R + P, D] -> [B, R + P', D] with P' of at least 1."""
+    """Drop a share `rate` of each image's patches at random: the tokens left, in order, and their rotary angles and
+    masks for each image. x [B, R + P, D] -> [B, R + P', D] with P' of at least 1."""
     patches = x.shape[1] - prefix
     left = max(1, round(patches * (1 - rate)))
     drawn = torch.rand(len(x), patches, device=x.device).argsort(1)[:, :left].sort(1).values + prefix
@@ -192,11 +193,11 @@ def init_weights(module: nn.Module) -> None:
     | convolutions of the stem        | Kaiming normal, fan out                            |
     | learned positions, registers, distillation token | truncated normal, std .02         |
     | class token                     | normal, std 1e-6, so that it starts as its position |
-    | mixed rotary frequencies        | base^(-4i/d), turned by a random angle for each head |
+    | mixed rotary frequencies        | base^(-4i/d), rotated by a random angle for each head |
     | norms, LayerScale               | as constructed (1 and 0; the configured value)     |
     """
     if any(parameter.is_meta for parameter in module.parameters()):
-        return  # there is nothing to set, and torch would first load its Python references for it (a second)
+        return  # there is nothing to set, and torch would spend a second on loading its Python references
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02)
@@ -212,11 +213,11 @@ def init_weights(module: nn.Module) -> None:
             nn.init.normal_(module.cls_token, std=1e-6)
         if module.rope_freqs is not None:
             with torch.no_grad():
-                module.rope_freqs.copy_(_turned(module.rope_freqs.shape, module.config.rope_base))
+                module.rope_freqs.copy_(_random_frequencies(module.rope_freqs.shape, module.config.rope_base))
 
 
-def _turned(shape: torch.Size, base: float) -> Tensor:
-    """Frequencies [2, depth, H, d/2] of row and column in two orthogonal directions, turned at random (Heo et al.
+def _random_frequencies(shape: torch.Size, base: float) -> Tensor:
+    """Frequencies [2, depth, H, d/2] of row and column, in two orthogonal directions rotated at random (Heo et al.
     2024, section 3.2)."""
     _, depth, heads, pairs = shape
     length = base ** -(torch.arange(pairs // 2) * (2.0 / pairs))  # [d/4]

@@ -1,4 +1,4 @@
-"""The parts of a ViT's block besides attention, and the block that joins them.
+"""The layers of a ViT block besides attention, and the block itself.
 
 Shape letters: B batch, N tokens of the queries, M tokens of the context, D width.
 """
@@ -56,7 +56,7 @@ class Mlp(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """w3(silu(w1 x) * w2 x) (Shazeer 2020, eq. 6), with w1 and w2 in one matrix, [..., D] -> [..., D]."""
+    """w3(silu(w1 x) * w2 x) (Shazeer 2020, eq. 6), [..., D] -> [..., D]; w1 and w2 are one matrix."""
 
     def __init__(
         self, width: int, hidden: int, dropout: float = 0.0, *, bias: bool = True, norm: nn.Module | None = None
@@ -84,8 +84,8 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): in training a sample's branch is dropped with probability `rate`
-    and the others divided by 1 - rate, so that the expectation stays."""
+    """Stochastic depth (Huang et al. 2016): in training, the branch of a sample is dropped with probability `rate`, and
+    the others are divided by 1 - rate to keep the expectation."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -97,7 +97,7 @@ class DropPath(nn.Module):
         return x * self._kept(x).div_(1 - self.rate)
 
     def rows(self, x: Tensor) -> Tensor | None:
-        """The samples of x that are kept, int64 [n], drawn as `forward` draws them; None where all are."""
+        """The samples of x that are kept, int64 [n], drawn as in `forward`; None if all are."""
         if not self.training or self.rate == 0.0:
             return None
         kept = self._kept(x).flatten()
@@ -140,7 +140,7 @@ class Block(nn.Module):
         context: Tensor | None = None,
         context_mask: Tensor | None = None,
     ) -> Tensor:
-        """x [B, N, D] -> [B, N, D]; `context` [B, M, D] is what a block with cross=True looks at."""
+        """x [B, N, D] -> [B, N, D]; a block with cross=True attends to `context` [B, M, D]."""
         x = self._add(x, self._attention_branch, mask, rope)
         if self.cross is not None and context is not None:
             y = self.cross(self.cross_norm(x), context, context, context_mask)
@@ -154,24 +154,24 @@ class Block(nn.Module):
     def _mlp_branch(self, x: Tensor) -> Tensor:
         return self.ls2(self.mlp(self.norm2(x)))
 
-    def _add(self, x: Tensor, branch: Callable[..., Tensor], *given: Tensor | Rope | None) -> Tensor:
-        """x + branch(x, *given) where the branch is not dropped."""
+    def _add(self, x: Tensor, branch: Callable[..., Tensor], *args: Tensor | Rope | None) -> Tensor:
+        """x + branch(x, *args), for the samples whose branch is not dropped."""
         if not self.skips or (rows := self.drop_path.rows(x)) is None:
-            return x + self.drop_path(branch(x, *given))
+            return x + self.drop_path(branch(x, *args))
         factor = 1 / (1 - self.drop_path.rate)
         if not len(rows):
-            # Every parameter has a gradient after every step, 0 here: other processes wait for it.
+            # Other processes wait for a gradient of every parameter: here it is 0.
             rows, factor = rows.new_zeros(1), 0.0
-        y = branch(x[rows], *(_rows_of(g, rows, len(x)) for g in given))
+        y = branch(x[rows], *(_rows_of(arg, rows, len(x)) for arg in args))
         x = x.to(torch.promote_types(x.dtype, y.dtype))
         return x.index_add(0, rows, y.to(x.dtype), alpha=factor)
 
 
-def _rows_of(given: Tensor | Rope | None, rows: Tensor, batch: int) -> Any:
-    """The rows of what has one for each of `batch` samples; what is the same for all stays."""
-    if isinstance(given, tuple):
-        return tuple(_rows_of(g, rows, batch) for g in given)
-    return given[rows] if given is not None and given.ndim == 4 and len(given) == batch > 1 else given
+def _rows_of(arg: Tensor | Rope | None, rows: Tensor, batch: int) -> Any:
+    """The rows of an argument that has one for each of `batch` samples; an argument shared by all is unchanged."""
+    if isinstance(arg, tuple):
+        return tuple(_rows_of(part, rows, batch) for part in arg)
+    return arg[rows] if arg is not None and arg.ndim == 4 and len(arg) == batch > 1 else arg
 
 
 def _attention(c: EncoderConfig) -> Attention:

@@ -1,7 +1,7 @@
-"""Linear layers: torch's, and in float32 by oneDNN on the CPUs where torch's own matrix products are slow.
+"""Linear layers: torch's, or oneDNN's in float32 on CPUs where torch's own matrix products are slow.
 
-Wheels of torch multiply float32 matrices on x86 by MKL, which leaves the AVX-512 units of other makers' CPUs alone:
-half of the rate that oneDNN, which torch brings, too, reaches there (benchmarks/LOG.md).
+On x86, torch multiplies float32 matrices with MKL, which does not use the AVX-512 units of AMD's CPUs and reaches half
+the rate of oneDNN there (benchmarks/LOG.md). torch contains oneDNN as well.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAST = 1 << 22
-"""Multiply-adds, and twice as many where gradients are taken: calls take 15 us, 70 with gradients, in which MKL does a
-third of them."""
+"""Fewest multiply-adds worth a call of oneDNN, twice as many with gradients: a call takes 15 us, with gradients 70 us,
+in which MKL does a third of them."""
 PLAIN = (Tensor, nn.Parameter)
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by `linear`."""
+    """`nn.Linear` computed by `linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
@@ -38,8 +38,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 _LIBRARY = torch.library.Library("vitral", "FRAGMENT")
 _LIBRARY.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = torch.ops.vitral.linear.default
-"""The same by oneDNN, float32 on a CPU. An operator of its own, which torch.compile leaves as it is: oneDNN's compiles
-for weights only that never change."""
+"""The same by oneDNN, in float32 on a CPU. A custom operator, which torch.compile does not touch: it compiles oneDNN's
+own operator only for weights that never change."""
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -55,7 +55,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Products themselves, so that their own gradients are known, too."""
+    """By `product` itself, so that second derivatives exist, too."""
     x, weight = ctx.saved_tensors
     of_x, of_weight, of_bias = ctx.needs_input_grad
     g, rows = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
@@ -67,7 +67,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Ten
 
 
 def _of_weight(g: Tensor, rows: Tensor) -> Tensor:
-    """g^T rows: [R, N], [R, K] -> [N, K]. oneDNN copies the first of its operands, so that it is the narrower."""
+    """g^T rows: [R, N], [R, K] -> [N, K]. oneDNN copies its first operand, which is therefore the narrower one."""
     if g.shape[1] <= rows.shape[1]:
         return product(g.t(), rows.t(), None)
     return product(rows.t(), g.t(), None).t().contiguous()
@@ -79,7 +79,7 @@ torch.library.register_autograd("vitral::linear", _backward, setup_context=_keep
 
 
 def _suits(x: Tensor, weight: Tensor) -> bool:
-    """Tensors of other kinds (shards, quantized weights) have products of their own."""
+    """Whether a product is large enough and plain float32: shards and quantized weights have products of their own."""
     return (
         x.numel() * weight.shape[0] >= (2 * LEAST if torch.is_grad_enabled() else LEAST)
         and x.dtype == weight.dtype == torch.float32
@@ -91,7 +91,7 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
 
 
 def _is_rewritten() -> bool:
-    """For others than torch, or by torch.func, which know common operators only."""
+    """Whether the call is exported, traced or transformed by torch.func, all of which need standard operators."""
     return (
         torch.compiler.is_exporting() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()  # pyright: ignore
     )
@@ -107,7 +107,7 @@ def _mkl_is_slow() -> bool:
 
 
 def _cpu() -> str:
-    """What tells the maker: on Linux the first lines of a file, on Windows a variable."""
+    """A text that names the maker: the start of a file on Linux, a variable on Windows."""
     try:
         with Path("/proc/cpuinfo").open() as file:
             return file.read(512)

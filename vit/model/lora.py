@@ -1,4 +1,4 @@
-"""LoRA: low-rank updates of the blocks' linear layers (Hu et al. 2021), and how they become plain weights again."""
+"""LoRA: low-rank updates of the blocks' linear layers (Hu et al. 2021), and merging them into the weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from vit.model.classifier import Classifier
 from vit.model.linear import Linear, linear
 
 STACKED = {"qkv": 3, "w12": 2}
-"""Layers that hold several matrices in one: queries, keys and values; the two inputs of SwiGLU."""
+"""Layers that stack several matrices: queries, keys and values; the two inputs of SwiGLU."""
 
 
 class LoraLinear(Linear):
-    """W x + alpha / r * B A x (section 4.1, eq. 3), where W and its bias are `linear`'s own, [..., in] -> [..., out].
+    """W x + alpha / r * B A x (section 4.1, eq. 3), [..., in] -> [..., out]. W and its bias are those of
+    `linear`.
 
-    Each of the `parts` matrices that W stacks has its own A and B, as in layers of their own: lora_a [parts, r, in],
-    lora_b [parts, out / parts, r]. A is uniform within 1 / sqrt(in) (as in loralib and peft: Kaiming, a = sqrt 5) and
+    Each of the `parts` matrices that W stacks has its own A and B: lora_a [parts, r, in], lora_b
+    [parts, out / parts, r]. A is uniform within 1 / sqrt(in) (as in loralib and peft: Kaiming, a = sqrt 5) and
     B is 0, so that a new update changes nothing.
     """
 
@@ -38,9 +39,9 @@ class LoraLinear(Linear):
 
 
 def add_lora(model: Classifier, rank: int, alpha: float, *, first_block: int = 0) -> int:
-    """Give all linear layers of the blocks, from `first_block` on, an update of this rank; how many there are.
+    """Give every linear layer of the blocks from `first_block` on an update of this rank; returns how many.
 
-    Only the updates and the head are trained from then on. Raises UserError on a rank above a layer's own.
+    Only the updates and the head remain trainable. Raises UserError if the rank is above that of a layer.
     """
     model.requires_grad_(False)
     model.head.requires_grad_(True)
@@ -57,7 +58,7 @@ def add_lora(model: Classifier, rank: int, alpha: float, *, first_block: int = 0
         if rank > min(rows, columns):
             raise UserError(
                 f"--lora-rank {rank} is above the rank of {name}, a matrix of {rows}x{columns}; "
-                f"{min(rows, columns)} is the most, 4 to 16 are usual."
+                f"{min(rows, columns)} is the maximum, 4 to 16 are usual."
             )
         setattr(module, name, LoraLinear(layer, rank, alpha, parts))
     return len(layers)
@@ -65,9 +66,9 @@ def add_lora(model: Classifier, rank: int, alpha: float, *, first_block: int = 0
 
 @torch.no_grad()
 def merged(weights: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """A model's state dict with every update added into its matrix: the plain model's, equal in what it computes.
+    """A state dict with every update added to its matrix: that of the plain model that computes the same.
 
-    One without updates comes back as it is.
+    A state dict without updates is returned unchanged.
     """
     plain = {name: value for name, value in weights.items() if not name.endswith((".lora_a", ".lora_b"))}
     for name, b in weights.items():

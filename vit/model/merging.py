@@ -1,5 +1,5 @@
-"""Token merging for inference: the tokens of an image that are most alike become one, block by block (ToMe, Bolya et
-al. 2023), so that later blocks have less to do. Nothing is trained; some accuracy is lost (README, "Speed").
+"""Token merging for inference (ToMe, Bolya et al. 2023): in each block, the most similar tokens of an image become one,
+so that later blocks are faster. Nothing is trained; accuracy drops a little (README, "Speed").
 
     merging(model, 8)        # in each block 8 tokens are merged into others
     merging(model, 0)        # as before
@@ -22,33 +22,33 @@ from vit.model.layers import Block
 
 
 def merging(model: Classifier, count: int) -> Classifier:
-    """Make `model` merge `count` tokens in each block whenever it is in evaluation mode; the model itself.
+    """Make `model` merge `count` tokens in each block in evaluation mode; returns the model.
 
-    Raises UserError where places are told to the blocks (rotary or relative positions), which merged tokens have not,
-    or where the head looks at the patches with attention.
+    Raises UserError where blocks use the places of tokens (rotary or relative positions), which merged tokens lack, and
+    where the head attends to the patches.
     """
     c = model.config.encoder
     if count < 0:
-        raise UserError(f"merging takes 0 or more tokens a block, not {count}.")
+        raise UserError(f"Token merging takes 0 or more tokens in each block, not {count}.")
     if count and (c.rope or c.relative_positions):
         raise UserError(
-            "token merging needs a model whose positions are added to its tokens, without rotary or relative."
+            "Token merging needs a model whose positions are added to its tokens, not rotary or relative ones."
         )
     if count and model.config.pool not in ("class", "mean", "class_mean", "class_distill"):
-        raise UserError(f"token merging does not go with pool={model.config.pool}.")
+        raise UserError(f"Token merging does not go with pool={model.config.pool}.")
     model.encoder.merging = None if count == 0 else Merging(count)
     return model
 
 
 class Merging:
-    """What `Encoder.forward` runs its blocks with. The patches that come out are fewer; a mean over them that weighs
-    all alike would count large ones too little, so each is scaled by its share."""
+    """Runs the blocks in `Encoder.forward`. Fewer patches come out; each is scaled by its size over the mean size, so
+    that the mean over them weighs every part of the image alike."""
 
     def __init__(self, count: int):
         self.count = count
 
     def __call__(self, encoder: Encoder, x: Tensor, grid: tuple[int, int]) -> Tokens:
-        """x [B, N, D], as the first block sees it."""
+        """x [B, N, D]: the input of the first block."""
         prefix = encoder.config.prefix
         size = torch.ones_like(x[:, :, :1])  # [B, N, 1]: how many patches each token stands for
         for block in encoder.blocks:
@@ -61,7 +61,8 @@ class Merging:
 def merged_block(block: Block, x: Tensor, size: Tensor, count: int, prefix: int) -> tuple[Tensor, Tensor]:
     """A block in evaluation with a merge between attention and feed-forward; x and the sizes [B, N, 1] afterwards.
 
-    Keys are counted as often as the tokens stand for patches, by log(size) on their scores (proportional attention).
+    A key counts once for each patch that its token stands for, by log(size) added to its scores (proportional
+    attention).
     """
     y = block.norm1(x)
     q, k, v = block.attn.by_head(y, y, y)
@@ -75,10 +76,10 @@ def merged_block(block: Block, x: Tensor, size: Tensor, count: int, prefix: int)
 
 
 def matching(keys: Tensor, count: int, prefix: int) -> Callable[[Tensor], Tensor] | None:
-    """Bipartite soft matching (Bolya et al. 2023, section 3.1): patches are dealt into two sets, each of the first
-    finds the one in the second whose key is most alike, and the `count` best pairs become one token each.
+    """Bipartite soft matching (Bolya et al. 2023, section 3.1): patches are split into two sets, each of the first
+    finds the one in the second with the most similar key, and the `count` best pairs become one token each.
 
-    keys [B, N, d] -> a function that sums values [B, N, ...] over what is merged, [B, N - count, ...], prefix first; or
+    keys [B, N, d] -> a function that sums values [B, N, ...] over merged tokens, [B, N - count, ...], prefix first;
     None where nothing is left to merge.
     """
     patches = keys.shape[1] - prefix
@@ -87,11 +88,11 @@ def matching(keys: Tensor, count: int, prefix: int) -> Callable[[Tensor], Tensor
         return None
     k = keys[:, prefix:]
     k = k / k.norm(dim=-1, keepdim=True)
-    likeness = k[:, ::2] @ k[:, 1::2].transpose(1, 2)  # [B, first, second]
-    best, partner = likeness.max(dim=-1)
+    similarity = k[:, ::2] @ k[:, 1::2].transpose(1, 2)  # [B, first, second]
+    best, partner = similarity.max(dim=-1)
     order = best.argsort(dim=-1, descending=True)
-    gone, stays = order[:, :count], order[:, count:].sort(dim=-1).values
-    partner = partner.gather(1, gone)
+    merged, kept = order[:, :count], order[:, count:].sort(dim=-1).values
+    partner = partner.gather(1, merged)
 
     def merge(values: Tensor) -> Tensor:
         first, second = values[:, prefix::2], values[:, prefix + 1 :: 2]
@@ -100,7 +101,7 @@ def matching(keys: Tensor, count: int, prefix: int) -> Callable[[Tensor], Tensor
         def of(index: Tensor) -> Tensor:
             return index[..., None].expand(-1, -1, width)
 
-        second = second.scatter_add(1, of(partner), first.gather(1, of(gone)))
-        return torch.cat([values[:, :prefix], first.gather(1, of(stays)), second], dim=1)
+        second = second.scatter_add(1, of(partner), first.gather(1, of(merged)))
+        return torch.cat([values[:, :prefix], first.gather(1, of(kept)), second], dim=1)
 
     return merge

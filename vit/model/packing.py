@@ -1,5 +1,5 @@
-"""Images of different sizes in one sequence (NaViT, Dehghani et al. 2023): their tokens lie one behind the other, the
-linear layers see them all at once, and attention stays within each image.
+"""Images of different sizes in one sequence (NaViT, Dehghani et al. 2023): their tokens are concatenated, the linear
+layers process all at once, and attention stays within each image.
 
     tokens = packed(model.encoder, [torch.randn(3, 224, 160), torch.randn(3, 96, 96)])
     logits = torch.cat([model.head(model.pool(t)) for t in tokens])
@@ -24,13 +24,15 @@ from vit.model.position import Rope
 def packed(encoder: Encoder, images: Sequence[Tensor]) -> list[Tokens]:
     """images [C, H_i, W_i], normalized -> the tokens of each, B = 1, as `encoder(image[None])` gives them.
 
-    Raises UserError for no images, and in training with drop_path, which drops whole rows: here several images.
+    Raises UserError for no images, and in training with drop_path or patch_dropout, which work on whole rows.
     """
     c = encoder.config
     if not len(images):
-        raise UserError("packed() was given no images.")
+        raise UserError("The function packed() got no images.")
     if encoder.training and (c.drop_path or c.patch_dropout):
-        raise UserError("packed() trains without drop_path and patch_dropout: here a row holds several images.")
+        raise UserError(
+            "The function packed() trains without drop_path and patch_dropout: a row holds several images here."
+        )
     embedded = [encoder.embed(image[None]) for image in images]
     lengths, grids = [x.shape[1] for x, _ in embedded], [grid for _, grid in embedded]
     x = torch.cat([x for x, _ in embedded], dim=1)  # [1, sum of N_i, D]
@@ -48,7 +50,7 @@ def packed_block(
 ) -> Tensor:
     """x [1, sum of N_i, D] through a block whose attention is block-diagonal, with a mask for each image.
 
-    Each image's attention is computed by itself: a mask over the whole sequence would make it quadratic in the sum.
+    Attention is computed image by image: with a mask over the whole sequence it would be quadratic in the sum.
     """
     y = block.norm1(x)
     heads = block.attn.by_head(y, y, y, rope)
@@ -60,6 +62,6 @@ def packed_block(
 
 
 def _side_by_side(ropes: Sequence[Rope | None]) -> Rope | None:
-    """Angles [N_i, d] or [H, N_i, d] of each image in one table."""
-    known = [rope for rope in ropes if rope is not None]
-    return (torch.cat([r[0] for r in known], dim=-2), torch.cat([r[1] for r in known], dim=-2)) if known else None
+    """The angles [N_i, d] or [H, N_i, d] of all images in one table."""
+    tables = [rope for rope in ropes if rope is not None]
+    return (torch.cat([t[0] for t in tables], dim=-2), torch.cat([t[1] for t in tables], dim=-2)) if tables else None

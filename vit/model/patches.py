@@ -1,4 +1,4 @@
-"""From images to the first embeddings of their patches: by one matrix product, or by a few convolutions.
+"""Patch embeddings, by one matrix product or by a few convolutions.
 
 Shape letters: B batch, C image channels, p patch side, P patches, h w their grid, D width.
 """
@@ -12,8 +12,8 @@ from vit.model.linear import Linear
 
 
 class LinearPatches(nn.Module):
-    """Images [B, C, H, W] -> patches [B, P, D] by one matrix product: a convolution with stride p, without
-    the convolution's overhead. H and W are multiples of p."""
+    """Images [B, C, H, W] -> patches [B, P, D] by one matrix product: a convolution with stride p without its
+    overhead. H and W are multiples of p."""
 
     def __init__(self, in_chans: int, patch_size: int, width: int, *, bias: bool = True):
         super().__init__()
@@ -31,12 +31,12 @@ class ConvPatches(nn.Module):
     convolutions", Xiao et al. 2021): one at stride 2, then one at stride 1 and one at stride 2 for every further
     halving, then a linear layer to width D. The patch size is a power of two.
 
-    Local detail and overlap, which a linear patch must learn from data, are built in: what small data needs. No
+    Local detail and overlap are built in, which a linear embedding must learn; small data sets need that. No
     convolution runs at full resolution, where it would cost most (benchmarks/digits.md).
     """
 
     LAST = 6
-    """Modules of `convs` from the last halving but one to the last: two convolutions, each with norm and ReLU."""
+    """Modules of `convs` after the second-to-last halving: two convolutions, each with norm and ReLU."""
 
     def __init__(self, in_chans: int, patch_size: int, width: int, *, bias: bool = True):
         super().__init__()
@@ -56,10 +56,10 @@ class ConvPatches(nn.Module):
         return self.coarse(self.fine(images))
 
     def fine(self, images: Tensor) -> Tensor:
-        """The first part, to a map of patches of half the side: [B, C, H, W] -> [B, D'/2, 2h, 2w]."""
+        """The first part, up to patches of half the side: [B, C, H, W] -> [B, D'/2, 2h, 2w]."""
         return self.convs[: -self.LAST](images.contiguous(memory_format=torch.channels_last))
 
     def coarse(self, fine: Tensor) -> Tensor:
-        """The rest: what `fine` gives -> patches [B, P, D]."""
+        """The rest: the output of `fine` -> patches [B, P, D]."""
         x = self.convs[-self.LAST :](fine)  # [B, D', h, w]
         return self.proj(x.flatten(2).transpose(1, 2))

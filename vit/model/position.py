@@ -1,4 +1,4 @@
-"""Where a patch lies: learned grids and their resizing, sin-cos tables, 2-D rotary embedding, relative positions.
+"""Positions of patches: learned grids and their resizing, sin-cos tables, 2-D rotary embedding, relative positions.
 
 Shape letters: P patches, D width, d head width, H heads, (h, w) grid, R prefix tokens, N = R + P.
 """
@@ -23,11 +23,11 @@ RESIZE: dict[Resize, dict[str, Any]] = {
     "offset": {"mode": "bicubic"},  # DINO, DINOv2: the scale is (h + .1) / h0, and stays so in the coordinates
     "bilinear": {"mode": "bilinear", "antialias": True},  # SigLIP 2 NaFlex, FlexiViT
     "plain_bilinear": {"mode": "bilinear"},  # Perception Encoder
-    "aspect": {"mode": "bicubic", "antialias": True},  # NaFlexViT par: to a square, of which the corner is taken
+    "aspect": {"mode": "bicubic", "antialias": True},  # NaFlexViT par: to a square, cropped at its corner
     "aligned": {"mode": "bicubic", "align_corners": True},  # torchvision
     "zoom": {"mode": "bilinear", "align_corners": True},  # vit_jax and big_vision: scipy's zoom of order 1
 }
-"""How each public code base brings learned positions to another grid."""
+"""How each public code base resizes learned positions to another grid."""
 
 
 def resize_grid(
@@ -35,7 +35,7 @@ def resize_grid(
 ) -> Tensor:
     """Learned positions [1, R + h*w, D] on grid `old` -> [1, R + h'*w', D] on grid `new`, in fp32.
 
-    The first `prefix` positions (R) are kept. Returns the input itself where the grids agree.
+    The first `prefix` positions (R) are kept. Returns the input itself if the grids agree.
     """
     if old == new:
         return positions
@@ -126,7 +126,7 @@ def _cos_sin(angles: Tensor, prefix: int) -> Rope:
 
 
 def rotate(x: Tensor, rope: Rope) -> Tensor:
-    """Turn the channel pairs (i, i + d/2) of queries or keys [B, heads, N, d] (RoFormer, Su et al. 2021,
+    """Rotate the channel pairs (i, i + d/2) of queries or keys [B, heads, N, d] (RoFormer, Su et al. 2021,
     eq. 34, in the rotate-half order of channels)."""
     cos, sin = rope
     first, second = x.chunk(2, dim=-1)
@@ -145,7 +145,7 @@ class RelativePositions(nn.Module):
         self.table = nn.Parameter(torch.zeros((2 * grid[0] - 1) * (2 * grid[1] - 1) + 3, heads))
 
     def forward(self, index: Tensor, grid: tuple[int, int]) -> Tensor:
-        """`index` from `relative_index(grid)` -> what is added to the scores, [1, H, N, N]."""
+        """`index` from `relative_index(grid)` -> the bias of the scores [1, H, N, N]."""
         table = resize_relative(self.table, self.grid, grid, self.rule)
         return table[index].permute(2, 0, 1)[None]
 

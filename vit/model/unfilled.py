@@ -1,7 +1,7 @@
-"""Models without values, for weights that come from a file: what is overwritten anyway is not drawn first.
+"""Models without values, to be filled with weights from a file: no random values are drawn that the file overwrites.
 
-The meta device alone allocates nothing, but the layers still go through the motions of their initialization, which is
-half the time that making them takes; and `load_state_dict` passes over a model three times where one will do.
+The meta device alone allocates nothing, but layers would still run their initialization, which is half of the time to
+make them; and `load_state_dict` passes over a model three times where once is enough.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ M = TypeVar("M", bound=nn.Module)
 LAYERS: tuple[Any, ...] = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Conv2d)
 
 
-def bare(make: Callable[[], M]) -> M:
-    """What `make` builds, on the meta device."""
+def unfilled(make: Callable[[], M]) -> M:
+    """The model that `make` builds, on the meta device, without initialization."""
     with torch.device("meta"), ExitStack() as stack:
         for layer in LAYERS:
-            stack.enter_context(patch.object(layer, "reset_parameters", _unless_bare(layer.reset_parameters)))
+            stack.enter_context(patch.object(layer, "reset_parameters", _unless_meta(layer.reset_parameters)))
         return make()
 
 
-def _unless_bare(reset: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
-    """Other threads, whose layers are on a real device, notice nothing."""
+def _unless_meta(reset: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
+    """The patch is global: layers of other threads, which are on a real device, initialize as ever."""
 
     def reset_parameters(self: Any) -> None:
         if not self.weight.is_meta:
@@ -49,7 +49,7 @@ class Slot(NamedTuple):
 
 
 def slots(model: nn.Module) -> list[Slot]:
-    """Of every tensor that a state_dict of the model has."""
+    """The slot of every tensor in the state dict of a model."""
     found = []
     for prefix, module in model.named_modules():
         start = prefix + "." if prefix else ""
@@ -61,7 +61,7 @@ def slots(model: nn.Module) -> list[Slot]:
 
 
 def fill(places: list[Slot], tensors: dict[str, Tensor]) -> None:
-    """Put the tensors into a model, without a copy. Each of its tensors must be there, in its shape."""
+    """Put tensors into a model without a copy. Each tensor of the model must be given, in its shape."""
     for name, kept, key in places:
         old, new = kept[key], tensors[name]
         assert old.shape == new.shape, name

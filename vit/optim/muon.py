@@ -1,4 +1,4 @@
-"""Muon, with its iteration on the small side of each matrix."""
+"""The Muon optimizer, which iterates on the smaller side of each matrix."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.optim.optimizer import ParamsT
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024): `torch.optim.Muon` with the same options and the same state, for kernels of
-    convolutions, too, [out, in, h, w], taken as matrices [out, in * h * w].
+    """Muon (Jordan et al. 2024) with the options and the state of `torch.optim.Muon`, also for convolution kernels
+    [out, in, h, w], which are treated as matrices [out, in * h * w].
 
-    On a CPU the Newton-Schulz iteration runs in float32: in bfloat16, which is torch's way and ours on any other
-    device, a CPU without matrix units for it is slow. With the shorter way of `orthogonalize` a step on a width of 128
-    takes 0.35 of the time of torch's (benchmarks/LOG.md).
+    The Newton-Schulz iteration runs in bfloat16, as in torch, but on a CPU in float32: without matrix units for
+    bfloat16 a CPU is slow in it. With the shorter iteration of `orthogonalize` a step on a width of 128 takes 0.35 of
+    torch's time (benchmarks/LOG.md).
     """
 
     def __init__(self, params: ParamsT, *, lr: float, weight_decay: float):
@@ -27,7 +27,7 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.ndim < 2:
-                    raise ValueError(f"Muon is for matrices and kernels, got a parameter of shape {tuple(p.shape)}")
+                    raise ValueError(f"Muon is for matrices and kernels, got a parameter of shape {tuple(p.shape)}.")
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -57,8 +57,8 @@ def orthogonalize(matrix: Tensor, coefficients: tuple[float, float, float], step
     in float32, on an accelerator in bfloat16: about U V' of the singular value decomposition U S V'.
 
     Every factor is a polynomial in G = X X', and these commute: G is formed once on the smaller side, the factors are
-    multiplied there (G itself goes to Q G Q), and their product meets X once. A matrix that is nearly square gains
-    nothing by that and is iterated as written.
+    multiplied there (G becomes Q G Q), and their product multiplies X once. A nearly square matrix gains nothing by
+    that and is iterated as written.
     """
     a, b, c = coefficients
     tall = matrix.shape[0] > matrix.shape[1]

@@ -29,13 +29,13 @@ def make_optimizers(
     head_first: bool = False,
     by_muon: Callable[[str, Tensor], bool] = in_blocks,
 ) -> list[Optimizer]:
-    """One optimizer, or two for "muon": Muon (Jordan et al. 2024) on the parameters that `by_muon`, asked with name and
-    parameter, wants there, AdamW on the rest. A parameter of depth l learns at rate lr * layer_decay^(depth + 1 - l)
-    (BEiT, Bao et al. 2022).
+    """One optimizer, or two for "muon": Muon (Jordan et al. 2024) for the matrices that `by_muon(name, parameter)`
+    selects, AdamW for the rest. A parameter of depth l has the learning rate lr * layer_decay^(depth + 1 - l) (BEiT,
+    Bao et al. 2022).
 
     Vectors, tokens and positions have no weight decay. Every trainable parameter is in exactly one group, or an
-    AssertionError says which is not. Each group keeps its own rate in `base_lr` for `set_lr`, and, with head_first,
-    in `waits` whether it is to wait for the head (see `let_learn`).
+    AssertionError names it. Each group keeps its own rate in `base_lr` for `set_lr` and, with head_first, in `waits`
+    whether it waits for the head (see `let_learn`).
     """
     depth = count_blocks(name for name, _ in model.named_parameters())
     groups: dict[tuple, list[nn.Parameter]] = {}
@@ -92,8 +92,8 @@ def set_lr(optimizers: Iterable[Optimizer], factor: float) -> None:
 
 
 def let_learn(optimizers: Iterable[Optimizer], *, head_only: bool) -> None:
-    """Turn the gradients of the groups that wait for the head off or on. Without a gradient an optimizer leaves a
-    parameter as it is and has no state of it."""
+    """Turn the gradients of all groups that wait for the head off or on. Without a gradient, an optimizer does not
+    change a parameter and keeps no state for it."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             if group.get("waits"):
@@ -104,7 +104,7 @@ def let_learn(optimizers: Iterable[Optimizer], *, head_only: bool) -> None:
 class Ema:
     """Moving average of a model's parameters, warmed up as min(decay, (1 + t) / (10 + t)); buffers are copied.
 
-    The averages are plain tensors under the model's own names: `state` is what a checkpoint stores.
+    `state` holds the averages under the model's own names, as a checkpoint stores them.
     """
 
     def __init__(self, model: nn.Module, decay: float):

@@ -1,4 +1,4 @@
-"""`vit.create`: a model by name, with new weights or somebody's."""
+"""`vit.create`: a model by name, with new or public weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     ]  # fmt: skip
 
 DETECTORS = ("detector_", "rfdetr_", "lwdetr_")
-"""How the names of detectors begin; what they are is in `vit.detector`, which a classifier does not load."""
+"""Prefixes of the names of detectors, which `vit.detector` defines; a classifier does not load that room."""
 
 _log = logging.getLogger("vitral")
 
@@ -62,18 +62,17 @@ def create(
     trust_pickle: bool = False,
     **fields: Any,
 ) -> Classifier | Detector:
-    """A model by name, with new weights: `create("vit_s16", num_classes=10, image_size=(224, 320))`, or somebody's:
+    """A model by name, with new weights: `create("vit_s16", num_classes=10, image_size=(224, 320))`, or with given:
     `create("dinov2_s14", weights="hf:facebook/dinov2-small")`, `create("rfdetr_nano", weights="rf-detr-nano.pth")`,
     `create("rfdetr_nano", encoder="dinov2_s14", weights="hf:facebook/dinov2-small")`. `vit.models()` lists the names.
 
     weights: a .safetensors, .pth, .npz or .onnx file, a checkpoint folder or one of Hugging Face's, `timm:NAME` or
     `hf:OWNER/REPO`.
-    encoder: a detector's only: whose weights these are, if they are a plain encoder's.
-    num_classes: 1000 for a new classifier; with weights, None keeps the head they have, 0 takes a classifier's off.
+    encoder: for a detector only: the name of the encoder, if the weights are a plain encoder's.
+    num_classes: None keeps the head of the weights, and means 1000 for a new classifier; 0 removes a classifier's head.
     image_size: (H, W), or the side of a square. `fields`: of EncoderConfig (in_chans=1, patch_size=8, drop_path=.1),
-    for a detector also of DetectorConfig (queries=100). What had to be changed in the weights is said on the log
-    `vitral`.
-    Raises UserError on a name, a field or a size that does not exist, and on weights that do not fit.
+    for a detector also of DetectorConfig (queries=100). Changes to the weights are logged by the logger `vitral`.
+    Raises UserError on an unknown name or field, and on a size or weights that do not fit.
     """
     if name.startswith(DETECTORS):
         # By name, at the first detector: a classifier loads no detection code.
@@ -81,13 +80,13 @@ def create(
         detector, notes = load_detector.create_detector(
             name, weights=weights, num_classes=num_classes, image_size=image_size, trust_pickle=trust_pickle, **fields
         )
-        _tell(weights, notes)
+        _log_notes(weights, notes)
         return detector.train(weights is None)
     if weights is not None:
         loaded = load(
             name, weights, num_classes=num_classes, image_size=image_size, trust_pickle=trust_pickle, **fields
         )
-        _tell(weights, loaded.notes)
+        _log_notes(weights, loaded.notes)
         return loaded.model
     classes = 1000 if num_classes is None else num_classes
     if name.startswith("vit_"):
@@ -98,6 +97,6 @@ def create(
     return Classifier(replace(config, encoder=changed(config.encoder, fields), num_classes=classes))
 
 
-def _tell(weights: object, notes: list[str] | tuple[str, ...]) -> None:
+def _log_notes(weights: object, notes: list[str] | tuple[str, ...]) -> None:
     for note in notes:
         _log.warning("%s: %s", weights, note)

@@ -1,7 +1,7 @@
-"""A detector with somebody's weights: another detector's, or a plain encoder's under a new head.
+"""A detector with given weights: those of a detector, or of a plain encoder under a new head.
 
-Two steps, since a caller that chooses the input size must know first what it may be a multiple of: `begin` reads the
-weights and says what the detector is, `Start.build` makes it.
+There are two steps, since a caller must know the detector before it can choose the input size: `begin` reads the
+weights and gives the config, `Start.build` makes the detector.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vit.detector.model import Detector
 from vit.errors import UserError, error_context
 from vit.images.preprocess import Preprocess
 from vit.model.config import EncoderConfig, changed
-from vit.model.unfilled import bare, fill, slots
+from vit.model.unfilled import fill, slots, unfilled
 from vit.pretrained.files.fetch import is_remote
 from vit.pretrained.load import RGB, is_public, load
 from vit.pretrained.registry.detectors import read_detector
@@ -38,25 +38,25 @@ from vit.runs.checkpoint import (
 
 DEFAULT = "detector_nano"
 TAPS = 4
-"""Depths at which the tokens of a plain encoder are taken."""
+"""Number of feature maps that are taken from a plain encoder."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a detector begins with, before its classes and its input size are known."""
+    """The weights and config that a detector starts from, before its classes and input size are chosen."""
 
     name: str
-    """What it is, for people."""
+    """A description for messages."""
     config: DetectorConfig
     encoder: EncoderConfig
-    """As the weights have it, where `config.encoder` is what was asked for."""
+    """The encoder of the weights; `config.encoder` is the requested one."""
     tensors: dict[str, Tensor]
-    """Under the names of `Detector`: all of them, or those of the encoder, or none."""
+    """Under the names of `Detector`: all tensors, those of the encoder, or none."""
     source: str
     preprocess: Preprocess | None = None
-    """How the images were prepared that the weights have seen."""
+    """The preprocessing that the weights were trained with."""
     classes: tuple[str, ...] = ()
-    """What the class heads of the weights know, where that is written down."""
+    """The classes of the weights, if they are stored."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -67,11 +67,11 @@ class Start:
     def build(
         self, num_classes: int | None = None, image_size: int | tuple[int, int] | None = None, *, new_head: bool = False
     ) -> tuple[Detector, list[str]]:
-        """The detector, and a line about each thing that differs from the weights.
+        """The detector, and a note about each difference from the weights.
 
-        num_classes: None keeps the heads' number. image_size: (H, W), or the side of a square, that learned positions
-        are brought to; a detector takes any other size, too. new_head: class heads start anew even if their number
-        fits. Raises UserError on an image size that does not divide, and on weights that do not fit.
+        num_classes: None keeps the number of the weights. image_size: (H, W), or the side of a square, that
+        learned positions are resized to; the detector takes other sizes, too. new_head: new class heads even if their
+        number fits. Raises UserError on an image size that does not divide, and on weights that do not fit.
         """
         encoder = self.config.encoder
         if image_size is not None:
@@ -117,13 +117,13 @@ def begin(
 ) -> Start:
     """Read the weights of a detector, or of an encoder that is to become one.
 
-    name: of PRESETS; None for what a detector's weights are, and else for DEFAULT.
+    name: of PRESETS; None means the detector of the weights, else DEFAULT.
     weights: a run or checkpoint folder of a detector or a classifier; or public weights, as a file, a folder of Hugging
-    Face's, `timm:NAME` or `hf:OWNER/REPO`: a detector's, or, with `encoder`, a plain ViT's.
-    encoder: the public encoder (`vit.models()`) that neck and decoder of `name` are put on: its file's name where
-    `weights` are an encoder's, and without weights a new one.
+    Face's, `timm:NAME` or `hf:OWNER/REPO`: a detector's or, with `encoder`, a plain ViT's.
+    encoder: the public encoder (`vit.models()`) under the neck and decoder of `name`: that of `weights` if they are an
+    encoder's; without weights, a new one.
     fields: of DetectorConfig (queries=100, groups=1) or of its encoder (drop_path=.1, patch_size=16).
-    Raises UserError on a name or field that does not exist, and on weights that are no detector's and no encoder's.
+    Raises UserError on an unknown name or field, and on weights of neither a detector nor an encoder.
     """
     preset = detector_preset(name or DEFAULT)
     inner = {key: fields.pop(key) for key in list(fields) if key in _INNER}
@@ -145,7 +145,7 @@ def begin(
         stored = load_config(folder)
         if stored.get("task") == "detection":
             if encoder is not None:
-                raise UserError(f"{source} is a detector and has its encoder: leave out --encoder {encoder}.")
+                raise UserError(f"{source} is a detector with its own encoder. Leave out --encoder {encoder}.")
             with error_context(folder / CONFIG):
                 own = DetectorConfig.from_dict(stored["model"])
             preprocess, classes = Preprocess.from_dict(stored["preprocess"]), tuple(stored["classes"])
@@ -160,17 +160,17 @@ def begin(
         tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("encoder.norm.")}
     taps = ", ".join(map(str, config.taps))
     windows = f" in {config.windows}x{config.windows} windows" if config.windows > 1 else ""
-    note = f"new {name or DEFAULT} head on the encoder of {source}{windows}, tapped after blocks {taps}"
+    note = f"New {name or DEFAULT} head on the encoder of {source}{windows}, with feature maps after blocks {taps}."
     title = f"{name or DEFAULT} on {encoder or source}"
     return Start(title, config, old, tensors, source, loaded.preprocess, notes=(note,))
 
 
 def on_encoder(preset: DetectorConfig, encoder: EncoderConfig) -> DetectorConfig:
-    """Neck and decoder of a preset on another encoder, as RF-DETR sits on DINOv2 (Robinson et al. 2025): TAPS taps
-    spread over the depth, each followed by a block that sees the whole image where the preset has windows.
+    """Neck and decoder of a preset on another encoder, as RF-DETR uses DINOv2 (Robinson et al. 2025): TAPS taps spread
+    over the depth, each followed by a block that attends to the whole image if the preset has windows.
 
-    The encoder keeps its patch size. Relative positions know no windows, and only a convolutional stem has a map of
-    its own. What a classifier lost of its patches in training is no matter here.
+    The encoder keeps its patch size. Relative positions do not work in windows, and only a convolutional stem has a map
+    of its own. Patch dropout is for classifiers and is turned off.
     """
     encoder = replace(encoder, patch_dropout=0.0)
     taps = sorted({round(encoder.depth * (i + 1) / TAPS) for i in range(TAPS)} - {0})
@@ -189,15 +189,15 @@ def on_encoder(preset: DetectorConfig, encoder: EncoderConfig) -> DetectorConfig
 def load_detector(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     """A checkpoint or run folder -> the detector in evaluation mode, and its config.
 
-    Raises UserError, naming the file, when something is missing, damaged, does not fit or is no detector.
+    Raises UserError, naming the file, if anything is missing, damaged, does not fit or is not a detector.
     """
     folder = find_checkpoint(path)
     config = load_config(folder)
     if config.get("task") != "detection":
-        raise UserError(f"{folder} is no detector, its task is {config.get('task')}.")
+        raise UserError(f"{folder} is not a detector: its task is {config.get('task')}.")
     with error_context(folder / CONFIG):
         own = DetectorConfig.from_dict(config["model"])
-    model = bare(lambda: Detector(own))
+    model = unfilled(lambda: Detector(own))
     tensors = load_tensors(folder / WEIGHTS)
     fit_tensors(model, tensors, str(folder / WEIGHTS))
     verify(folder)
@@ -207,11 +207,11 @@ def load_detector(path: str | Path) -> tuple[Detector, dict[str, Any]]:
 
 
 _INNER = {f.name for f in dataclasses.fields(EncoderConfig)} - {f.name for f in dataclasses.fields(DetectorConfig)}
-"""Fields that are the encoder's; those that both have mean the detector's."""
+"""Fields of the encoder alone; a name that both configs have means the detector's."""
 
 
 def _with(config: DetectorConfig, fields: dict[str, Any], inner: dict[str, Any]) -> DetectorConfig:
-    """With other fields, `inner` those of the encoder; another patch size keeps the grid of patches."""
+    """The config with other fields, `inner` those of the encoder. Another patch size keeps the grid of patches."""
     if "patch_size" in inner and "image_size" not in inner:
         inner = {**inner, "image_size": tuple(n * inner["patch_size"] for n in config.encoder.grid)}
     return detector_changed(config, {"encoder": changed(config.encoder, inner), **fields})

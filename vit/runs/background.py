@@ -1,4 +1,4 @@
-"""Checkpoints are written in the background: training waits for the copy to the host's memory, not for the disk."""
+"""Writing checkpoints in the background: training waits for the copy to host memory, not for the disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 
-class Writer:
-    """Runs jobs one after another, in order, in a thread.
+class BackgroundWriter:
+    """Runs jobs in a thread, one by one and in order.
 
-    A job that is still waiting when the next of its name comes is dropped for it, so that a slow disk does not fill the
-    memory. What a job raises is raised by the next call of `put`, `wait` or `close`.
+    A job that is still waiting is replaced by a new job of the same name, so that a slow disk does not fill the memory.
+    An exception in a job is raised by the next call of `put`, `wait` or `close`.
     """
 
     def __init__(self) -> None:
@@ -26,28 +26,29 @@ class Writer:
     def put(self, name: str, job: Callable[[], None]) -> None:
         self._raise()
         with self._change:
-            # To the end of the line: "last" tells which "best" there is, which must be on the disk before it.
+            # At the end of the queue: "last" refers to a "best", which must be on the disk before it.
             self._jobs.pop(name, None)
             self._jobs[name] = job
             self._change.notify_all()
         if self._thread is None:
-            # A daemon: whoever will not wait (a second Ctrl-C) leaves a checkpoint without its name, and no harm.
+            # A daemon: a second Ctrl-C need not wait, and leaves only a temporary folder.
             self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
-        """Until everything is written."""
+        """Wait until everything is written."""
         with self._change:
             while self._jobs or self._busy:
                 self._change.wait(0.2)
         self._raise()
 
     def close(self) -> None:
-        self.settle()
+        """Finish all jobs; raises what a job raised."""
+        self.finish()
         self._raise()
 
-    def settle(self) -> None:
-        """`close`, whatever has become of the jobs."""
+    def finish(self) -> None:
+        """Finish all jobs, without raising what they raised."""
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -70,17 +71,17 @@ class Writer:
                 job, self._busy = self._jobs.pop(name), True
             try:
                 job()
-            except BaseException as error:  # for whoever waits
+            except BaseException as error:  # for the thread that waits
                 self._error = self._error or error
             finally:
-                del job  # with the copy of the state in it
+                del job  # it holds a copy of the state
                 with self._change:
                     self._busy = False
                     self._change.notify_all()
 
 
 def snapshot(value: Any, copies: dict[Any, Tensor] | None = None) -> Any:
-    """A copy, on the CPU, of plain containers of tensors; one that occurs twice is copied once."""
+    """A copy, on the CPU, of plain containers of tensors. A tensor that occurs twice is copied once."""
     copies = {} if copies is None else copies
     if isinstance(value, Tensor):
         key = (value.data_ptr(), value.dtype, value.shape, value.stride(), value.device)

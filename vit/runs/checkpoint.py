@@ -1,8 +1,8 @@
 """Checkpoint folders: model.safetensors, config.json and, for resuming, trainer.pt.
 
 A folder is written under a temporary name, flushed to the disk and renamed: at every moment either the previous
-or the new checkpoint is whole. SHA256SUMS, which `sha256sum -c` reads, tells of damage that comes later; config.json,
-which people edit, is not in it. No pickle is trusted: `trainer.pt` holds tensors and plain containers only.
+or the new checkpoint is complete. SHA256SUMS, which `sha256sum -c` reads, reveals later damage; config.json, which
+people edit, is not listed in it. No pickle is trusted: `trainer.pt` holds tensors and plain containers only.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from vit.errors import UserError, error_context, nearest, shown
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
-from vit.model.unfilled import bare, fill, slots
+from vit.model.unfilled import fill, slots, unfilled
 from vit.typed import check
 
 FORMAT = 1
 WEIGHTS, CONFIG, TRAINER, SUMS = "model.safetensors", "config.json", "trainer.pt", "SHA256SUMS"
 SHARDS = "sharded"
-"""A folder in place of the weights and of most of the trainer, where no process held all of them."""
+"""A folder that replaces the weights and most of the trainer, where no single process held all of them."""
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "module", "teacher", "target_encoder")
-"""Under one of these names training scripts store the weights in a .pth file."""
+"""Keys under which training scripts store the weights in a .pth file."""
 ENTRIES = {
     "task": str,
     "classes": list[str],
@@ -49,7 +49,7 @@ ENTRIES = {
 }
 """Types of the entries of config.json; the first three are always there."""
 RECORD = {"source": str, "seed": int, "splits": dict[str, dict[str, Any]]}
-"""Types of what `data`, the record of the training data, holds at least."""
+"""Types of the entries that `data`, the record of the training data, must have."""
 
 
 def save_checkpoint(
@@ -61,11 +61,11 @@ def save_checkpoint(
     aside: Path | None = None,
     shards: Path | None = None,
 ) -> None:
-    """Write a checkpoint folder so that a crash at any moment leaves this one or the previous one whole.
+    """Write a checkpoint folder so that a crash at any moment leaves this or the previous checkpoint complete.
 
-    aside: where the previous one is moved to; it is removed if left out. shards: a folder that is moved into the
-    checkpoint, in place of `weights`. Raises UserError when the disk refuses; the previous checkpoint and no temporary
-    file are left.
+    aside: the previous checkpoint is moved there; None removes it. shards: a folder that is moved into the checkpoint,
+    in place of `weights`. Raises UserError when writing fails; the previous checkpoint then stays, and no temporary
+    file.
     """
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     try:
@@ -97,55 +97,60 @@ def save_checkpoint(
 
 
 def verify(folder: Path) -> None:
-    """Raises UserError where a file is not what SHA256SUMS says of it. A checkpoint without that file is believed."""
+    """Raises UserError if a file does not match SHA256SUMS. A checkpoint without SHA256SUMS is not checked."""
     file = folder / SUMS
     if not file.exists():
         return
     for line in file.read_text(encoding="ascii", errors="replace").splitlines():
-        wanted, _, name = line.partition("  ")
+        expected, _, name = line.partition("  ")
         if name not in (WEIGHTS, TRAINER) and Path(name).parts != (SHARDS, Path(name).name):
             raise UserError(f"{file} is damaged.")
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}.")
-        if _sum(folder / name) != wanted:
+        if _sum(folder / name) != expected:
             raise UserError(
-                f"{folder / name} is damaged: it is not what was written (see {SUMS} beside it, which can be removed "
-                "if the file was changed on purpose)."
+                f"{folder / name} is damaged: it does not match {SUMS} beside it. If the file was changed on purpose, "
+                f"remove {SUMS}."
             )
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder that `path` means: itself, or a run's `checkpoints/best`, `last` or newest earlier one.
+    """The checkpoint folder of `path`: itself, or a run's `checkpoints/best`, `last` or newest earlier one.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     path, halves = Path(path).expanduser(), []
-    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last", *earlier(path / "checkpoints")):
+    for folder in (
+        path,
+        path / "checkpoints" / "best",
+        path / "checkpoints" / "last",
+        *earlier_checkpoints(path / "checkpoints"),
+    ):
         # A crash between two renames leaves the previous checkpoint under its ".old" name.
         for candidate in (folder, folder.with_name(folder.name + ".old")):
             missing = [name for name in (WEIGHTS, CONFIG) if not (candidate / name).is_file()]
             if not missing:
                 return candidate
             if (candidate / SHARDS).is_dir():
-                raise UserError(f"{candidate} is sharded: vitral gather {candidate} OUT makes one file of it.")
+                raise UserError(f"{candidate} is sharded. Join it first: vitral gather {candidate} OUT.")
             halves += [f"{candidate} has no {missing[0]}"] if len(missing) == 1 else []
     if not path.exists():
         near = nearest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
-        raise UserError(f"checkpoint {path} does not exist (current folder: {Path.cwd()}).{near}")
+        raise UserError(f"Checkpoint {path} does not exist (current folder: {Path.cwd()}).{near}")
     if path.is_file():
         raise UserError(f"{path} is a file; a checkpoint is a folder with {WEIGHTS} and {CONFIG}, or a run folder.")
     why = "; ".join(halves) or f"{WEIGHTS} and {CONFIG} are missing"
-    raise UserError(f"{path} holds no checkpoint: {why}. Give a run folder or a checkpoint.")
+    raise UserError(f"{path} holds no checkpoint: {why}. Give a run folder or a checkpoint folder.")
 
 
-def earlier(checkpoints: Path) -> list[Path]:
-    """The checkpoints step-N of a run, which "last" has left behind, the newest first."""
+def earlier_checkpoints(checkpoints: Path) -> list[Path]:
+    """The checkpoints step-N of a run, the newest first."""
     found = [(int(folder.name[5:]), folder) for folder in checkpoints.glob("step-*") if folder.name[5:].isdecimal()]
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint folder. Raises UserError where there is none or it is damaged."""
+    """The config.json of a checkpoint folder. Raises UserError if it is missing or damaged."""
     file = folder / CONFIG
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -158,7 +163,7 @@ def load_config(folder: Path) -> dict[str, Any]:
     with error_context(file):
         for key in ("task", "classes", "preprocess"):
             if key not in config:
-                raise UserError(f"{key} is missing.")
+                raise UserError(f"The entry {key} is missing.")
         for key, hint in ENTRIES.items():
             if key in config:
                 check(config[key], hint, key)
@@ -169,7 +174,7 @@ def load_config(folder: Path) -> dict[str, Any]:
 
 
 def set_config(folder: Path, **values: Any) -> None:
-    """Change entries of a checkpoint's config.json, whole or not at all."""
+    """Change entries of a checkpoint's config.json, all or none of them."""
     new = folder / (CONFIG + ".new")
     text = json.dumps({**load_config(folder), **values}, indent=1, ensure_ascii=False)
     new.write_text(text, encoding="utf-8")
@@ -188,7 +193,7 @@ def load_model(path: str | Path, task: str = "classification") -> tuple[Classifi
         raise UserError(f"{folder} is of the task {config['task']}; one of {task} is needed here.")
     with error_context(folder / CONFIG):
         own = ClassifierConfig.from_dict(config["model"])
-    model = bare(lambda: Classifier(own))
+    model = unfilled(lambda: Classifier(own))
     tensors = load_tensors(folder / WEIGHTS)
     fit_tensors(model, tensors, str(folder / WEIGHTS))
     verify(folder)
@@ -198,13 +203,13 @@ def load_model(path: str | Path, task: str = "classification") -> tuple[Classifi
 
 
 def check_classes(folder: Path, config: dict[str, Any], num_classes: int) -> None:
-    """Raises UserError unless the config names as many classes as the model has."""
+    """Raises UserError unless the config names exactly as many classes as the model has."""
     if len(config["classes"]) != num_classes:
         raise UserError(f"{folder / CONFIG}: {len(config['classes'])} classes are named, the model has {num_classes}.")
 
 
 def fit_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Raises UserError that lists the missing, unexpected and wrongly shaped tensors, if there are any."""
+    """Raises UserError, with a list, if tensors are missing, unexpected or of another shape."""
     expected = model.state_dict()
     missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     wrong = [
@@ -224,7 +229,7 @@ def fit_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> No
 def load_tensors(file: str | Path, *, trust_pickle: bool = False) -> dict[str, Tensor]:
     """All tensors of a .safetensors file, or of a .pth/.pt/.bin file read without running its code.
 
-    Raises UserError on a damaged file and, unless `trust_pickle`, on a pickle that wants to run code.
+    Raises UserError on a damaged file and, unless `trust_pickle`, on a pickle that would run code.
     """
     file = Path(file)
     if not file.is_file():
@@ -234,20 +239,24 @@ def load_tensors(file: str | Path, *, trust_pickle: bool = False) -> dict[str, T
             with safe_open(file, framework="pt") as f:
                 return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is not a whole safetensors file: {error}. Fetch or save it again.") from None
+            raise UserError(f"{file} is not a complete safetensors file: {error}. Fetch or save it again.") from None
     try:
-        # Many training scripts store their arguments beside the weights; these two only hold values.
+        # Many training scripts store their arguments beside the weights; these two classes only hold values.
         with torch.serialization.safe_globals([argparse.Namespace, types.SimpleNamespace]):
             content = torch.load(file, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):
-            raise UserError(f"{file} is not a whole PyTorch file: it is no pickle. Fetch or save it again.") from None
+            raise UserError(
+                f"{file} is not a complete PyTorch file: it is no pickle. Fetch or save it again."
+            ) from None
         raise UserError(
-            f"{file} is a pickle that wants to run code; it was refused and nothing ran. Convert it to safetensors, "
-            "or, if you trust whoever made it, pass --trust-pickle."
+            f"{file} is a pickle that would run code. It was refused, and nothing ran. Convert it to safetensors, "
+            "or pass --trust-pickle if you trust its author."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise UserError(f"{file} is not a whole PyTorch file: {_first_line(error)}. Fetch or save it again.") from None
+        raise UserError(
+            f"{file} is not a complete PyTorch file: {_first_line(error)}. Fetch or save it again."
+        ) from None
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -258,14 +267,14 @@ def load_tensors(file: str | Path, *, trust_pickle: bool = False) -> dict[str, T
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:
-    """What `fit` needs to go on: optimizers, step, EMA, best score. Raises UserError when it is not there or whole."""
+    """The state to resume training: optimizers, step, EMA, best score. Raises UserError if it is missing or damaged."""
     file = folder / TRAINER
     if not file.is_file():
-        raise UserError(f"{folder} holds no {TRAINER}: it can be used as --weights, but not resumed.")
+        raise UserError(f"{folder} holds no {TRAINER}. It cannot be resumed, but it can be used as --weights.")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         return {**state, SHARDS: str(folder / SHARDS)} if (folder / SHARDS).is_dir() else state
-    except pickle.UnpicklingError:  # whose text advises to trust the file
+    except pickle.UnpicklingError:  # its text advises to trust the file
         raise UserError(
             f"{file} cannot be read: it does not hold tensors and plain values. Resume from another checkpoint."
         ) from None

@@ -1,4 +1,4 @@
-"""Run folders: where a run lives, what it was started with, and whether it can go on."""
+"""Run folders: where a run is stored, the recipe it was started with, and whether it can resume."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import yaml
 from vit.errors import UserError, shown
 from vit.processes.world import ALONE, World, restarted
 from vit.runs.checkpoint import load_trainer
-from vit.runs.lock import hold, parent_of
-from vit.runs.retention import newest_whole
+from vit.runs.lock import lock_folder, parent_of
+from vit.runs.retention import newest_intact
 from vit.typed import build
 
 ROOT = Path("runs")
 
 
 def open_run(recipe: Any, world: World = ALONE) -> tuple[Path, dict[str, Any] | None]:
-    """The folder of a run, and what `engine.fit` resumes from (None: from the start).
+    """The folder of a run, and the state that training resumes from (None: from the start).
 
-    A run that is resumed is locked; so is a new one as soon as its recipe is written. Where torchrun or SLURM starts a
-    run again it is resumed without being told.
+    A resumed run is locked at once, a new run when its recipe is written. A run that torchrun or SLURM restarts resumes
+    without --resume.
 
-    Raises UserError when a new run would overwrite another, when there is nothing to resume, when another process is
-    at it, or when the recipe differs from the one the run was started with.
+    Raises UserError when a new run would overwrite another, when there is nothing to resume, when another process uses
+    the folder, or when the recipe differs from that of the run.
     """
     own: list[Any] = []
 
@@ -49,25 +49,25 @@ def _opened(recipe: Any) -> tuple[Path, tuple[Path, dict[str, Any]] | None]:
     if not (recipe.resume or again):
         folder = Path(recipe.out) if recipe.out else _free(ROOT / recipe.recipe)
         if recipe.data is not None and folder.resolve() == Path(recipe.data).expanduser().resolve():
-            raise UserError(f"{folder} holds the data: choose another --out for what the run writes.")
+            raise UserError(f"{folder} holds the data. Choose another --out for the run.")
         if (folder / "config.yaml").exists():
-            raise UserError(f"{folder} already holds a run. Add --resume to go on with it, or choose another --out.")
+            raise UserError(f"{folder} already holds a run. Add --resume to continue it, or choose another --out.")
         return folder, None
     folder = resumed(recipe)
     changed = differences(read_recipe(folder, type(recipe)), recipe)
     if changed:
         raise UserError(
-            f"{folder} was started with other options ({shown(changed)}). Repeat them, or start a new run with "
-            "--weights to keep what was learned."
+            f"{folder} was started with other options ({shown(changed)}). Use the same options, or start a new "
+            "run from its weights with --weights."
         )
     if not recipe.dry_run:
-        hold(folder)
-    # None: it was stopped before its first checkpoint.
-    return folder, newest_whole(folder / "checkpoints", lambda told: print(told, flush=True))
+        lock_folder(folder)
+    # None if it was stopped before its first checkpoint.
+    return folder, newest_intact(folder / "checkpoints", lambda message: print(message, flush=True))
 
 
 def _of_this_job(recipe: Any) -> bool:
-    """Whether the run that is started again has left its folder."""
+    """Whether the restarted job has already made its run folder."""
     if recipe.out:
         return (Path(recipe.out) / "config.yaml").exists()
     try:
@@ -77,17 +77,17 @@ def _of_this_job(recipe: Any) -> bool:
 
 
 def resumed(recipe: Any) -> Path:
-    """The folder of the run that --resume means: --out, or the newest of this recipe's. UserError if there is none."""
+    """The folder of the run to resume: --out, or the newest run of this recipe. Raises UserError if there is none."""
     folder = Path(recipe.out) if recipe.out else _newest(recipe.recipe)
     if not (folder / "config.yaml").exists():
-        raise UserError(f"{folder} holds no run to go on with. Leave out --resume to start it.")
+        raise UserError(f"{folder} holds no run to resume. Leave out --resume to start one.")
     return folder
 
 
 def write_recipe(folder: Path, recipe: Any) -> None:
-    """Raises UserError where the folder cannot be made or written to, and where another process is at it."""
+    """Write the recipe into the run folder and lock it. Raises UserError if it cannot be written to or is in use."""
     text = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
-    hold(folder)
+    lock_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(text, encoding="utf-8")
@@ -97,7 +97,7 @@ def write_recipe(folder: Path, recipe: Any) -> None:
 
 @contextmanager
 def bad_files_listed(folder: Path, loader: Any) -> Iterator[None]:
-    """However training ends: which images of `loader` could not be read, and why, goes into the run folder."""
+    """List the images that `loader` could not read, and why, in the run folder, however training ends."""
     try:
         yield
     finally:
@@ -105,12 +105,11 @@ def bad_files_listed(folder: Path, loader: Any) -> Iterator[None]:
             file = folder / "bad_files.csv"
             with file.open("w", newline="", encoding="utf-8") as stream:
                 csv.writer(stream).writerows([("path", "reason"), *loader.bad])
-            told = "training images could not be read and were left out"
-            print(f"{len(loader.bad)} {told}: {file}", flush=True)
+            print(f"{len(loader.bad)} training images could not be read and were left out: {file}", flush=True)
 
 
 def read_recipe(folder: Path, kind: type) -> Any:
-    """The settled recipe, of class `kind`, that a run was started with. Raises UserError where it cannot be read."""
+    """The settled recipe, of class `kind`, of a run. Raises UserError if it cannot be read."""
     file = folder / "config.yaml"
     try:
         return build(kind, yaml.safe_load(file.read_text(encoding="utf-8")), "the recipe")
@@ -140,7 +139,7 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def _free(base: Path) -> Path:
-    """base, or base-2, base-3 ... : the first that is not taken."""
+    """base, base-2, base-3, ...: the first that does not exist."""
     number, folder = 1, base
     while folder.exists():
         number += 1
@@ -152,5 +151,5 @@ def _newest(name: str) -> Path:
     """The run of this recipe with the newest checkpoint."""
     found = [f for f in (*ROOT.glob(name), *ROOT.glob(f"{name}-*")) if (f / "checkpoints").is_dir()]
     if not found:
-        raise UserError(f"{ROOT.absolute()} holds no run of {name!r} to go on with. Name it by --out.")
+        raise UserError(f"{ROOT.absolute()} holds no run of {name!r} to resume. Name its folder with --out.")
     return max(found, key=lambda folder: (folder / "checkpoints").stat().st_mtime)

@@ -1,4 +1,4 @@
-"""One run a folder: a lock that its owner cannot leave behind."""
+"""A lock on a run folder, which ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vit.errors import UserError
 
 NAME = ".lock"
 _held: dict[Path, IO[str]] = {}
-"""The system drops the lock with the first close of its file in this process: these stay open until it ends."""
+"""Open lock files. The system drops a lock when its file is first closed in this process, so they stay open."""
 
 
 @atexit.register
@@ -24,12 +24,12 @@ def _close() -> None:
         file.close()
 
 
-def hold(folder: Path) -> None:
-    """Make `folder` this process's own until it ends, however it ends: the system then drops the lock by itself.
+def lock_folder(folder: Path) -> None:
+    """Lock `folder` for this process until it ends, however it ends: the system then drops the lock.
 
-    POSIX record locks: forked workers do not inherit them, and network file systems know them. Where a file system (or
-    Windows) has none, nothing is locked. Raises UserError while another process holds the folder, and where it cannot
-    be written to.
+    These are POSIX record locks: forked workers do not inherit them, and network file systems support them. Where a
+    file system (or Windows) has none, nothing is locked. Raises UserError while another process holds the folder, and
+    if it cannot be written to.
     """
     try:
         import fcntl
@@ -54,10 +54,10 @@ def hold(folder: Path) -> None:
             owner = _owner(file.read())
             file.close()
             raise UserError(
-                f"{folder} is in use by {owner}. Wait for it or stop it, or choose another --out; a lock ends with the "
-                "process that holds it."
+                f"{folder} is in use by {owner}. Wait for it, stop it, or choose another --out. The lock ends with "
+                "that process."
             ) from None
-        # This file system has no locks.
+        # The file system has no locks.
     _held[place] = file
     file.truncate(0)
     owner = {"pid": os.getpid(), "parent": os.getppid(), "host": socket.gethostname()}
@@ -66,10 +66,10 @@ def hold(folder: Path) -> None:
 
 
 def parent_of(folder: Path) -> int | None:
-    """The process that had started the last owner of a folder; None where that is not known, or was on another host."""
+    """The parent process of the last owner of a folder; None if it is unknown or was on another host."""
     try:
-        told = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        return told["parent"] if told["host"] == socket.gethostname() else None
+        owner = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        return owner["parent"] if owner["host"] == socket.gethostname() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -83,7 +83,7 @@ def _same(file: IO[str], path: Path) -> bool:
 
 def _owner(text: str) -> str:
     try:
-        told: dict[str, Any] = json.loads(text)
-        return f"process {told['pid']} on {told['host']} since {told['since']}"
+        owner: dict[str, Any] = json.loads(text)
+        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
     except (ValueError, KeyError, TypeError):
         return "another process"

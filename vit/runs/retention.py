@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps, and which of them it can go on from: "best", "last" and those before it, step-N."""
+"""Which checkpoints a run keeps ("best", "last" and earlier ones, step-N), and which of them it can resume from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from vit.errors import UserError
-from vit.runs.checkpoint import CONFIG, TRAINER, earlier, load_trainer, save_checkpoint, verify
+from vit.runs.checkpoint import CONFIG, TRAINER, earlier_checkpoints, load_trainer, save_checkpoint, verify
 
 
 def save_last(
@@ -23,60 +23,60 @@ def save_last(
     keep: int,
     shards: Path | None = None,
 ) -> None:
-    """Write "last" and keep the newest `keep`, this one among them; config has an entry `step`. shards: as in
-    `save_checkpoint`. Raises UserError when the disk refuses: no checkpoint is lost then."""
+    """Write "last" and keep the newest `keep` checkpoints, "last" included; config has an entry `step`. shards: as in
+    `save_checkpoint`. Raises UserError when writing fails; no checkpoint is lost then."""
     last = checkpoints / "last"
     aside = _aside(last) if keep > 1 else None
     if aside is not None and aside.name == f"step-{config['step']}":
-        aside = None  # the same once more
-    if aside is not None and aside.exists():  # of a run that went back to before it
+        aside = None  # the same step again
+    if aside is not None and aside.exists():  # from before the run went back to an earlier step
         _remove(aside)
     save_checkpoint(last, weights, config, trainer, aside=aside, shards=shards)
-    for folder in (*earlier(checkpoints)[keep - 1 :], *checkpoints.glob("step-*.old")):
+    for folder in (*earlier_checkpoints(checkpoints)[keep - 1 :], *checkpoints.glob("step-*.old")):
         _remove(folder)
 
 
-def newest_whole(
+def newest_intact(
     checkpoints: Path,
-    tell: Callable[[str], object],
-    wanted: Callable[[dict[str, Any]], bool] = lambda state: True,
+    log: Callable[[str], object],
+    accept: Callable[[dict[str, Any]], bool] = lambda state: True,
 ) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint that is whole and whose state, what `engine.fit` goes on from, is `wanted`.
+    """The newest undamaged checkpoint whose state `accept` takes, and that state, from which training resumes.
 
-    One that is damaged is told of and put aside. None where there is no checkpoint at all. Raises UserError where there
-    are some and none will do.
+    Damaged checkpoints are logged and renamed. Returns None if there is no such checkpoint; raises UserError if
+    some are damaged and none is left.
     """
-    told: list[str] = []
+    damages: list[str] = []
     for folder in candidates(checkpoints):
         try:
             verify(folder)
             state = load_trainer(folder)
         except UserError as error:
-            told.append(str(error))
+            damages.append(str(error))
             damaged = folder.with_name(folder.name + ".damaged")
             shutil.rmtree(damaged, ignore_errors=True)
             os.rename(folder, damaged)
             continue
-        if not wanted(state):
+        if not accept(state):
             continue
-        if told:
-            tell(f"Warning: {' '.join(told)} Going on from {folder.name}, which is whole.")
+        if damages:
+            log(f"Warning: {' '.join(damages)} Resuming from {folder.name}, which is intact.")
         return folder, state
-    if told:
-        raise UserError(f"no checkpoint of this run is whole: {' '.join(told)} It has to be started anew.")
+    if damages:
+        raise UserError(f"Every checkpoint of this run is damaged: {' '.join(damages)} Start the run again.")
     return None
 
 
 def candidates(checkpoints: Path) -> Iterator[Path]:
-    """Checkpoints that can be resumed from, the newest first, whole or not."""
+    """Checkpoints to resume from, the newest first, damaged or not."""
     last = checkpoints / "last"
-    for folder in (last, *earlier(checkpoints), last.with_name("last.old")):
+    for folder in (last, *earlier_checkpoints(checkpoints), last.with_name("last.old")):
         if (folder / CONFIG).is_file() or (folder / TRAINER).is_file():
             yield folder
 
 
 def _aside(last: Path) -> Path | None:
-    """The name that "last" has once there is a newer one."""
+    """The name that "last" gets once there is a newer checkpoint."""
     try:
         step = json.loads((last / CONFIG).read_text(encoding="utf-8"))["step"]
         return last.with_name(f"step-{int(step)}")
@@ -85,7 +85,7 @@ def _aside(last: Path) -> Path | None:
 
 
 def _remove(folder: Path) -> None:
-    """Under another name first, so that half a checkpoint is never taken for one."""
+    """Remove a checkpoint. It is renamed first, so that a partly removed one is never taken for a checkpoint."""
     gone = folder if folder.name.endswith(".old") else folder.with_name(folder.name + ".old")
     if gone != folder:
         shutil.rmtree(gone, ignore_errors=True)

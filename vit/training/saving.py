@@ -12,9 +12,9 @@ from torch import Tensor
 
 from vit.errors import Stopped
 from vit.processes.world import ALONE, World
-from vit.runs.background import Writer, snapshot
+from vit.runs.background import BackgroundWriter, snapshot
 from vit.runs.checkpoint import load_trainer, save_checkpoint
-from vit.runs.retention import newest_whole, save_last
+from vit.runs.retention import newest_intact, save_last
 from vit.tasks.run import Parts
 from vit.training.sharded import save_sharded
 from vit.training.sharded import whole as gathered
@@ -33,7 +33,7 @@ class Saver:
         self.checkpoints = folder / "checkpoints"
         self.parts, self.config, self.world = parts, config, world
         self.every, self.keep = recipe.save_every, recipe.keep
-        self.writer = Writer()
+        self.writer = BackgroundWriter()
         self._saved = time.monotonic()
 
     def __call__(self, name: str, weights: dict[str, Tensor], numbers: dict[str, Any], state: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ def resumed_state(
     own: list[dict[str, Any]] = []
 
     def find() -> Path | None:
-        found = newest_whole(checkpoints, log, lambda state: not (well and state["progress"].get("bad")))
+        found = newest_intact(checkpoints, log, lambda state: not (well and state["progress"].get("bad")))
         if found is None:
             return None
         own.append(found[1])

@@ -25,7 +25,7 @@ from vit.pretrained.convert.huggingface_peer import huggingface_class
 from vit.pretrained.convert.timm_peer import timm_model
 
 LIMIT = 1e-4
-"""Of the relative difference: above it, something is computed differently."""
+"""A larger relative difference means that something is computed differently."""
 
 
 class Answers(NamedTuple):
@@ -39,9 +39,9 @@ class Answers(NamedTuple):
 
 @torch.inference_mode()
 def certificate(model: Classifier, target: Target, *, seed: int = 0) -> dict[str, Any]:
-    """Compare logits (features where there is no head) with the reference library on a random image in fp32.
+    """Compare logits (features without a head) with the reference library on random images in fp32.
 
-    Raises UserError where that library is missing or has no class that computes the same.
+    Raises UserError if that library is missing or has no class that computes the same.
     """
     model.eval()
     e = model.config.encoder
@@ -62,11 +62,11 @@ def certificate(model: Classifier, target: Target, *, seed: int = 0) -> dict[str
 
 
 def why_not(config: ClassifierConfig, target: Target) -> str:
-    """What is known of models that differ: '' if nothing is."""
+    """A known reason why the outputs differ, or ''."""
     if config.encoder.rope_bf16:
         return (
-            " The original of DINOv3 rounds the periods of its rotary positions to bfloat16, as this model does; "
-            f"{target} does not, and its features differ by about a thousandth."
+            " The original DINOv3 rounds the periods of its rotary positions to bfloat16, as this model does; "
+            f"{target} does not, and its features differ by about 0.1 %."
         )
     return ""
 
@@ -77,7 +77,7 @@ def _timm(model: Classifier, found: Exported, images: Tensor) -> Answers:
     reference = timm_model(found.config)
     reference.load_state_dict(found.tensors)
     ours = model(images)
-    if model.config.pool == "class_distill" and not model.config.num_classes:  # timm's is the mean of the two tokens
+    if model.config.pool == "class_distill" and not model.config.num_classes:  # timm gives the mean of both tokens
         ours = torch.stack(ours.chunk(2, dim=1)).mean(dim=0)
     return Answers(_what(model.config), ours, reference.eval()(images), f"timm {timm.__version__} {found.made_for}")
 
@@ -91,8 +91,8 @@ def _torchvision(model: Classifier, found: Exported, images: Tensor) -> Answers:
     size = (e.image_size[0], e.patch_size, e.depth, e.heads, e.width, e.mlp)
     reference = VisionTransformer(*size, num_classes=c.num_classes, norm_layer=norm)
     reference.load_state_dict(found.tensors)
-    told = f"torchvision {torchvision.__version__} {found.made_for}"
-    return Answers("logits", model(images), reference.eval()(images), told)
+    version = f"torchvision {torchvision.__version__} {found.made_for}"
+    return Answers("logits", model(images), reference.eval()(images), version)
 
 
 def _what(config: ClassifierConfig) -> str:
@@ -107,19 +107,19 @@ def _huggingface(model: Classifier, found: Exported, images: Tensor) -> Answers:
         save_folder(found, folder, Preprocess(model.config.encoder.image_size))
         ask(folder, found.config, images)
         answer([folder])
-        theirs, version = heard(folder)
+        theirs, version = read_answer(folder)
     ours = huggingface_part(model, images)
-    return Answers(asked_of(found.config), ours, theirs, f"transformers {version} {found.made_for}")
+    return Answers(output_of(found.config), ours, theirs, f"transformers {version} {found.made_for}")
 
 
-def asked_of(config: ClassifierConfig) -> str:
+def output_of(config: ClassifierConfig) -> str:
     peer = huggingface_class(config)
     return peer.head_output if config.num_classes else peer.output
 
 
 def huggingface_part(model: Classifier, images: Tensor) -> Tensor:
-    """What corresponds to Hugging Face's answer: logits, pooled features or all tokens."""
-    what = asked_of(model.config)
+    """Our output that corresponds to Hugging Face's: logits, pooled features or all tokens."""
+    what = output_of(model.config)
     if what != "last_hidden_state":
         return model(images)
     tokens = model.forward_features(images)
@@ -127,27 +127,27 @@ def huggingface_part(model: Classifier, images: Tensor) -> Tensor:
 
 
 def ask(folder: Path, config: ClassifierConfig, images: Tensor) -> None:
-    """Lay a question for huggingface_process.py into a folder of Hugging Face's."""
+    """Write the input for huggingface_process.py into a folder of Hugging Face's."""
     e = config.encoder
-    given = {"pixel_values": images.contiguous()}
+    inputs = {"pixel_values": images.contiguous()}
     if huggingface_class(config).model_type == "siglip2_vision_model":  # patches unrolled as [p, p, C], and their grid
         p, (h, w) = e.patch_size, e.grid
         patches = images.unflatten(3, (w, p)).unflatten(2, (h, p)).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-        given = {
+        inputs = {
             "pixel_values": patches.contiguous(),
             "pixel_attention_mask": torch.ones(len(images), h * w, dtype=torch.long),
             "spatial_shapes": torch.tensor([[h, w]]).repeat(len(images), 1),
         }
-    save_file(given, folder / "asked.safetensors")
+    save_file(inputs, folder / "inputs.safetensors")
     name = huggingface_class(config).name(config)
-    # These make a tanh layer that no head uses, at random where a file has none.
+    # These would add a tanh layer that no head uses, with random weights.
     arguments = {"add_pooling_layer": False} if name in ("ViTModel", "DeiTModel") else {}
-    text = json.dumps({"class": name, "arguments": arguments, "output": asked_of(config)})
-    (folder / "asked.json").write_text(text, encoding="utf-8")
+    text = json.dumps({"class": name, "arguments": arguments, "output": output_of(config)})
+    (folder / "request.json").write_text(text, encoding="utf-8")
 
 
 def answer(folders: list[Path]) -> None:
-    """Have transformers answer, in a process outside our checkout, without a network."""
+    """Run transformers in a process outside our checkout, without a network."""
     script = Path(__file__).with_name("huggingface_process.py")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-P", str(script), *map(str, folders)]
@@ -157,9 +157,9 @@ def answer(folders: list[Path]) -> None:
         raise UserError(f"transformers could not run the model: {last[-1]}")
 
 
-def heard(folder: Path) -> tuple[Tensor, str]:
-    """(the answer, transformers' version). Raises UserError where it did not take the weights."""
-    told = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
-    if told["wrong"]:
-        raise UserError(f"transformers {told['version']} does not take these weights: {told['wrong']}.")
-    return load_file(folder / "answer.safetensors")["answer"], told["version"]
+def read_answer(folder: Path) -> tuple[Tensor, str]:
+    """(the output, transformers' version). Raises UserError if transformers did not accept the weights."""
+    answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+    if answer["wrong"]:
+        raise UserError(f"transformers {answer['version']} does not accept these weights: {answer['wrong']}.")
+    return load_file(folder / "answer.safetensors")["answer"], answer["version"]

@@ -32,13 +32,13 @@ class Exported(NamedTuple):
     made_for: str
     """The class that reads them."""
     config: ClassifierConfig
-    """Of a model that computes the same and has just these tensors."""
+    """The config of the model that computes the same and has exactly these tensors."""
     tensors: dict[str, Tensor]
 
 
 def layout_for(config: ClassifierConfig, target: Target) -> tuple[str, Layout, str]:
-    """The class of `target` that computes this, its layout, and what stands before the encoder's keys. Raises
-    UserError where there is none."""
+    """The class of `target` that computes this, its layout, and the prefix of the encoder's keys. Raises UserError if
+    there is none."""
     if target == "timm":
         return *timm_class(config), ""
     if target == "hf":
@@ -52,7 +52,7 @@ def _refuse_torchvision(config: ClassifierConfig) -> None:
     e = config.encoder
     refused = {
         "without a head": not config.num_classes,
-        f"that pools otherwise than by the class token ({config.pool})": config.pool != "class",
+        f"that pools other than by the class token ({config.pool})": config.pool != "class",
         "for images that are not square": e.image_size[0] != e.image_size[1],
         "with a convolutional stem": e.stem == "conv",
         "with registers": e.registers > 0,
@@ -64,16 +64,16 @@ def _refuse_torchvision(config: ClassifierConfig) -> None:
         "without these biases": e.qkv_bias is not True or not e.bias or not e.patch_bias or not config.head_bias,
     }
     if any(refused.values()):
-        told = ", ".join(what for what, there in refused.items() if there)
-        raise UserError(f"torchvision has no ViT {told}; use --to timm.")
+        parts = ", ".join(what for what, there in refused.items() if there)
+        raise UserError(f"torchvision has no ViT {parts}. Use --to timm.")
 
 
 def exported(model: Classifier, target: Target) -> Exported:
-    """The tensors as `target` names them. Raises UserError on what it has no place for."""
+    """The tensors as `target` names them. Raises UserError if it has no place for a tensor."""
     config, tensors = _placed(model.config, dict(model.state_dict()), target)
     name, layout, prefix = layout_for(config, target)
     if layout is hf.DINOV2 and config.num_classes and config.pool != "class_mean":
-        # Its classifier sees the class token and the mean of the patches, side by side.
+        # Its classifier takes the class token and the mean of the patches, concatenated.
         weight = tensors["head.weight"]
         parts = [weight, torch.zeros_like(weight)]
         tensors["head.weight"] = torch.cat(parts if config.pool == "class" else parts[::-1], dim=1)
@@ -82,7 +82,7 @@ def exported(model: Classifier, target: Target) -> Exported:
         tensors["head.bias"] = tensors["head.weight"].new_zeros(config.num_classes)
         config = replace(config, head_bias=True)
     written = write(layout, config, tensors, prefix)
-    if target == "hf" and config.encoder.registers:  # these always have one, for pre-training
+    if target == "hf" and config.encoder.registers:  # these classes always have a mask token, for pre-training
         token = tensors["encoder.reg_token"].new_zeros(1, 1, config.encoder.width)
         written[prefix + "embeddings.mask_token"] = token if layout is hf.DINOV3 else token[0]
     return Exported(name, config, written)
@@ -91,8 +91,8 @@ def exported(model: Classifier, target: Target) -> Exported:
 def _placed(
     config: ClassifierConfig, tensors: dict[str, Tensor], target: Target
 ) -> tuple[ClassifierConfig, dict[str, Tensor]]:
-    """The same model with its positions as `target` keeps them: learned ones, with a row for all prefix tokens or for
-    none (timm), or always for class and distillation token."""
+    """The same model with positions as `target` stores them: learned, with a row for all prefix tokens or for none
+    (timm), or always for class and distillation token."""
     e, key = config.encoder, "encoder.pos_embed"
     if e.positions == "sincos":
         tensors[key] = sincos_grid(e.grid, e.width)
@@ -111,21 +111,21 @@ def _placed(
 
 
 def save_as(found: Exported, out: Path) -> None:
-    """Write the tensors as one .safetensors file. Raises UserError when the name or the disk will not do."""
+    """Write the tensors as one .safetensors file. Raises UserError if that fails or the suffix is another."""
     if out.suffix != ".safetensors":
-        raise UserError(f"{out}: name the output OUT.safetensors.")
+        raise UserError(f"{out}: the name of the output must end with .safetensors.")
     try:
         save_file(found.tensors, out, metadata={"format": "pt", **our_metadata(found.config)})
-    except Exception as error:  # safetensors' own, or the system's
+    except Exception as error:  # an error of safetensors or of the system
         raise UserError(f"{out} could not be written: {error}.") from None
 
 
 def save_folder(found: Exported, out: Path, preprocess: Preprocess, classes: Sequence[str] = ()) -> None:
-    """Write a folder for Hugging Face's `from_pretrained`: weights, config.json, and how images are prepared. Raises
-    UserError where it cannot be written."""
+    """Write a folder for Hugging Face's `from_pretrained`: weights, config.json and preprocessor_config.json. Raises
+    UserError if it cannot be written."""
     if out.is_dir() and any(out.iterdir()):
         raise UserError(
-            f"{out} is a folder that is not empty: choose a new name, so that nothing in it is overwritten."
+            f"{out} is a folder that is not empty. Choose a new name, so that nothing in it is overwritten."
         )
     try:
         out.mkdir(exist_ok=True)

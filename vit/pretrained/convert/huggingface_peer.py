@@ -1,4 +1,4 @@
-"""The model of Hugging Face that computes what a config says: its classes, its layout, its config.json."""
+"""The Hugging Face model that computes the same as a config: its classes, its layout and its config.json."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ class Peer:
     head: str | None = None
     """The class with one."""
     prefix: str = ""
-    """What stands before the encoder's keys in that."""
+    """The prefix of the encoder's keys in that class."""
     output: str = "last_hidden_state"
-    """Without a head: what corresponds to `parts` of ours."""
+    """The output of the class without a head."""
     head_output: str = "logits"
+    """The output of the class with a head."""
     pools: tuple[str, ...] = ()
-    """Of those that its head can sit on."""
+    """The kinds of pooling that its head supports."""
     differs: dict[str, Any] = field(default_factory=dict)
-    """Fields of EncoderConfig that must be otherwise than PLAIN."""
+    """Fields of EncoderConfig that differ from PLAIN."""
 
     def name(self, config: ClassifierConfig) -> str:
         return self.head if config.num_classes and self.head else self.body
@@ -47,7 +48,7 @@ PLAIN: dict[str, Any] = {
     "norm": "layernorm", "bias": True, "qkv_bias": True, "qk_norm": False, "attention_norm": False,
     "layer_scale": False, "rope": False,
 }  # fmt: skip
-"""What Hugging Face's ViT is; `registers` and `layer_scale` are whether there are any."""
+"""Fields of Hugging Face's ViT; `registers` and `layer_scale` tell whether there are any."""
 NO_CLS = {"class_token": False}
 SCALED = {"layer_scale": True}
 DINOV2, REGISTERS = "Dinov2", "Dinov2WithRegisters"
@@ -95,33 +96,35 @@ PEERS = {
 
 
 def huggingface_class(config: ClassifierConfig) -> Peer:
-    """Raises UserError where there is none."""
+    """The type of transformers that computes this. Raises UserError if there is none."""
     e = config.encoder
     peer = PEERS[_nearest(config)]
     values = {key: getattr(e, key) for key in PLAIN}
     values |= {"registers": e.registers > 0, "layer_scale": e.layer_scale is not None}
     if peer.layout in (hf.DINOV2, hf.DINOV3):
-        values["feed_forward"] = "mlp"  # they take either
-    there = {**PLAIN, **peer.differs}
-    told = [
-        f"{key} is {_said(there[key])} there, {_said(value)} here"
+        values["feed_forward"] = "mlp"  # these layouts have both kinds
+    expected = {**PLAIN, **peer.differs}
+    differences = [
+        f"{key} is {_word(expected[key])} there, {_word(value)} here"
         for key, value in values.items()
-        if value != there[key]
+        if value != expected[key]
     ]
-    told += [f"it has no {what}" for what, here in _details(config, peer).items() if here]
-    if told:
-        raise UserError(f"Hugging Face's {peer.name(config)} is another model: {', '.join(told)}. Use --to timm.")
+    differences += [f"it has no {what}" for what, here in _details(config, peer).items() if here]
+    if differences:
+        raise UserError(
+            f"Hugging Face's {peer.name(config)} is another model: {', '.join(differences)}. Use --to timm."
+        )
     return peer
 
 
-def _said(value: Any) -> str:
+def _word(value: Any) -> str:
     return {True: "yes", False: "no"}.get(value, str(value))
 
 
 def _nearest(config: ClassifierConfig) -> str:
     e = config.encoder
     if e.rope and e.rope_places == "grid":
-        raise UserError("Hugging Face has no class for a ViT with rotary positions by row and column; use --to timm.")
+        raise UserError("Hugging Face has no class for a ViT with rotary positions by row and column. Use --to timm.")
     if e.relative_positions:
         return "beit"
     if e.distill_token:
@@ -140,22 +143,22 @@ def _nearest(config: ClassifierConfig) -> str:
 
 
 def _details(config: ClassifierConfig, peer: Peer) -> dict[str, bool]:
-    """What else it does not have -> whether this model has it."""
+    """A feature that the type lacks -> whether this model has it."""
     e = config.encoder
     rope = e.rope_axes != "yx" or e.positions != "none"
     square = ("siglip_vision_model", "siglip2_vision_model", "clip_vision_model", "aimv2_vision_model")
     clip, head = peer.model_type == "clip_vision_model", config.num_classes > 0
     beit = (e.final_norm, config.pool_norm) == ((False, True) if config.pool == "mean" else (True, False))
     return {
-        "rotary positions but DINOv3's": e.rope and rope,
-        "such last norms": not beit if peer.model_type == "beit" else config.pool_norm or not e.final_norm,
+        "rotary positions except DINOv3's": e.rope and rope,
+        "last norms of this kind": not beit if peer.model_type == "beit" else config.pool_norm or not e.final_norm,
         "pooling with other heads or another width": bool(config.pool_heads or config.pool_mlp),
-        f"head on what {config.pool} gives": head and (peer.head is None or config.pool not in peer.pools),
+        f"head on {config.pool} pooling": head and (peer.head is None or config.pool not in peer.pools),
         "projection with a bias": clip and head and config.head_bias,
         "head without a bias": head and not clip and not config.head_bias,
         "grid that is not square": peer.model_type in square and e.grid[0] != e.grid[1],
-        "way to leave out positions": e.positions == "none" and not e.rope and not e.relative_positions,
-        "feed-forward part of this width": peer.layout is hf.DINOV2
+        "way to omit positions": e.positions == "none" and not e.rope and not e.relative_positions,
+        "feed-forward layers of this width": peer.layout is hf.DINOV2
         and hidden(peer.model_type, _sizes(config, peer)) != e.mlp,
     }
 
@@ -172,7 +175,7 @@ def _sizes(config: ClassifierConfig, peer: Peer) -> dict[str, Any]:
 
 
 def config_json(config: ClassifierConfig, classes: Sequence[str] = ()) -> dict[str, Any]:
-    """The config.json with which `from_pretrained` makes the same model. classes: names, for a head."""
+    """The config.json from which `from_pretrained` makes the same model. classes: their names, for a head."""
     e, peer = config.encoder, huggingface_class(config)
     height, width = e.image_size
     names = {theirs: ours for ours, theirs in reversed(ACTIVATIONS.items())}
@@ -221,7 +224,7 @@ def config_json(config: ClassifierConfig, classes: Sequence[str] = ()) -> dict[s
 
 
 def preprocessor_json(preprocess: Preprocess) -> dict[str, Any] | None:
-    """The preprocessor_config.json that does the same; None where Hugging Face has no processor for it."""
+    """The preprocessor_config.json that does the same; None if Hugging Face has no processor for it."""
     if preprocess.resize == "letterbox" or preprocess.interpolation not in RESAMPLE:
         return None
     height, width = preprocess.size

@@ -1,4 +1,4 @@
-"""The model of timm that computes what a config says: its class, the arguments it is made with, and its layout."""
+"""The timm model that computes the same as a config: its class, its arguments and its layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NORMS = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
 
 
 def timm_class(config: ClassifierConfig) -> tuple[str, Layout]:
-    """The name of timm's class and the layout of its files. Raises UserError where timm has none."""
+    """The name of timm's class and the layout of its files. Raises UserError if timm has none."""
     e = config.encoder
     refused = {
         "a convolutional stem": e.stem == "conv",
@@ -25,7 +25,7 @@ def timm_class(config: ClassifierConfig) -> tuple[str, Layout]:
         "two last norms": e.final_norm and config.pool_norm,
         "relative positions and an activation but GELU": e.relative_positions and e.activation != "gelu",
         "rotary positions and an activation but GELU": e.rope and e.feed_forward == "mlp" and e.activation != "gelu",
-        # A norm before the blocks makes the bias of the patches needless.
+        # With a norm before the blocks, timm gives the patches no bias.
         "a norm before the blocks and a bias of the patches": e.pre_norm and e.patch_bias,
         "patches without a bias": not e.pre_norm and not e.patch_bias,
     }
@@ -45,7 +45,7 @@ def timm_class(config: ClassifierConfig) -> tuple[str, Layout]:
 
 
 def timm_model(config: ClassifierConfig) -> nn.Module:
-    """With new weights. Raises UserError where timm has no class for it."""
+    """The timm model with new weights. Raises UserError if timm has no class for it."""
     name, _ = timm_class(config)
     e = config.encoder
     args: dict[str, Any] = {
@@ -78,7 +78,7 @@ def _beit(config: ClassifierConfig, args: dict[str, Any]) -> nn.Module:
 
 
 def _plain(config: ClassifierConfig) -> dict[str, Any]:
-    """What timm's plain and NaFlex transformers share."""
+    """The arguments that timm's plain and NaFlex transformers share."""
     e = config.encoder
     return {
         "class_token": e.class_token,

@@ -1,5 +1,5 @@
-"""What stands beside weights and says of them what their keys do not: Hugging Face's config.json and
-preprocessor_config.json, and timm's model and its data config."""
+"""What is stored beside weights and describes what their keys do not tell: Hugging Face's config.json and
+preprocessor_config.json, and timm's data config."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ class Card:
     image_size: tuple[int, int] | None = None
     """(H, W) in pixels of the learned positions."""
     encoder: dict[str, Any] = field(default_factory=dict)
-    """Fields of EncoderConfig: what the code base that wrote the weights computes with."""
+    """Fields of EncoderConfig, as the code base that wrote the weights computes."""
     pool: str | None = None
     """"class" or "mean"."""
     top: dict[str, Any] = field(default_factory=dict)
     """Fields of ClassifierConfig."""
     images: dict[str, Any] = field(default_factory=dict)
-    """Fields of Preprocess but its size."""
+    """Fields of Preprocess, except its size."""
 
 
 NOTHING = Card()
 
 
 OURS = "vitral"
-"""What `our_card` reads, among the metadata of a safetensors file that was converted here."""
+"""The entry that `our_card` reads in the metadata of a safetensors file that vitral converted."""
 COMPUTED = (
     "activation", "eps", "position_resize", "kernel_resize", "rope_base", "rope_places", "rope_offset", "rope_axes",
     "rope_reference", "rope_bf16", "layer_scale",
 )  # fmt: skip
-"""Fields of EncoderConfig that no tensor tells, or, LayerScale, that the family of its name may not have."""
+"""Fields of EncoderConfig that no tensor tells, and LayerScale, which the family of the name may lack."""
 
 
 def our_metadata(config: ClassifierConfig) -> dict[str, str]:
-    """What a converted file says of itself beyond its tensors: reading it gives the same model back."""
+    """The metadata of a converted file, from which reading it gives the same model back."""
     e = config.encoder
     values = {"image_size": e.image_size, "pool": config.pool, "top": {key: getattr(config, key) for key in TOP}}
     return {OURS: json.dumps({**values, "encoder": {key: getattr(e, key) for key in COMPUTED}})}
@@ -59,7 +59,7 @@ TOP = ("pool_heads", "pool_prefix")
 
 
 def our_card(text: str, where: str) -> Card:
-    """Raises UserError where it is not what `our_metadata` writes."""
+    """The card that `our_metadata` wrote. Raises UserError if it is damaged."""
     try:
         values = json.loads(text)
         encoder = {key: values["encoder"][key] for key in COMPUTED}
@@ -68,11 +68,11 @@ def our_card(text: str, where: str) -> Card:
         changed(EncoderConfig(), encoder)
         return Card(image_size=(height, width), encoder=encoder, pool=values["pool"], top=top)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{where}: its metadata {OURS!r} are damaged: {error!r}. Convert it again.") from None
+        raise UserError(f"{where}: its metadata {OURS!r} are damaged ({error!r}). Convert it again.") from None
 
 
 def folder_card(folder: Path) -> Card:
-    """Of a folder as Hugging Face's `save_pretrained` writes it. Raises UserError where its JSON is damaged."""
+    """The card of a folder that Hugging Face's `save_pretrained` wrote. Raises UserError if its JSON is damaged."""
     return huggingface_card(_json(folder / CONFIG), _json(folder / IMAGES), str(folder / CONFIG))
 
 
@@ -87,8 +87,8 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def huggingface_card(config: Mapping[str, Any], images: Mapping[str, Any], where: str) -> Card:
-    """config, images: the two JSON files, or {}; where: the first, for messages. Raises UserError where its values are
-    none that a model can have."""
+    """config, images: the two JSON files, or {}; where: the first, for messages. Raises UserError on values that no
+    model can have."""
     found = tower(config)
     try:
         seen = _images(images)
@@ -114,7 +114,7 @@ def huggingface_card(config: Mapping[str, Any], images: Mapping[str, Any], where
         if activation not in ACTIVATIONS or (
             gated and not kind.startswith("dinov2") and ACTIVATIONS[activation] != "silu"
         ):
-            raise UserError(f"{where}: there is no model here with hidden_act {activation!r}{' and a gate' * gated}.")
+            raise UserError(f"{where}: no model with hidden_act {activation!r}{' and a gate' * gated} is supported.")
         if kind == "dinov3_vit":
             rope = fields.get("rope_parameters")
             encoder["rope_base"] = float((rope if isinstance(rope, Mapping) else fields).get("rope_theta", 100.0))
@@ -126,7 +126,7 @@ def huggingface_card(config: Mapping[str, Any], images: Mapping[str, Any], where
 
 
 def _images(values: Mapping[str, Any]) -> dict[str, Any]:
-    """preprocessor_config.json -> fields of Preprocess; what it leaves out stays the family's."""
+    """preprocessor_config.json -> fields of Preprocess; missing ones stay the family's."""
     found: dict[str, Any] = {}
     mean, std = values.get("image_mean"), values.get("image_std")
     if values.get("do_normalize", True) and isinstance(mean, list) and isinstance(std, list) and len(mean) == 3:
@@ -151,7 +151,7 @@ def _side(value: Any) -> int | None:
 
 
 def timm_card(model: Any, pretrained: Mapping[str, Any]) -> Card:
-    """Of a model that timm has made, and its data config."""
+    """The card of a timm model and its data config."""
     block = model.blocks[0]
     encoder: dict[str, Any] = {"eps": block.norm1.eps}
     activation = getattr(block.mlp, "act", None)

@@ -1,4 +1,4 @@
-"""`timm:NAME` and `hf:OWNER/REPO[/FILE]`: through timm and huggingface_hub, their caches, their off-line switches."""
+"""`timm:NAME` and `hf:OWNER/REPO[/FILE]`, by timm and huggingface_hub with their caches and offline switches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vit.pretrained.files.source import FILES, SUFFIXES, Source, open_source
 
 
 def open_weights(source: str, *, trust_pickle: bool = False) -> Source:
-    """A file, a folder of Hugging Face's, `timm:NAME` or `hf:OWNER/REPO[/FILE]`. Raises UserError where it cannot be
+    """Open a file, a folder of Hugging Face's, `timm:NAME` or `hf:OWNER/REPO[/FILE]`. Raises UserError if it cannot be
     read."""
     return (fetch if is_remote(source) else open_source)(source, trust_pickle=trust_pickle)
 
@@ -24,7 +24,7 @@ def is_remote(source: str) -> bool:
 
 
 def fetch(source: str, *, trust_pickle: bool = False) -> Source:
-    """Raises UserError on a name that does not exist and when there is neither a network nor a cached copy."""
+    """Open a remote source. Raises UserError on an unknown name, and without both a network and a cached copy."""
     kind, _, name = source.partition(":")
     if kind == "timm":
         return _timm(name)
@@ -34,19 +34,19 @@ def fetch(source: str, *, trust_pickle: bool = False) -> Source:
 
 
 def check_timm(name: str) -> None:
-    """Raises UserError, with the nearest, unless timm has this model and weights of it. Asks no network."""
+    """Raises UserError, with the nearest name, unless timm lists this model and weights of it. Uses no network."""
     import timm
 
     architecture, _, tag = name.partition(".")
-    known = timm.list_models()
-    if architecture not in known:
-        raise UserError(f"timm has no model {name!r}.{nearest(architecture, known)}")
+    names = timm.list_models()
+    if architecture not in names:
+        raise UserError(f"timm has no model {name!r}.{nearest(architecture, names)}")
     tags = timm.list_pretrained(f"{architecture}.*")
     if tag and name not in tags:
-        told = f" It has {shown(tags)}." if tags else " It has none of this model."
-        raise UserError(f"timm has no weights {name!r}.{nearest(name, tags)}{told}")
+        choice = f" It has {shown(tags)}." if tags else " It has none of this model."
+        raise UserError(f"timm has no weights {name!r}.{nearest(name, tags)}{choice}")
     if not tags:
-        raise UserError(f"timm has the model {name!r}, but no weights of it.")
+        raise UserError(f"timm has the model {name!r}, but no weights for it.")
 
 
 def _timm(name: str) -> Source:
@@ -79,14 +79,14 @@ def _huggingface(name: str, trust_pickle: bool) -> Source:
         missing = missing or found
     if missing is None:
         raise UserError(
-            f"hf:{name} holds none of {', '.join(candidates)}. Name the file: hf:{owner}/{repo}/FILE, or download it "
-            "and pass that: --weights FILE."
+            f"hf:{name} holds none of {', '.join(candidates)}. Name the file, hf:{owner}/{repo}/FILE, or download it "
+            "and pass --weights FILE."
         )
     raise _absent(f"hf:{name}", f"{owner}/{repo}", (file,) if file else (FILES[0], CONFIG), missing)
 
 
 Downloader = Callable[[str], Path | Exception | None]
-"""The name of a file in a repository -> its place in the cache; None if there is no such file; or why nobody knows."""
+"""The name of a file in a repository -> its path in the cache, None if it does not exist, or the network's error."""
 
 
 def _downloader(repo: str) -> Downloader:
@@ -106,12 +106,12 @@ def _downloader(repo: str) -> Downloader:
             return Path(hf_hub_download(repo, file, local_files_only=unreachable))
         except GatedRepoError:  # before its base class
             raise UserError(
-                f"hf:{repo} is given out to those who have accepted its terms: do so at https://huggingface.co/{repo}, "
+                f"hf:{repo} requires that you accept its terms. Do so at https://huggingface.co/{repo}, "
                 "then log in with `hf auth login` or set HF_TOKEN."
             ) from None
         except RepositoryNotFoundError:
-            raise UserError(f"hf:{repo}: there is no such public repository on the Hub. Check its spelling.") from None
-        except LocalEntryNotFoundError as error:  # no network, and not in the cache; another file may be
+            raise UserError(f"hf:{repo}: the Hub has no such public repository. Check the spelling.") from None
+        except LocalEntryNotFoundError as error:  # no network and not in the cache; another file may be there
             unreachable = True
             return error
         except EntryNotFoundError:
@@ -124,12 +124,12 @@ def _downloader(repo: str) -> Downloader:
 
 
 def _opened(file: Path, name: str, download: Downloader, trust_pickle: bool) -> Source:
-    """A file in the cache, with the other parts if it is an index, and what lies beside it."""
+    """Open a file in the cache, after fetching the parts of an index and the files that describe the weights."""
     if name.endswith(INDEX):
         for part in sorted(set(weight_map(file).values())):
             found = download(str(PurePosixPath(name).with_name(part)))
             if not isinstance(found, Path):
-                reason = _first_line(found) if found else "the repository does not hold it."
+                reason = _first_line(found) if found else "The repository does not have it."
                 raise UserError(f"{file} names {part}, which could not be fetched: {reason}")
     if name in FILES:
         for beside in (CONFIG, IMAGES):  # not every repository has them
@@ -138,17 +138,17 @@ def _opened(file: Path, name: str, download: Downloader, trust_pickle: bool) -> 
 
 
 def _absent(source: str, repo: str | None, files: Sequence[str], error: Exception) -> UserError:
-    """What to put where, when there is no network."""
-    told = f"{source} could not be fetched and is not in the cache: {_first_line(error)}"
+    """The error for weights that cannot be fetched, with what to do without a network."""
+    problem = f"{source} could not be fetched and is not in the cache: {_first_line(error)}"
     if repo is None:
-        return UserError(f"{told} Pass the file itself: --weights FILE.")
+        return UserError(f"{problem} Pass the file itself: --weights FILE.")
     from huggingface_hub.constants import HF_HUB_CACHE
 
     cached = Path(HF_HUB_CACHE) / ("models--" + repo.replace("/", "--"))
     return UserError(
-        f"{told} Without a network: download {' and '.join(files)} from https://huggingface.co/{repo} on another "
-        f"machine, and pass the file (--weights {Path(files[0]).name}, with --model NAME); or copy that machine's "
-        f"cache of it to {cached}."
+        f"{problem} Without a network: download {' and '.join(files)} from https://huggingface.co/{repo} on another "
+        f"machine and pass the file (--weights {Path(files[0]).name} --model NAME), or copy the cache of that machine "
+        f"to {cached}."
     )
 
 

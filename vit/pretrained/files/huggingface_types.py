@@ -1,4 +1,4 @@
-"""What Hugging Face's config.json says of a vision tower: its types, their defaults, the names of their fields."""
+"""Vision towers in Hugging Face's config.json: their types, defaults and fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Kind(NamedTuple):
 
     family: str
     defaults: dict[str, Any]
-    """Of its config class: what a config.json may leave out."""
+    """The defaults of its config class, which a config.json may omit."""
 
 
 VIT = {
@@ -46,7 +46,7 @@ KINDS = {
     ),
 }  # fmt: skip
 TOWERS = {name.removesuffix("_vision_model"): name for name in KINDS if name.endswith("_vision_model")}
-"""Models of two towers, or of one under a head -> what their image tower is."""
+"""Model type -> the type of its image tower."""
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -61,7 +61,7 @@ ACTIVATIONS = {
 
 
 def tower(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """The type of a config.json's image tower and its fields, defaults included; None for what is no plain ViT."""
+    """The type and fields, defaults included, of a config.json's image tower; None if it is not a plain ViT."""
     kind = config.get("model_type")
     fields = config.get("vision_config") if kind in TOWERS else None
     kind = TOWERS.get(str(kind), kind)
@@ -71,7 +71,7 @@ def tower(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
 
 
 def hidden(kind: str, fields: Mapping[str, Any]) -> int:
-    """Hidden width of the feed-forward part; Dinov2 derives it, and keeps two thirds of it where it is gated."""
+    """Hidden width of the feed-forward layers. Dinov2 derives it, and takes two thirds of it with a gate."""
     if not kind.startswith("dinov2"):
         return int(fields["intermediate_size"])
     width = int(fields["hidden_size"] * fields["mlp_ratio"])

@@ -1,4 +1,4 @@
-"""Files of weights: names and shapes at once, tensors one at a time when they are asked for."""
+"""Weight files: names and shapes are read at once, each tensor when it is needed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FILES = (
 
 @dataclass(frozen=True)
 class Source:
-    """Named tensors of a file, read lazily so that a model's weights are never in memory twice."""
+    """The tensors of a file by name, read lazily so that weights are never in memory twice."""
 
     name: str
     shapes: dict[str, tuple[int, ...]]
@@ -46,16 +46,16 @@ class Source:
 
 
 def open_source(file: str | Path, *, trust_pickle: bool = False) -> Source:
-    """A .safetensors, .pth/.pt/.bin (read without running its code), .npz or .onnx file, the index of several, or the
-    one in a folder of Hugging Face's; with what the config.json beside it says, where that is Hugging Face's.
+    """Open a .safetensors, .pth/.pt/.bin (read without running its code), .npz or .onnx file, the index of several, or
+    a folder of Hugging Face's; with the card of a config.json of Hugging Face's beside it.
 
-    Raises UserError, naming the file, when it is missing, damaged, of another kind, or wants to run code.
+    Raises UserError, naming the file, if it is missing, damaged, of another kind, or would run code.
     """
     file = Path(file).expanduser()
     if is_foreign_folder(file):
         inside = [file / name for name in FILES if (file / name).is_file()]
         if not inside:
-            raise UserError(f"{file} has a {CONFIG}, but no weights: put {shown(FILES, 2)} or the like there.")
+            raise UserError(f"{file} has a {CONFIG} but no weights. Put one of {shown(FILES)} there.")
         file = inside[0]
     source = _open(file, trust_pickle)
     beside = file.name in FILES and is_foreign_folder(file.parent)
@@ -80,7 +80,7 @@ def _open(file: Path, trust_pickle: bool) -> Source:
 
 
 def is_foreign_folder(path: str | Path) -> bool:
-    """Whether this is a folder as Hugging Face's `save_pretrained` writes it; ours have a config.json, too."""
+    """Whether Hugging Face's `save_pretrained` wrote this folder; our checkpoints have a config.json, too."""
     try:
         config = json.loads((Path(path).expanduser() / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -94,7 +94,7 @@ def _safetensors(file: Path) -> Source:
         shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
         ours = (opened.metadata() or {}).get(OURS)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is not a whole safetensors file: {error}. Fetch or save it again.") from None
+        raise UserError(f"{file} is not a complete safetensors file: {error}. Fetch or save it again.") from None
     return Source(str(file), shapes, opened.get_tensor, our_card(ours, str(file)) if ours else NOTHING)
 
 
@@ -103,8 +103,8 @@ def _npz(file: Path) -> Source:
         with file.open("rb") as stream:
             arrays = np.load(stream, allow_pickle=False)
             values = {key: arrays[key] for key in arrays.files}
-    except Exception as error:  # numpy raises what zip, the header and the data lead it to
-        raise UserError(f"{file} is not a whole .npz file: {error}. Fetch it again.") from None
+    except Exception as error:  # numpy raises many kinds of errors on damaged files
+        raise UserError(f"{file} is not a complete .npz file: {error}. Fetch it again.") from None
     tensors = {}
     for key, value in values.items():
         if value.dtype.name == "void16":  # bfloat16 as big_vision writes it
@@ -112,13 +112,15 @@ def _npz(file: Path) -> Source:
         elif value.dtype.kind in "fiu":
             tensors[key] = torch.from_numpy(value)
         else:
-            raise UserError(f"{file}: {key} is of type {value.dtype}, not a number. It is no file of weights.")
+            raise UserError(
+                f"{file}: {key} has type {value.dtype}, which is not a number. This is not a file of weights."
+            )
     return Source.of(tensors, str(file))
 
 
 def _onnx(file: Path) -> dict[str, Tensor]:
-    """Initializers by name. An exporter gives the matrices of linear layers, stored transposed, made-up names: they
-    are called after the node that multiplies by them. Positions that it cut in two are joined again."""
+    """Initializers by name. Exporters store the matrices of linear layers transposed and under generated names; these
+    are renamed after the node that multiplies by them. Positions that an exporter split in two are joined."""
     try:
         import onnx
         from onnx import numpy_helper
@@ -128,16 +130,16 @@ def _onnx(file: Path) -> dict[str, Tensor]:
         graph = onnx.load(str(file)).graph
         values = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in graph.initializer}
     except Exception as error:  # protobuf's errors have no common base
-        raise UserError(f"{file} is not a whole ONNX file: {error}. Fetch it again.") from None
+        raise UserError(f"{file} is not a complete ONNX file: {error}. Fetch it again.") from None
     named: dict[str, Tensor] = {}
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in values:
             name = node.name.strip("/").removesuffix("/MatMul").replace("/", ".") + ".weight"
             named[name] = values.pop(node.input[1]).T
-    made_up = [name for name in values if name.startswith("onnx::")]
-    pieces = sorted((values[name] for name in made_up if values[name].ndim == 3), key=lambda t: t.shape[1])
+    generated = [name for name in values if name.startswith("onnx::")]
+    pieces = sorted((values[name] for name in generated if values[name].ndim == 3), key=lambda t: t.shape[1])
     tokens = [name for name in values if name.endswith("embeddings.cls_token")]
     if len(pieces) == 2 and pieces[0].shape[1] == 1 and len(tokens) == 1:
-        values = {name: value for name, value in values.items() if name not in made_up}
+        values = {name: value for name, value in values.items() if name not in generated}
         named[tokens[0].replace("cls_token", "position_embeddings")] = torch.cat(pieces, dim=1)
     return {**values, **named}

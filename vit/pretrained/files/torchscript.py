@@ -1,8 +1,8 @@
 """The tensors of a TorchScript archive, as OpenAI publishes CLIP, read without its code.
 
-Such an archive is a zip: `data.pkl` describes the tree of modules, whose classes are the archive's own, and `data/N`
-are the values of a tensor each. Here every module becomes an empty object with the attributes that are stored for it;
-the pickle may name nothing else but what puts a tensor together, and nothing of `code/` is looked at.
+Such an archive is a zip: `data.pkl` describes the tree of modules, whose classes the archive defines, and each `data/N`
+holds the values of a tensor. Here every module becomes an empty object with its stored attributes. Apart from modules,
+the pickle may name only what rebuilds a tensor; `code/` is never read.
 """
 
 from __future__ import annotations
@@ -38,27 +38,25 @@ def is_torchscript(file: Path) -> bool:
 
 
 def torchscript(file: Path) -> dict[str, Tensor]:
-    """Names as in the `state_dict` of the module that was saved. Raises UserError on a damaged file, and on a pickle
+    """Tensors under the names of the saved module's `state_dict`. Raises UserError on a damaged file, and on a pickle
     that names anything but tensors and modules."""
     try:
         with zipfile.ZipFile(file) as archive:
             (description,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
             tree = _Tree(archive, description.removesuffix("data.pkl")).load()
     except _Refused as error:
-        raise UserError(
-            f"{file} is a pickle that wants to run code ({error}); it was refused and nothing ran."
-        ) from None
-    except Exception as error:  # what zip, pickle and torch make of damaged bytes
-        raise UserError(f"{file} is not a whole TorchScript file: {error}. Fetch it again.") from None
+        raise UserError(f"{file} is a pickle that would run code ({error}). It was refused, and nothing ran.") from None
+    except Exception as error:  # zip, pickle and torch raise many kinds of errors on damaged files
+        raise UserError(f"{file} is not a complete TorchScript file: {error}. Fetch it again.") from None
     return dict(_tensors(tree, ""))
 
 
 class _Refused(Exception):
-    """The name of what the pickle wants."""
+    """Its text is the name that the pickle asked for."""
 
 
 class _Module:
-    """Whatever the archive calls a class."""
+    """Any class of the archive."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state

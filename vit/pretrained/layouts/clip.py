@@ -51,7 +51,7 @@ CLIP = Layout(
 
 
 def _as_numbered(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
-    """The original takes the row and column numbers of any grid as they are; timm scales them to the native grid."""
+    """The original uses the row and column numbers of any grid unscaled; timm scales them to the native grid."""
     return replace(config, encoder=replace(config.encoder, rope_reference=None))
 
 

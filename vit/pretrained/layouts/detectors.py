@@ -1,6 +1,6 @@
 """Weights of public detectors under our names: one table of key names for each layout.
 
-Read are the `rfdetr` package's and LW-DETR's own .pth files, and both models as Hugging Face stores them.
+It reads the .pth files of the `rfdetr` package and of LW-DETR, and both models as Hugging Face stores them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _DINO: Rules = [
     (r"layernorm\.(\w+)", r"encoder.norm.\1"),
 ]
 
-# The rfdetr package, and LW-DETR's repository, which shares everything but the encoder.
+# The rfdetr package and LW-DETR's repository, which share everything but the encoder.
 _ORIGINAL: Rules = [
     *((rf"transformer\.{old}", new) for old, new in [*_SELECTION, *_CROSS]),
     (r"transformer\.decoder\.layers\.(\d+)\.self_attn\.in_proj_(\w+)", r"decoder.layers.\1.attn.qkv.\2"),
@@ -122,7 +122,7 @@ _HUGGING_LWDETR: Rules = [
     (r"model\.backbone\.backbone\.embeddings\.position_embeddings", "encoder.pos_embed"),
     (r"model\.backbone\.backbone\.embeddings\.projection\.(\w+)", r"encoder.patch_embed.proj.\1"),
     (r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.gamma_([12])", r"encoder.blocks.\1.ls\2.gamma"),
-    # The names of its files; in memory transformers 5 has those of _HUGGING.
+    # The names in files; in memory, transformers 5 uses those of _HUGGING.
     (
         r"model\.backbone\.backbone\.encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(\w+)",
         r"encoder.blocks.\1.attn.\2.\3",
@@ -137,7 +137,7 @@ _HUGGING_LWDETR: Rules = [
     *_HUGGING,
 ]
 
-# Inside a scale of the neck, Hugging Face's names for what the tables above name at once.
+# Hugging Face's names inside a scale of the neck, which the tables above leave unchanged.
 _INNER: Rules = [
     (r"(neck\.scales\.\d)\.projector_layer\.conv1\.(.+)", r"\1.mix.enter.\2"),
     (r"(neck\.scales\.\d)\.projector_layer\.conv2\.(.+)", r"\1.mix.leave.\2"),
@@ -157,16 +157,16 @@ LAYOUTS = [
 def convert(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     """The tensors of a public detector, in any of LAYOUTS, under the names of `vit.detector.Detector`.
 
-    Raises UserError, naming `source`, when the layout is none of them or a name in it is unknown.
+    Raises UserError, naming `source`, on another layout and on an unknown name.
     """
     found = next(((name, layout) for layout in LAYOUTS for name in tensors if _ends(name, layout.mark)), None)
     if found is None:
         raise UserError(
-            f"{source} is no detector that is read here ({shown([layout.name for layout in LAYOUTS])}). "
-            f"Its first tensors: {shown(list(tensors), 3)}. If it is an encoder, say which: --encoder dinov2_s14."
+            f"{source} is not a supported detector ({shown([layout.name for layout in LAYOUTS])}). "
+            f"Its first tensors: {shown(list(tensors), 3)}. If it is an encoder, name it: --encoder dinov2_s14."
         )
     name, layout = found
-    # A training script may keep the detector as a part of something.
+    # A training script may store the detector as a part of a larger module.
     outer = name.removesuffix(layout.mark)
     tensors = {name.removeprefix(outer): tensor for name, tensor in tensors.items() if name.startswith(outer)}
     renamed: dict[str, Tensor] = {}
@@ -178,14 +178,14 @@ def convert(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
         elif new:
             renamed[new] = tensor
     if unknown:
-        raise UserError(f"{source} looks like {layout.name} but has tensors that it has not: {shown(unknown, 5)}.")
+        raise UserError(f"{source} looks like {layout.name} but has unknown tensors: {shown(unknown, 5)}.")
     if missing := [new for new in _NEEDED if new not in renamed]:
-        raise UserError(f"{source} looks like {layout.name} but is not whole: nothing in it is {shown(missing)}.")
+        raise UserError(f"{source} looks like {layout.name} but is incomplete: it lacks {shown(missing)}.")
     return _reshaped(_fused(renamed))
 
 
 _NEEDED = ("encoder.patch_embed.proj.weight", "encoder.pos_embed", "query", "query_box", "class_head.bias")
-"""Without these nothing can be said about a file; what else is missing is told when a model is filled."""
+"""Without these a file cannot be identified; other missing tensors are reported when the model is filled."""
 
 
 def _ends(name: str, mark: str) -> bool:
@@ -206,7 +206,7 @@ def _renamed(name: str, rules: Rules) -> str | None:
 
 
 def _fused(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Separate queries, keys and values -> one matrix `qkv`; in the encoder of LW-DETR keys have no bias."""
+    """Separate queries, keys and values -> one matrix `qkv`. In the encoder of LW-DETR, keys have no bias."""
     fused = {}
     for name, tensor in tensors.items():
         match = re.fullmatch(r"(.+\.attn)\.(q|k|v|query|key|value)\.(weight|bias)", name)
@@ -227,6 +227,6 @@ def _reshaped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     projection = "encoder.patch_embed.proj.weight"
     tensors[projection] = tensors[projection].flatten(1)  # a convolution with stride p is a matrix product
     if "encoder.cls_token" not in tensors:
-        # LW-DETR was pretrained with a class token; its place is left in the file, the token is not.
+        # LW-DETR was pre-trained with a class token; the file still has its position, but not the token.
         tensors["encoder.pos_embed"] = tensors["encoder.pos_embed"][:, 1:]
     return tensors

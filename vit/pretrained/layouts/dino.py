@@ -31,8 +31,8 @@ DINOV2_REGISTERS = Layout(
 
 
 def _without_key_bias(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
-    """The bias of queries, keys and values is stored whole and multiplied by a mask that is 0 (stored as NaN or 0)
-    for the keys."""
+    """The stored bias covers queries, keys and values, and is multiplied by a mask that is 0 (stored as NaN or 0) for
+    the keys."""
     if not name.endswith("attn.qkv.bias"):
         return tensor
     if writing:

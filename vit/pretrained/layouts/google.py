@@ -78,7 +78,7 @@ def _rows(attention: str, norm1: str, norm2: str, mlp: str, position: str) -> tu
 
 
 def _tanh(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
-    """Flax's GELU is the tanh approximation unless told otherwise, and neither code base tells it."""
+    """Flax's GELU defaults to the tanh approximation, which both code bases use."""
     return _encoder(config, activation="gelu_tanh")
 
 
@@ -124,7 +124,7 @@ BIG_VISION = Layout(
 
 
 def _naflex(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
-    """Here the patches meet a dense kernel [p*p*C, D], and the positions are a grid [h, w, D]."""
+    """NaFlex has a dense patch kernel [p*p*C, D] and positions as a grid [h, w, D]."""
     if name == "embedding/kernel":
         return tensor.T
     if name == "pos_embedding":
@@ -149,8 +149,8 @@ FLEXIVIT = replace(
 
 
 def unstack(source: Source) -> Source:
-    """big_vision's scanned blocks (`encoderblock/...` with the depth as first axis) as one tensor each; the keys'
-    `params/` (and `img/`, beside a text tower) stays before them."""
+    """Split big_vision's scanned blocks (`encoderblock/...` with the depth as first axis) into one tensor for each
+    block. The prefix of the keys, `params/` (and `img/` beside a text tower), is kept."""
     marker = "Transformer/encoderblock/"
     if not any(marker in name for name in source.shapes):
         return source

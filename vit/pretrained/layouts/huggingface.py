@@ -33,7 +33,7 @@ HEADS: tuple[Row, ...] = (
 
 
 def _attention(old: str, new: str) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    """Rows of a block's attention: (file names, names in memory in 5.x); old and new are what stands before."""
+    """Rows of a block's attention: (names in files, names in memory in 5.x); `old` and `new` are their prefixes."""
     o, n, ours = old + "attention.", new + "attention.", "encoder.blocks.#.attn."
     files: tuple[Row, ...] = (
         (ours + "qkv.*", o + "attention.{query,key,value}.*"),
@@ -88,7 +88,7 @@ INDEX = {"*.relative_position_index": "computed from the grid"}
 
 
 def _tiny_eps(config: ClassifierConfig, names: set[str]) -> ClassifierConfig:
-    """The default of ViTConfig, which the public files of these families carry."""
+    """The default of ViTConfig, which the public files of these families use."""
     return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, eps=1e-12))
 
 

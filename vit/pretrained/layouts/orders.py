@@ -1,7 +1,8 @@
 """Orders of channels that differ between code bases.
 
-Rotary embedding: ours turns the pairs (i, i + d/2) of a head; EVA-02, PE and rope-vit turn
-(2i, 2i + 1). Queries and keys meet only in their product, so permuting both alike changes nothing but the order."""
+Rotary embedding: ours rotates the pairs (i, i + d/2) of a head; EVA-02, PE and rope-vit rotate (2i, 2i + 1). Only the
+products of queries and keys matter, so permuting the channels of both alike changes nothing else.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from vit.model.config import ClassifierConfig
 
 
 def interleaved(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
-    """The layout hook: what of a block belongs to queries and keys is reordered where the model's RoPE counts rows
-    and columns (DINOv3's centered kind is stored in our order)."""
+    """Layout hook: reorders the channels of queries and keys if the model's RoPE uses row and column numbers. DINOv3's
+    centered RoPE is stored in our order."""
     e = config.encoder
     if not (e.rope and e.rope_places == "grid" and name.startswith("encoder.blocks.")):
         return tensor
@@ -27,7 +28,7 @@ def interleaved(name: str, tensor: Tensor, config: ClassifierConfig, writing: bo
 
 
 def channels_last(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
-    """The layout hook of NaFlex: a patch is unrolled as [p, p, C] there, as [C, p, p] here."""
+    """Layout hook of NaFlex, which unrolls a patch as [p, p, C]; ours is [C, p, p]."""
     if name != "encoder.patch_embed.proj.weight":
         return tensor
     c, p = config.encoder.in_chans, config.encoder.patch_size

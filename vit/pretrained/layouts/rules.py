@@ -1,9 +1,9 @@
 """A checkpoint layout as a table of names, read in both directions.
 
-A row says which tensors of ours are which of theirs. `#` stands for the number of a block, `.*` for `.weight` and
-`.bias`, `{a,b}` for several tensors of theirs that are joined along the first axis into one of ours (or one of theirs
-that is cut into several of ours). A row whose tensors a model or a file does not have is skipped; several rows for one
-tensor are alternatives. What is left over on either side is an error, unless the layout lists it as left out.
+A row pairs names of ours with names of theirs. `#` stands for the number of a block, `.*` for `.weight` and `.bias`,
+`{a,b}` for several tensors that are joined along the first axis (of theirs into one of ours, or of ours into one of
+theirs). A row is skipped if the model or the file lacks its tensors; several rows for one tensor are alternatives. A
+tensor that is left over on either side is an error, unless the layout lists it as left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vit.model.config import ClassifierConfig, Resize
 from vit.pretrained.files.source import Source
 
 Form = Literal["", "conv", "flat"]
-"""Shape of theirs: like ours, a convolution [D, C, p, p], or without leading axes of size 1."""
+"""The shape of theirs: as ours, a convolution [D, C, p, p], or without leading axes of size 1."""
 Row = tuple[str, str] | tuple[str, str, Form]
 Hook = Callable[[str, Tensor, ClassifierConfig, bool], Tensor]
 """(name, tensor, config, writing) -> the tensor in the other convention."""
@@ -36,26 +36,26 @@ def _unchanged(name: str, tensor: Tensor, config: ClassifierConfig, writing: boo
 @dataclass(frozen=True, eq=False)
 class Layout:
     name: str
-    """As it is told to the user."""
+    """As messages call it."""
     rows: tuple[Row, ...]
     marks: tuple[str, ...]
-    """Patterns of keys that this layout has and that tell it from others. The first, a whole key, fixes the prefix
-    that a file puts before all of them (`visual.`, `backbone.`)."""
+    """Patterns of keys by which the layout is recognized. The first, a complete key, gives the prefix of a file before
+    all keys (`visual.`, `backbone.`)."""
     never: tuple[str, ...] = ()
-    """Patterns of keys that it does not have."""
+    """Patterns of keys that the layout never has."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Pattern of keys -> why they are not needed. `/` before a key stands for "outside the prefix"."""
+    """Pattern of keys -> why they are not needed. `/` before a key means "outside the prefix"."""
     resize: Resize | None = "antialias"
-    """How this layout's code base resizes positions; None where it is the family that says."""
+    """How the code base of this layout resizes positions; None leaves it to the family."""
     theirs: Hook = _unchanged
     """For one tensor of theirs, by their name."""
     ours: Hook = _unchanged
     """For one tensor of ours, by our name; applied after `theirs` in reading, before it in writing."""
     adapt: Callable[[ClassifierConfig, set[str]], ClassifierConfig] = lambda config, names: config
-    """What else the keys of a file say about the model."""
+    """The config, changed by what else the keys of a file tell."""
 
     def recognize(self, source: Source) -> Recognized | None:
-        """The file as one in this layout, or None if it is in another."""
+        """The file in this layout, or None if it has another."""
         anchor, names = self.marks[0], set(source.shapes)
         found = [name for name in names if name == anchor or name.endswith(("." + anchor, "/" + anchor))]
         for name in sorted(found, key=len):
@@ -73,7 +73,7 @@ class Layout:
         return False
 
     def pairs(self, depth: int, only: Container[str] | None = None) -> Iterator[tuple[list[str], list[str], Form]]:
-        """Every row written out: (names of ours, names of theirs, form); `only` those for the first block's tensors."""
+        """Every row written out: (our names, their names, form). `only`: our names to take, by block 0."""
         for ours, theirs, *form in self.rows:
             for end in ("weight", "bias") if ours.endswith(".*") else ("",):
                 mine, other = (_braces(_ended(text, end)) for text in (ours, theirs))
@@ -93,7 +93,7 @@ class Recognized:
     layout: Layout
     source: Source
     prefix: str
-    """What stands before all keys of the layout."""
+    """The prefix of all keys of the layout."""
     inside: set[str]
     """The file's keys without the prefix; those outside it begin with a slash."""
 
@@ -107,7 +107,7 @@ class Recognized:
         return name[1:] if name.startswith("/") else self.prefix + name
 
     def left_out(self) -> list[str]:
-        """A phrase for every left-out pattern that the file has keys for."""
+        """A phrase for every left-out pattern that matches keys of the file."""
         reasons = self.layout.left_out
         return [f"{p.removeprefix('/')} ({reasons[p]})" for p in reasons if _any(self.inside, p)]
 
@@ -144,8 +144,8 @@ def _braces(text: str) -> list[str]:
 def read(file: Recognized, config: ClassifierConfig, expected: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """The tensors of a model in fp32, from a file.
 
-    expected: name -> shape of every tensor of the model. Raises UserError that lists missing, unexpected and wrongly
-    shaped tensors.
+    expected: name -> shape of every tensor of the model. Raises UserError, with a list, if tensors are missing,
+    unexpected or of another shape.
     """
     layout, inside = file.layout, file.inside
     tensors: dict[str, Tensor] = {}
@@ -154,15 +154,13 @@ def read(file: Recognized, config: ClassifierConfig, expected: dict[str, tuple[i
     for ours, theirs, _ in layout.pairs(config.encoder.depth, only=expected):
         if ours[0] not in expected or ours[0] in tensors or not inside.issuperset(theirs):
             continue
-        shared = not used.isdisjoint(theirs)  # a table of BEiT's pre-training, which each block is to have for itself
+        shared = not used.isdisjoint(theirs)  # BEiT's pre-training shares one table, of which each block gets its own
         used.update(theirs)
         parts = []
         for name in theirs:
             part = file.get(name).clone() if shared else file.get(name)
             if not part.is_floating_point():
-                raise UserError(
-                    f"{file.source.name}: {name} is of type {part.dtype}; quantized files are not read here."
-                )
+                raise UserError(f"{file.source.name}: {name} has type {part.dtype}. Quantized files are not supported.")
             parts.append(layout.theirs(name, part.float(), config, False))
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         shares = joined.chunk(len(ours)) if len(ours) > 1 else (joined,)
@@ -186,9 +184,9 @@ def read(file: Recognized, config: ClassifierConfig, expected: dict[str, tuple[i
 
 
 def write(layout: Layout, config: ClassifierConfig, tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a model under this layout's names, with `prefix` before those that belong to the encoder.
+    """The tensors of a model under this layout's names, with `prefix` before those of the encoder.
 
-    Raises UserError on a tensor that the layout has no place for.
+    Raises UserError on a tensor that the layout does not have.
     """
     done: set[str] = set()
     written: dict[str, Tensor] = {}
@@ -210,12 +208,12 @@ def write(layout: Layout, config: ClassifierConfig, tensors: dict[str, Tensor], 
                 name, part, config, True
             ).contiguous()
     if left := sorted(tensors.keys() - done):
-        raise UserError(f"the layout {layout.name} has no place for {shown(left)}.")
+        raise UserError(f"The layout {layout.name} has no place for {shown(left)}.")
     return written
 
 
 def _fit(tensor: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """The tensor in this shape if that only adds or drops axes of size 1, or unrolls a kernel [D, C, p, p]."""
+    """The tensor in this shape if that only changes axes of size 1 or unrolls a kernel [D, C, p, p]; else None."""
     if tuple(tensor.shape) == shape:
         return tensor
     kernel = tensor.ndim == 4 and tuple(tensor.flatten(1).shape) == shape

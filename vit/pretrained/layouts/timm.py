@@ -77,7 +77,7 @@ TIMM = Layout(
     never=(*ORIGINAL_ONLY, *EVA_ONLY),
     ours=interleaved,
 )
-# timm has no split matrices in the class that also has packed ones, so that writing needs to be told which.
+# timm has no class with both split and packed matrices, so writing needs a layout for each.
 TIMM_PACKED = Layout(
     "timm VisionTransformer, packed SwiGLU",
     (*STEM, *ATTENTION, *MLP, *PACKED, *LAYER_SCALE, *TOP),
@@ -134,7 +134,7 @@ NAFLEX_STEM: tuple[Row, ...] = (
 
 
 def _grid_of_positions(name: str, tensor: Tensor, config: ClassifierConfig, writing: bool) -> Tensor:
-    """NaFlexViT keeps its positions as a grid [1, h, w, D]."""
+    """NaFlexViT stores its positions as a grid [1, h, w, D]."""
     if name != "embeds.pos_embed":
         return tensor
     return tensor.unflatten(1, config.encoder.grid) if writing else tensor.flatten(1, 2)

@@ -1,4 +1,4 @@
-"""The public detectors: where their weights are, and which of them a file holds."""
+"""The public detectors: where their weights are, and which one a file holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LICENSE = "Apache-2.0"
 
 class Public(NamedTuple):
     side: int
-    """Of the square images that the weights were trained on, in pixels."""
+    """Side of the square training images, in pixels."""
     repository: str
     """`hf:OWNER/REPO`"""
 
@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """What tells the public detectors apart in a file."""
+    """The sizes in a file that tell the public detectors apart."""
 
     encoder_width: int
     encoder_blocks: int
@@ -64,28 +64,28 @@ class Geometry(NamedTuple):
 
 
 def read_detector(name: str | None, source: str, *, trust_pickle: bool = False) -> Found:
-    """A public detector's file, folder or repository; name: of PRESETS, None for whichever it is.
+    """Read a public detector's file, folder or repository. name: of PRESETS; None means whichever it is.
 
-    Raises UserError that names what it is where it is another one, and what it has where it is none that is known.
+    Raises UserError if it is another detector, whose name it gives, or an unknown one, whose sizes it gives.
     """
     opened = open_weights(source, trust_pickle=trust_pickle)
     tensors = convert({key: opened.get(key) for key in opened.shapes}, opened.name)
     tensors = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
-    found, places = geometry(tensors), tensors["encoder.pos_embed"].shape[1]
+    found, positions = geometry(tensors), tensors["encoder.pos_embed"].shape[1]
     fitting = [other for other in PUBLIC if _geometry_of(PRESETS[other]) == found]
     if not fitting:
         text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found._asdict().items())
         raise UserError(f"{opened.name} is none of the detectors {', '.join(PUBLIC)}: it has {text}.")
     if name is None:
-        # RF-DETR's two largest differ in their native size only.
-        native = [other for other in fitting if _places(PRESETS[other]) == places]
+        # The two largest of RF-DETR differ only in their native size.
+        native = [other for other in fitting if _positions(PRESETS[other]) == positions]
         name = (native or fitting)[0]
     if name not in fitting:
-        raise UserError(f"{opened.name} holds {' or '.join(fitting)}, not {name}. Ask for it by that name.")
+        raise UserError(f"{opened.name} holds {' or '.join(fitting)}, not {name}. Use that name.")
     preset, groups = PRESETS[name], number_of("selection", tensors)
-    side = isqrt(places - preset.encoder.prefix_positions)
-    if side**2 != places - preset.encoder.prefix_positions:
-        raise UserError(f"{opened.name}: {places} positions are no square grid.")
+    side = isqrt(positions - preset.encoder.prefix_positions)
+    if side**2 != positions - preset.encoder.prefix_positions:
+        raise UserError(f"{opened.name}: {positions} positions do not form a square grid.")
     size = (side * preset.encoder.patch_size, side * preset.encoder.patch_size)
     config = replace(
         preset,
@@ -113,5 +113,5 @@ def _geometry_of(c: DetectorConfig) -> Geometry:
     return Geometry(c.encoder.width, c.encoder.depth, c.encoder.patch_size, c.width, c.layers, len(c.scales))
 
 
-def _places(c: DetectorConfig) -> int:
+def _positions(c: DetectorConfig) -> int:
     return c.encoder.prefix_positions + c.encoder.grid[0] * c.encoder.grid[1]

@@ -1,4 +1,4 @@
-"""What the keys and shapes of a file say about its model. The rest (heads, activation, eps, RoPE) is the family's."""
+"""The config of a model from the keys and shapes of its file; heads, activation, eps and RoPE are the family's."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def config_of_file(
     encoder = _with_grid(encoder, shape, requested_size, source)
     head = shape("head.weight") or shape("head.cls.weight")
     pool = config.pool
-    # Without its attention a tower pools the mean, and so does everybody who norms after pooling instead of before.
+    # Without attention pooling a tower pools the mean, and so do models with a norm after pooling instead of before.
     if (pool == "attention" and not shape.has("attn_pool.probe")) or (pool == "class" and pool_norm):
         pool = "mean"
     found = replace(
@@ -136,17 +136,17 @@ PARTS = {
 def _same_family(
     found: EncoderConfig, family: EncoderConfig, pool_norm: bool, family_pool_norm: bool, source: Source
 ) -> None:
-    """What is computed differs without these parts, and no key of a file would tell that they are gone."""
+    """Raises UserError if parts of the family's models are missing or added, which changes what is computed."""
     has, should = ({key: getattr(e, key) not in ("none", None, False) for key in PARTS} for e in (found, family))
     has["norm"] = found.final_norm or pool_norm
     should["norm"] = family.final_norm or family_pool_norm
     lost = [PARTS.get(key, "last norm") for key in has if should[key] and not has[key]]
-    # A distillation token is seen by the others, and that is all that it changes where it has no head.
+    # A distillation token without a head is no difference: only the other tokens attend to it.
     more = [PARTS[key] for key in PARTS if has[key] and not should[key] and key != "distill_token"]
-    told = [f"{what} {', '.join(parts)}" for what, parts in (("has no", lost), ("has a", more)) if parts]
-    if told:
+    differences = [f"{what} {', '.join(parts)}" for what, parts in (("has no", lost), ("has a", more)) if parts]
+    if differences:
         raise UserError(
-            f"{source.name} {' and '.join(told)}, unlike this family of models. Is it another family's file?"
+            f"{source.name} {' and '.join(differences)}, unlike this family of models. Is it another family's file?"
         )
 
 
@@ -158,13 +158,13 @@ def _patch_kernel(file: Recognized, config: ClassifierConfig, shape: _Shapes) ->
     kernel = shape("encoder.patch_embed.proj.weight")
     if kernel is None or hidden is None:
         what = "patch embedding" if kernel is None else f"{e.feed_forward} layers"
-        raise UserError(f"{name} ({layout.name}) has no {what} that this model could use.")
+        raise UserError(f"{name} ({layout.name}) has no {what} for this model.")
     found = (kernel[0], _depth(layout, file.inside), hidden[0] if mlp else hidden[1])
     expected = (e.width, e.depth, e.mlp)
     if found != expected:
         raise UserError(
-            f"{name} holds another size of model: width {found[0]}, {found[1]} blocks, hidden {found[2]}; the "
-            f"name asked for means width {expected[0]}, {expected[1]} blocks, hidden {expected[2]}."
+            f"{name} holds a model of another size: width {found[0]}, {found[1]} blocks, hidden width {found[2]}; the "
+            f"requested name means width {expected[0]}, {expected[1]} blocks, hidden width {expected[2]}."
         )
     return kernel
 
@@ -178,13 +178,13 @@ def _depth(layout: Layout, inside: set[str]) -> int:
 
 
 def _pixels(size: tuple[int, ...], patch: int) -> tuple[int, int]:
-    """The whole patches of (H, W) pixels: Hugging Face's SigLIP of 384 pixels has 27 patches of 14."""
+    """(H, W) rounded down to whole patches: Hugging Face's SigLIP of 384 pixels has 27 patches of 14."""
     height, width = size
     return height // patch * patch, width // patch * patch
 
 
 def _patch(kernel: Shape, patch: int) -> tuple[int, int]:
-    """(patch size, channels) from a kernel [D, C, p, p], or [D, C*p*p] where it is linear."""
+    """(patch size, channels) of a kernel [D, C, p, p], or [D, C*p*p] if it is linear."""
     if len(kernel) == 4:
         return kernel[2], kernel[1]
     return patch, kernel[1] // patch**2
@@ -193,7 +193,7 @@ def _patch(kernel: Shape, patch: int) -> tuple[int, int]:
 def _grid(
     n: int, native: tuple[int, int], other: tuple[int, int] | None, prefix: int, source: Source
 ) -> tuple[tuple[int, int], int]:
-    """(grid, positions of prefix tokens) of n positions: the family's own grid, else a square one, else `other`."""
+    """(grid, positions of prefix tokens) of n positions: the family's own grid, else a square, else `other`."""
     for placed in range(prefix + 1):
         if n - placed == native[0] * native[1]:
             return native, placed
@@ -206,7 +206,7 @@ def _grid(
             return other, placed
     raise UserError(
         f"{source.name}: {n} positions are neither a square grid nor the native {native[0]}x{native[1]}, with or "
-        f"without {prefix} prefix tokens. Say the size in pixels that they are for: image_size=(H, W)."
+        f"without {prefix} prefix tokens. Give the size in pixels that they are for: image_size=(H, W)."
     )
 
 
@@ -217,6 +217,6 @@ def _relative_grid(n: int, native: tuple[int, int], other: tuple[int, int] | Non
         if (2 * h - 1) * (2 * w - 1) == n:
             return h, w
     raise UserError(
-        f"{source.name}: {n} relative positions are those of no square grid. Say the size in pixels that they are for: "
+        f"{source.name}: {n} relative positions fit no square grid. Give the size in pixels that they are for: "
         "image_size=(H, W)."
     )

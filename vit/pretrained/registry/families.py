@@ -1,4 +1,4 @@
-"""Every public family by name: what its files cannot say about the model, where its weights are, under which license.
+"""Every public family by name: what its files do not tell about the model, and the license of its weights.
 
 A name is FAMILY_SIZE+PATCH[_variant]: `dinov2_s14_reg4`. `vit_SIZE+PATCH` names of `vit.model.config.preset` are the
 plain ViT (AugReg) and load the same way.
@@ -29,9 +29,9 @@ TV = torchvision_layouts.TORCHVISION
 @dataclass(frozen=True)
 class Family:
     layouts: tuple[Layout, ...]
-    """Those its files come in; timm's first."""
+    """The layouts of its files; timm's comes first."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]]
-    """Mean and standard deviation that its images are normalized with."""
+    """Mean and standard deviation of its preprocessing."""
     license: str
     encoder: dict[str, Any] = field(default_factory=dict)
     classifier: dict[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Family:
     own_reference: bool = False
     """RoPE is scaled to the native grid."""
     in_timm: dict[str, Any] = field(default_factory=dict)
-    """Fields that timm sets otherwise than the authors: a file in timm's layout gives timm's numbers."""
+    """Fields that timm sets differently from the authors: a file in timm's layout computes what timm computes."""
 
 
 EVA_ROPE = {

@@ -1,4 +1,4 @@
-"""The registry: every model by name, and how to find one by its source or by what is said of it."""
+"""The registry: every model by name, found by name, by source or by the card of its weights."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ from vit.pretrained.registry.table import rows
 
 MODELS = {row.name: row for row in rows()}
 TIMM_TANH = ("siglip2_b32", "siglip2_so400m16", "siglip2_g16", "siglip2_l16_512")
-"""SigLIP names for which timm, too, takes the tanh approximation of GELU."""
+"""SigLIP models for which timm, too, uses the tanh approximation of GELU."""
 
 
 def find(name: str) -> Model:
-    """The registry's row, or one for any `vit_SIZE+PATCH` of `preset`. Raises UserError with the nearest."""
+    """The row of a name, or a new one for any `vit_SIZE+PATCH` of `preset`. Raises UserError with the nearest name."""
     if name in MODELS:
         return MODELS[name]
     if re.fullmatch(r"vit_[a-z0-9]+?\d+(_(conv|rope|mean))*", name):
         e = preset(name).encoder
         size = Size(e.width, e.depth, e.heads, e.mlp)
-        known = ("stem", "positions", "rope", "class_token")
-        fields = {key: getattr(e, key) for key in known}
+        fields = {key: getattr(e, key) for key in ("stem", "positions", "rope", "class_token")}
         fields["prefix_positions"] = min(e.prefix, int(e.positions == "learned"))
         family, top = "vit_rope" if e.rope else "vit", {"pool": preset(name).pool}
         return Model(name, family, size, e.patch_size, e.image_size[0], fields=fields, top=top)
     raise UserError(
-        f"no model is called {name!r}.{nearest(name, MODELS)} `vitral models` lists all; vit_SIZE+PATCH with SIZE "
+        f"No model is called {name!r}.{nearest(name, MODELS)} `vitral models` lists all; vit_SIZE+PATCH with SIZE "
         f"one of {', '.join(SIZES)} makes a plain ViT."
     )
 
 
 def in_layout(model: Model, layout: Layout) -> ClassifierConfig:
-    """The model's config as the code base means it that this layout belongs to."""
+    """The model's config as the code base of the layout computes it."""
     config, other = model.config, FAMILIES[model.family].in_timm
     if not layout.name.startswith("timm") or model.name in TIMM_TANH:
         return config
@@ -48,7 +47,7 @@ def in_layout(model: Model, layout: Layout) -> ClassifierConfig:
 
 
 def by_source(source: str) -> Model | None:
-    """The row whose weights `timm:NAME` or `hf:OWNER/REPO` are; of timm's names also those of other input sizes, and of
+    """The row of the weights `timm:NAME` or `hf:OWNER/REPO`; timm's names also match with another input size and with
     other weights of the same model."""
     kind, _, name = source.partition(":")
     if kind == "hf" and not name.startswith("timm/"):
@@ -57,15 +56,15 @@ def by_source(source: str) -> Model | None:
     name = name.removeprefix("timm/")
     tag = name.partition(".")[2]
 
-    def strange(row: Model) -> tuple[bool, bool]:
-        """Rows of a whole architecture come before those of some of its weights, unless it is these."""
+    def mismatch(row: Model) -> tuple[bool, bool]:
+        """Prefer the row of exactly these weights, then that of the architecture, then those of other weights."""
         listed = (row.timm or "").partition(".")[2]
         return (bool(listed) and listed != tag, listed != tag)
 
     for same in (_without_tag, _without_size):
         rows = [row for row in MODELS.values() if row.timm and same(row.timm) == same(name)]
         if rows:
-            return min(rows, key=strange)
+            return min(rows, key=mismatch)
     return None
 
 
@@ -79,7 +78,7 @@ def _without_size(name: str) -> str:
 
 
 def by_card(card: Card, keys: Iterable[str]) -> Model | None:
-    """What the config.json beside weights with these keys describes."""
+    """The model that the config.json beside weights with these keys describes; None if it does not tell."""
     if card.family is None or card.size is None or card.image_size is None:
         return None
     family = card.family

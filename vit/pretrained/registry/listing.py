@@ -1,4 +1,4 @@
-"""What models there are, classifiers and detectors, and what each costs."""
+"""The list of models, classifiers and detectors, with the cost of each."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Listed(NamedTuple):
     license: str
     """Of the weights."""
     sources: tuple[str, ...]
-    """What `weights=` takes, besides files."""
+    """Values for `weights=`, besides files."""
 
 
 def models(pattern: str = "*") -> list[Listed]:
-    """The models whose weights can be loaded by name; `pattern` as in a shell: `dinov*_s*`. Detectors come last;
-    the others are counted without their head."""
+    """The models whose weights can be loaded by name. `pattern`: as in a shell, `dinov*_s*`. Detectors come last; the
+    parameters of classifiers are counted without a head."""
     found = []
     for row in MODELS.values():
         if not fnmatchcase(row.name, pattern):
@@ -56,7 +56,7 @@ def _detectors(pattern: str) -> list[Listed]:
 
 
 def flops(config: ClassifierConfig) -> int:
-    """Of the matrix products of one image at the native size, counted as torch's FlopCounterMode does."""
+    """FLOPs of the matrix products for one image at the native size, counted as torch's FlopCounterMode does."""
     e = config.encoder
     patches = e.grid[0] * e.grid[1]
     tokens = e.prefix + patches

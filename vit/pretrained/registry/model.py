@@ -20,9 +20,9 @@ class Model:
     patch: int
     image_size: int
     timm: str | None = None
-    """`timm:NAME` that holds its weights."""
+    """NAME of `timm:NAME` with its weights."""
     hf: str | None = None
-    """`hf:OWNER/REPO`."""
+    """OWNER/REPO of `hf:OWNER/REPO`."""
     fields: dict[str, Any] = field(default_factory=dict)
     """Fields of the encoder that differ from the family's."""
     top: dict[str, Any] = field(default_factory=dict)
@@ -30,9 +30,9 @@ class Model:
     images: dict[str, Any] = field(default_factory=dict)
     """Fields of Preprocess that differ from the family's."""
     weights_license: str | None = None
-    """Where it is another than the family's."""
+    """If it differs from the family's."""
     untrained: bool = False
-    """timm has the class, but no weights."""
+    """timm has the architecture but no weights."""
 
     @property
     def license(self) -> str:
@@ -40,7 +40,7 @@ class Model:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What `weights=` takes, besides files."""
+        """Values for `weights=`, besides files."""
         timm = [f"timm:{self.timm}"] if self.timm and not self.untrained else []
         return (*timm, *([f"hf:{self.hf}"] if self.hf else []))
 

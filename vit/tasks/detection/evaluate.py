@@ -22,8 +22,9 @@ from vit.tasks.detection.metrics import DetectionMetrics
 from vit.tasks.detection.report import thresholds_to_keep
 from vit.tasks.detection.scan.options import Scan
 from vit.tasks.detection.scan.scanner import Scanner
-from vit.tasks.evaluation import Evaluation, EvaluationOptions, split_of
+from vit.tasks.evaluation import Evaluation, split_of
 from vit.tasks.evaluation import evaluate as evaluate_batches
+from vit.tasks.evaluation_options import EvaluationOptions
 
 
 def evaluate(
