@@ -275,7 +275,9 @@ def test_the_wheel_holds_vit_and_nothing_else(wheel):
     names, metadata, entry = wheel
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"vit"}
     packaged = {name for name in names if name.startswith("vit/")}
-    data = {f"vit/data/bundled/files/{name}" for name in ("digits/digits.npz", "digits/ORIGIN.md")}
+    files = [file for file in (ROOT / "datasets").rglob("*") if file.is_file()]
+    assert not [file for file in files if file.suffix == ".py"]
+    data = {f"vit/data/bundled/files/{file.relative_to(ROOT / 'datasets')}" for file in files}
     assert packaged == {str(file.relative_to(ROOT)) for file in SOURCES} | data
     assert any(name.endswith("LICENSE") for name in names)
     assert "License-Expression: Apache-2.0" in metadata and "Name: vitral" in metadata

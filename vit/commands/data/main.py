@@ -9,6 +9,7 @@ from vit.errors import UserError, nearest
 COMMANDS = {
     "check": "what is wrong with a data set, before a GPU hour is spent on it",
     "convert": "write the same images, labels and boxes in another format",
+    "list": "the public data sets that --data knows by name",
     "pack": "write tar shards from any data",
     "show": "a picture of the training images as the model will see them",
     "split": "divide a data set into train, val and test",
