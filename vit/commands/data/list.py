@@ -1,0 +1,27 @@
+"""`vitral data list`: the public data sets that --data knows by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from vit.commands.cli.options import parse
+from vit.data.bundled.cards import cards, table
+
+
+@dataclass(frozen=True)
+class List:
+    """Show the public data sets that have a name here: tasks, numbers of images and classes, licenses."""
+
+    json: bool = False
+    """Print all fields of the cards as JSON."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    args = parse(List, arguments, "vitral data list")
+    if args.json:
+        print(json.dumps([asdict(card) for card in cards()], ensure_ascii=False, indent=1))
+    else:
+        print(*table(cards()), sep="\n")
+    return 0
