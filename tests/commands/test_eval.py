@@ -22,7 +22,7 @@ from vit.pretrained import load
 from vit.pretrained.registry import find as registry
 from vit.tasks.classification.evaluate import flips as mirrors
 from vit.tasks.classification.features import open_encoder
-from vit.tasks.evaluation import EvaluationOptions
+from vit.tasks.evaluation_options import EvaluationOptions
 
 ROOT = Path(__file__).parents[2]
 

@@ -159,7 +159,7 @@ def _advice(recipe: Recipe, facts: Facts) -> list[str]:
         return []
     data = shlex.quote(str(recipe.data))
     return [
-        "Public weights usually help where images are few (95.5 instead of 93.6 % on 100 digits, benchmarks/RESULTS.md):",
+        "Public weights usually help with few images (95.5 instead of 93.6 % on 100 digits, benchmarks/RESULTS.md):",
         f"  vitral train finetune --data {data} --weights {PUBLIC}",
     ]
 
