@@ -25,7 +25,8 @@ from vit.tasks.detection.metrics import Boxes, DetectionMetrics, Truth
 from vit.tasks.detection.pictures import scene_of
 from vit.tasks.detection.report import summary_of, thresholds_to_keep, write_report
 from vit.tasks.detection.scan.options import Scan
-from vit.tasks.evaluation import Evaluation, EvaluationOptions
+from vit.tasks.evaluation import Evaluation
+from vit.tasks.evaluation_options import EvaluationOptions
 from vit.tasks.run import Run
 from vit.tasks.table import TASKS
 from vit.training.run import report
@@ -41,7 +42,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(detector: SimpleNamespace, tmp_path: Path, **options: Any) -> dict[str, Any]:
-    evaluation.Evaluate(str(detector.run), json=tmp_path / "out.json", device="cpu", **options).run()
+    evaluation.Evaluate(checkpoint=str(detector.run), json=tmp_path / "out.json", device="cpu", **options).run()
     return json.loads((tmp_path / "out.json").read_text())
 
 
