@@ -42,7 +42,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(detector: SimpleNamespace, tmp_path: Path, **options: Any) -> dict[str, Any]:
-    evaluation.Evaluate(str(detector.run), json=tmp_path / "out.json", device="cpu", **options).run()
+    evaluation.Evaluate(checkpoint=str(detector.run), json=tmp_path / "out.json", device="cpu", **options).run()
     return json.loads((tmp_path / "out.json").read_text())
 
 

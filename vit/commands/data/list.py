@@ -10,18 +10,20 @@ from vit.commands.cli.options import parse
 from vit.data.bundled.cards import cards, table
 
 
+def main(arguments: Sequence[str]) -> int:
+    return parse(List, arguments, "vitral data list").run()
+
+
 @dataclass(frozen=True)
 class List:
-    """Show the public data sets that have a name here: tasks, numbers of images and classes, licenses."""
+    """List the data sets that --data knows by name: task, images, classes, source, license."""
 
     json: bool = False
     """Print all fields of the cards as JSON."""
 
-
-def main(arguments: Sequence[str]) -> int:
-    args = parse(List, arguments, "vitral data list")
-    if args.json:
-        print(json.dumps([asdict(card) for card in cards()], ensure_ascii=False, indent=1))
-    else:
-        print(*table(cards()), sep="\n")
-    return 0
+    def run(self) -> int:
+        if self.json:
+            print(json.dumps([asdict(card) for card in cards()], ensure_ascii=False, indent=1))
+        else:
+            print(*table(cards()), sep="\n")
+        return 0
