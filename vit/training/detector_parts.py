@@ -170,7 +170,7 @@ def repeated(data: DetectionData) -> np.ndarray:
     from vit.data.load.sampling import repeat_factors
 
     n = len(data.train)
-    images, labels = data.train.labelled()
+    images, labels = data.train.labeled()
     repeats = repeat_factors(images, labels, n, len(data.classes))
     length = math.ceil(repeats.sum())
     tell(f"images with rare classes come up to {repeats.max():.1f} times: an epoch is {length:,} images, not {n:,}")

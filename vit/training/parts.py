@@ -140,7 +140,7 @@ def build_cache(recipe: Settled | SettledDetection) -> PixelCache | None:
 
     if recipe.cache == "none":
         return None
-    return PixelCache(recipe.cache, recipe.cache_gb, workers=recipe.workers, tell=print, ticker=progress)
+    return PixelCache(recipe.cache, recipe.cache_gb, workers=recipe.workers, log=print, ticker=progress)
 
 
 def measured(recipe: Recipe, data: Data, facts: Facts, world: World) -> int | None:
