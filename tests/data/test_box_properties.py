@@ -239,8 +239,8 @@ def test_what_augmentation_drops_is_told_once_after_an_epoch():
         assert len(told) == (step >= 3)
     (line,) = told
     dropped = sum(zoom.read(images, i, derive_seed(0, 0, i, 0)).dropped for i in range(12))
-    assert dropped > 0 and line.startswith(f"augmentation: of {kept + dropped:,} boxes in an epoch {dropped:,} (")
-    assert line.endswith("were cut to less than 20% of their area and left out")
+    assert dropped > 0 and line.startswith(f"Augmentation: of {kept + dropped:,} boxes in an epoch {dropped:,} (")
+    assert line.endswith("were cut to less than 20% of their area and left out.")
     quiet: list[str] = []
     list(batches("none", images, log=quiet.append))
     assert quiet == []

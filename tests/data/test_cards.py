@@ -313,7 +313,7 @@ def test_what_is_not_here_is_told(here):
         ("splits: {train: 0}", "splits cannot be"),
         ("splits: {test: 5}", "splits cannot be"),
         ("source: ftp://x", "source cannot be"),
-        ("source: folder", "layout and format go with the source folder"),
+        ("source: folder", "fields layout and format go with the source folder"),
         ("score: {top1: high}", "score cannot be"),
         ("citation: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("a: [", "while parsing"),

@@ -123,13 +123,13 @@ def test_row_63_workers_and_the_size_of_the_cache_change_no_sample(images, kind)
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_it_is_bounded_and_says_what_found_room(images, kind, cache):
     lines = []
-    kept, _, _ = PixelCache(kind, 15e-6, tell=lines.append).of(images, SIZE, None)
+    kept, _, _ = PixelCache(kind, 15e-6, log=lines.append).of(images, SIZE, None)
     one = 32 * 24 * 3
     assert kept.pixels.bytes == 15_000 // one * one
     assert (kept.places.start >= 0).sum() == 15_000 // one == 6
     (line,) = lines
-    assert line.startswith("cache: 6 images as the model takes them in ") and line.endswith(
-        "0.00 GB, 50% of all: the rest is decoded every time (--cache-gb)"
+    assert line.startswith("Cache: 6 images as the model takes them in ") and line.endswith(
+        "0.00 GB, 50% of all: the rest is decoded in every epoch (--cache-gb)."
     )
     if kind == "disk":
         assert sum(file.stat().st_size for file in cache.iterdir()) < 15_000 + 2_000

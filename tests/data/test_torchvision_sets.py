@@ -204,9 +204,9 @@ def test_fake_data(monkeypatch):
 
 
 def test_what_is_not_there_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"these have labelled images: CIFAR10.*Did you mean \"CIFAR10\""):
+    with pytest.raises(UserError, match=r"these have labeled images: CIFAR10.*Did you mean \"CIFAR10\""):
         open_data("torchvision:CIFR10")
-    with pytest.raises(UserError, match="labelled images"):
+    with pytest.raises(UserError, match="labeled images"):
         open_data("torchvision:Kinetics")
     with pytest.raises(UserError, match=r"SVHN@.*is not in .*could not be downloaded.*torchvision:SVHN@FOLDER"):
         open_data(f"torchvision:SVHN@{tmp_path}")

@@ -55,7 +55,7 @@ def deadly(how=signal.SIGKILL):
 def test_row_48_a_worker_that_dies_is_told_with_its_file(how, told):
     loader = eval_loader(LabelReader(deadly(how), SIZE), LoaderOptions(batch_size=4, workers=2))
     before = signal.getsignal(signal.SIGCHLD)
-    with pytest.raises(UserError, match=r"data worker 1 died .*it read image 13, photos/13\.") as error:
+    with pytest.raises(UserError, match=r"Data worker 1 died .*it read image 13, photos/13\.") as error:
         list(loader)
     assert re.search(told, str(error.value))
     assert signal.getsignal(signal.SIGCHLD) == before
@@ -85,7 +85,7 @@ def test_row_48_the_exit_code(tmp_path):
     command = [sys.executable, "-W", "ignore:This DataLoader will create", "-c", code]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: data worker 1 died (SIGKILL) while it read image 13, photos/13.")
+    assert done.stderr.startswith("Error: Data worker 1 died (SIGKILL) while it read image 13, photos/13.")
 
 
 def test_an_error_in_a_worker_is_no_death():

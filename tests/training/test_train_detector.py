@@ -171,7 +171,7 @@ def test_images_are_kept_between_epochs(
     with pytest.raises(KeyboardInterrupt):
         train.main(["detect", "--data", str(squares), *BRIEF, *options])
     told = capsys.readouterr().out
-    assert "cache: 24 images at 1.25 times the model's input in memory" in told
+    assert "Cache: 24 images at 1.25 times the model's input in memory" in told
     assert len(fed[0].index) == 4 and len(fed) == 2
 
 
@@ -254,7 +254,7 @@ def test_more_objects_than_queries_is_told(squares: Path):
 
 def test_rare_classes_are_repeated(squares: Path):
     data = open_data(str(squares), kind="boxes")
-    images, labels = data.train.labelled()
+    images, labels = data.train.labeled()
     rare = np.isin(np.arange(24), images[labels == 1])
     repeats, told = repeated(data)
     # 4 of 24 images have red, 16 green: the median is 10 of 24, sqrt(10 / 4) = 1.58.

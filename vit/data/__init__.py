@@ -1,7 +1,7 @@
-"""Reading, augmenting and feeding images. Not part of the wheel: train.py and eval.py join it with `vit`.
+"""From a path or a name to splits and batches. Knows neither models nor tasks.
 
-Names are imported when they are first used: the commands of `vitral data` need no torch, and their worker
-processes start at once.
+Names are imported when they are first used: the commands of `vitral data` need no torch, and their worker processes
+start at once.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def survey(images: ImageSet, sample: int = SAMPLE) -> Survey:
         moments.append(np.stack([few.mean(axis=0), (few**2).mean(axis=0)]))
         gray = gray and bool((few[:, 0] == few[:, 1]).all() and (few[:, 1] == few[:, 2]).all())
     if not sizes:
-        raise UserError(f"none of {len(indices)} training images looked at can be read. The first: {reason}")
+        raise UserError(f"None of {len(indices)} training images looked at can be read. The first: {reason}")
     mean, square = np.mean(moments, axis=0)
     std = np.sqrt(np.maximum(square - mean**2, 1e-4))
     height, width = np.median(np.array(sizes), axis=0).round().astype(int).tolist()

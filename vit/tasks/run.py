@@ -52,7 +52,7 @@ class Run:
         recipe = self.recipe
         if not self.caches or recipe.cache == "none":
             return None
-        return PixelCache(recipe.cache, recipe.cache_gb, workers=recipe.workers, tell=print, ticker=progress)
+        return PixelCache(recipe.cache, recipe.cache_gb, workers=recipe.workers, log=print, ticker=progress)
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Changing training images: crops, geometry, colors, mixing; boxes change along."""

@@ -29,7 +29,7 @@ class Mix:
 
     def __post_init__(self) -> None:
         if min(self.mixup, self.cutmix) < 0:
-            raise UserError(f"mixup and cutmix are 0 or above, not {self.mixup} and {self.cutmix}.")
+            raise UserError(f"--mixup and --cutmix are 0 or above, not {self.mixup} and {self.cutmix}.")
         for name in ("switch", "p"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"mix.{name} is a probability in 0..1, not {getattr(self, name)}.")

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +29,7 @@ class Augment:
     degrees, shear: degrees, each way. translate: share of the side, each way. scale: range of zoom factors.
     crop: range of the share of the area that a random resized crop keeps; ratio: of its width / height.
     flip: probability of a left-right flip.
-    brightness, contrast, saturation: relative, each way; hue: share of the colour circle, each way.
+    brightness, contrast, saturation: relative, each way; hue: share of the color circle, each way.
     three: probability of one of grayscale, solarize, blur (DeiT III, arXiv:2204.07118).
     operations, magnitude: RandAugment's N and M, M in 0..10, full strength at 10 (arXiv:1909.13719, table 6).
     erase: probability of erasing one rectangle, filled with noise (arXiv:1708.04896).
@@ -70,7 +71,7 @@ class Augment:
 
 AUGMENTS = {
     "none": Augment(),
-    # Digits, letters, line art: strokes move and lean, but never flip and keep their colours.
+    # Digits, letters, line art: strokes move and lean, but never flip and keep their colors.
     "glyph": Augment(degrees=15, translate=0.18, scale=(0.85, 1.15), shear=12),
     "light": Augment(crop=(0.35, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2),
     # "How to train your ViT?", arXiv:2106.10270: its light2 (with mixup 0.2). Its stronger ones exceed the scale.
@@ -187,7 +188,7 @@ class _Affine:
             translate_percent=(-augment.translate, augment.translate),
             scale=augment.scale,
             shear=(-augment.shear, augment.shear),
-            # A constant would draw a black frame on white paper; the edge's own colour fits both.
+            # A constant would draw a black frame on white paper; the edge's own color fits both.
             border_mode=cv2.BORDER_REPLICATE,
             p=1.0,
         )
@@ -202,15 +203,14 @@ class _Affine:
 
 
 def pixel_operations() -> ModuleType:
-    """vit.data.augment.operations. Imported late: machines that only evaluate need no OpenCV."""
+    """vit.data.augment.operations, by name: machines that only evaluate need no OpenCV, and do not wait for it."""
     try:
-        from vit.data.augment import operations
+        return import_module("vit.data.augment.operations")
     except ImportError as error:
         raise UserError(
             f'Augmentation needs OpenCV ({error}): pip install "opencv-python-headless<6", or train with the '
             'augmentation "none".'
         ) from None
-    return operations
 
 
 def _albumentations() -> tuple[ModuleType, ModuleType]:

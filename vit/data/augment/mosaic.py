@@ -97,7 +97,7 @@ def mosaic(source: Source, partners: Partners, preprocess: Preprocess, numbers: 
 
 def paste(canvas: Canvas, partners: Partners, numbers: np.ndarray) -> None:
     """Up to PASTED objects of another image, each where it covers little of what is there, its edges fading (Dwibedi et
-    al. 2017, arXiv:1708.01642). What else its box shows comes along, labelled too. numbers: float [PASTED, PLACES, 4]
+    al. 2017, arXiv:1708.01642). What else its box shows comes along, labeled too. numbers: float [PASTED, PLACES, 4]
     in 0..1."""
     height, width = canvas.preprocess.size
     dropped = canvas.dropped

@@ -72,7 +72,7 @@ def read_card(path: Path) -> Card:
     """Raises UserError, naming the file, for anything but a valid card."""
     try:
         if path.stat().st_size > LARGEST:
-            raise UserError(f"is larger than {LARGEST:,} bytes.")
+            raise UserError(f"A card of more than {LARGEST:,} bytes.")
         found = _checked(yaml.safe_load(path.read_text(encoding="utf-8")))
         if found.name != path.stem:
             raise UserError(f"The name is {found.name!r}, but the file is called {path.name}.")
@@ -101,7 +101,7 @@ def _checked(content: Any) -> Card:
     if len(set(card.names)) < len(card.names):
         raise UserError("The names have one twice.")
     if (card.source == FROM_FOLDER) != bool(card.layout and card.format):
-        raise UserError("layout and format go with the source folder, and only with it.")
+        raise UserError("The fields layout and format go with the source folder, and only with it.")
     return card
 
 

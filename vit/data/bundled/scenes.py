@@ -62,16 +62,16 @@ class Scenes(ImageSet):
 
     def counts(self) -> np.ndarray:
         """Digits per class over the first scenes: int64 [K]."""
-        return np.bincount(self.labelled(LOOKED_AT)[1], minlength=len(self.classes))
+        return np.bincount(self.labeled(LOOKED_AT)[1], minlength=len(self.classes))
 
-    def labelled(self, first: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def labeled(self, first: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Scene and class of every digit, or of those in the `first` scenes: int64 [m] each."""
         labels = [self.annotation(i).labels for i in range(min(len(self), first or len(self)))]
         return np.repeat(np.arange(len(labels)), [len(row) for row in labels]), np.concatenate(labels)
 
     def objects(self) -> np.ndarray:
         """Digits of each of the first scenes: int64 [m]."""
-        return np.bincount(self.labelled(LOOKED_AT)[0], minlength=min(len(self), LOOKED_AT))
+        return np.bincount(self.labeled(LOOKED_AT)[0], minlength=min(len(self), LOOKED_AT))
 
     def select(self, indices: np.ndarray) -> Scenes:
         return Scenes(self.split, self.indices[indices])

@@ -86,7 +86,7 @@ def _inspected(images: ImageSet, workers: int) -> Iterator[Seen]:
         except BrokenProcessPool:
             last = images.name(min(n, done + workers * CHUNK) - 1)
             raise UserError(
-                f"a process that decodes images died, perhaps for lack of memory, at an image from {images.name(done)} "
+                f"A process that decodes images died, perhaps for lack of memory, at an image from {images.name(done)} "
                 f"to {last}. --workers 1 takes the least memory."
             ) from None
 

@@ -37,7 +37,7 @@ ANNOTATIONS = {
     "image-twice": Kind(
         "warning",
         "images that are listed twice",
-        "Merge the entries: what is labelled in one of them is background in the other.",
+        "Merge the entries: what is labeled in one of them is background in the other.",
     ),
     "image-missing": Kind(
         "error", "listed images that are not on disk", "Add them, or take them out of the annotations."

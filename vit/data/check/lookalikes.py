@@ -1,6 +1,6 @@
-"""Images that look alike: copies in another size or compression, neighbours in a video.
+"""Images that look alike: copies in another size or compression, neighbors in a video.
 
-Candidates share a quarter of a difference hash (dHash: of neighbouring pixels of a tiny gray copy, which one is
+Candidates share a quarter of a difference hash (dHash: of neighboring pixels of a tiny gray copy, which one is
 brighter), which pairs of up to a million images are found by without comparing all; a small copy in color decides.
 """
 

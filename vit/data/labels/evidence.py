@@ -73,7 +73,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def is_shards(source: str) -> bool:
-    """Whether this is a shard, a pattern of shards or a folder that has some and nothing else that is recognised."""
+    """Whether this is a shard, a pattern of shards or a folder that has some and nothing else that is recognized."""
     if os.path.isdir(source):
         return list(evidence(source)) == ["shards"]
     return source.endswith(".tar") and (os.path.isfile(source) or any(sign in source for sign in "{*?["))

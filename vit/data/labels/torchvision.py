@@ -1,4 +1,4 @@
-"""`torchvision:NAME`: torchvision's data sets of labelled images, read and downloaded by its own classes.
+"""`torchvision:NAME`: torchvision's data sets of labeled images, read and downloaded by its own classes.
 
 Some of them come as pickles; torchvision reads one only if its checksum is that of the original file.
 """
@@ -127,7 +127,7 @@ def _parts(source: str) -> tuple[str, str | None, str]:
     name, variant, folder = match.groups() if match else ("", None, None)
     if name not in SETS:
         raise UserError(
-            f"{source}: of torchvision's data sets these have labelled images: {', '.join(SETS)}.{nearest(name, SETS)}"
+            f"{source}: of torchvision's data sets these have labeled images: {', '.join(SETS)}.{nearest(name, SETS)}"
         )
     variants = SETS[name].variants
     if variant is not None and variant not in variants:
@@ -211,7 +211,7 @@ def _targets(dataset: Any) -> np.ndarray:
     for i in np.unique(np.linspace(0, n - 1, min(n, 8)).astype(int)).tolist():
         label = _sample(dataset, i)[1]
         if (-1 if label is None else int(label)) != numbers[i]:
-            raise UserError(f"torchvision's {type(dataset).__name__} gives other labels than it lists: update vitral.")
+            raise UserError(f"torchvision's {type(dataset).__name__} gives other labels than it lists. Update vitral.")
     return numbers
 
 

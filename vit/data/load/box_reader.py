@@ -82,8 +82,8 @@ class BoxReader(Reader[BoxBatch]):
         if not dropped:
             return ""
         return (
-            f"augmentation: of {all_boxes:,} boxes in an epoch {dropped:,} ({dropped / all_boxes:.1%}) were cut to "
-            f"less than {VISIBLE:.0%} of their area and left out"
+            f"Augmentation: of {all_boxes:,} boxes in an epoch {dropped:,} ({dropped / all_boxes:.1%}) were cut to "
+            f"less than {VISIBLE:.0%} of their area and left out."
         )
 
     def _target(self, done: Augmented, draw: Draw, size: tuple[int, int]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Prepare:
     def key(self) -> str:
         """What the pixels depend on but the images themselves."""
         used = {**dataclasses.asdict(self.preprocess), "exact": self.exact, "boxes": self.boxes, "room": ROOM}
-        # Normalisation comes later, but the mean fills the borders of a letterbox.
+        # Normalization comes later, but the mean fills the borders of a letterbox.
         del used["std"]
         return json.dumps([FORM, PIL.__version__, used], sort_keys=True)
 
@@ -121,8 +121,8 @@ class CachedBoxes(CachedSet):
     def counts(self) -> np.ndarray:
         return self.source.counts()
 
-    def labelled(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.source.labelled()
+    def labeled(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.source.labeled()
 
     def objects(self) -> np.ndarray:
         return self.source.objects()
@@ -150,7 +150,8 @@ class PixelCache:
     """What the loaders of a run take their images from.
 
     gigabytes: the most that is kept, in units of 10^9 bytes: in memory of all sets of the run, on disk of all runs.
-    workers: processes that decode. tell: for lines about what is kept; tick: called with the number of images done.
+    workers: processes that decode. log: receives lines about what is kept. ticker: given the number of images, what to
+    call with the number done.
     """
 
     def __init__(
@@ -159,13 +160,13 @@ class PixelCache:
         gigabytes: float,
         *,
         workers: int = 0,
-        tell: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
         ticker: Callable[[int], Callable[[int], None] | None] = lambda n: None,
     ) -> None:
-        self.kind, self.workers, self.tell, self.ticker = kind, workers, tell, ticker
+        self.kind, self.workers, self.log, self.ticker = kind, workers, log, ticker
         self._left = int(gigabytes * 10**9)
         if kind == "ram" and (free := _memory()) is not None and 0.8 * free < self._left:
-            tell(f"cache: {free / 1e9:.1f} GB of memory are free, of which 80 % are used at most")
+            log(f"Cache: {free / 1e9:.1f} GB of memory are free, of which at most 80 % are used.")
             self._left = int(0.8 * free)
         self._folder = PixelFolder(self._left) if kind == "disk" else None
         self._made: dict[tuple[int, str], Any] = {}
@@ -202,8 +203,8 @@ class PixelCache:
         kept, n = int((places.start >= 0).sum()), len(images)
         where = "memory" if self.kind == "ram" else str(self._folder.path)  # type: ignore[union-attr]
         what = "as the model takes them" if prepare.exact else f"at {ROOM} times the model's input"
-        share = "" if kept == n else f", {kept / n:.0%} of all: the rest is decoded every time (--cache-gb)"
-        self.tell(f"cache: {kept:,} images {what} in {where}, {pixels.bytes / 1e9:.2f} GB{share}")
+        share = "" if kept == n else f", {kept / n:.0%} of all: the rest is decoded in every epoch (--cache-gb)"
+        self.log(f"Cache: {kept:,} images {what} in {where}, {pixels.bytes / 1e9:.2f} GB{share}.")
         return kind(images, prepare, pixels, places)
 
     def _filled(self, images: ImageSet, prepare: Prepare, name: str) -> tuple[Pixels, Places]:

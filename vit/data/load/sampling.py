@@ -30,7 +30,7 @@ class Draw(NamedTuple):
 
 
 def derive_seed(*parts: int) -> int:
-    """A 64-bit seed from integers, equally well mixed for neighbouring ones (BLAKE2b)."""
+    """A 64-bit seed from integers, equally well mixed for neighboring ones (BLAKE2b)."""
     packed = struct.pack(f"<{len(parts)}q", *parts)
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 

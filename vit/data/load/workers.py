@@ -146,7 +146,7 @@ def _death(processes: list[Any], at: Any, reader: Any) -> str | None:
         return None
     worker, code = dead[0], processes[dead[0]].exitcode
     index = at[2 * worker + 1]
-    told = f"data worker {worker} died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+    told = f"Data worker {worker} died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
     if index < 0:
         return f"{told} before it read an image. Memory may have run out: try fewer --workers."
     place = f"{told} while it read image {index}, {reader.images.name(index)}."

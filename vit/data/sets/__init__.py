@@ -1,0 +1,1 @@
+"""What every reader gives: images by index with their labels or boxes."""

@@ -39,7 +39,7 @@ class BoxSet(Protocol):
     def whole(self, i: int) -> View: ...
     def view(self, i: int, choose: Choose) -> View: ...
     def counts(self) -> np.ndarray: ...
-    def labelled(self) -> tuple[np.ndarray, np.ndarray]: ...
+    def labeled(self) -> tuple[np.ndarray, np.ndarray]: ...
     def objects(self) -> np.ndarray: ...
     def annotation(self, i: int) -> Annotation: ...
     def image_id(self, i: int) -> int: ...
@@ -87,7 +87,7 @@ class Boxed(ImageSet):
         """Boxes per class, without crowds: int64 [K]."""
         return np.bincount(self.rows.labels[~self.rows.crowd], minlength=len(self.classes))
 
-    def labelled(self) -> tuple[np.ndarray, np.ndarray]:
+    def labeled(self) -> tuple[np.ndarray, np.ndarray]:
         """Image and class of every box that is no crowd: int64 [m] each."""
         owners = np.repeat(np.arange(len(self)), np.diff(self.ends, prepend=0))
         single = ~self.rows.crowd
@@ -95,11 +95,11 @@ class Boxed(ImageSet):
 
     def objects(self) -> np.ndarray:
         """Boxes of each image, without crowds: int64 [n]."""
-        return np.bincount(self.labelled()[0], minlength=len(self))
+        return np.bincount(self.labeled()[0], minlength=len(self))
 
     def rarest(self) -> np.ndarray:
         """Of the classes in each image the one that fewest images have, -1 where there is none: int64 [n]."""
-        pairs = np.unique(np.stack(self.labelled()), axis=1)
+        pairs = np.unique(np.stack(self.labeled()), axis=1)
         images = np.bincount(pairs[1], minlength=len(self.classes))
         order = np.lexsort((images[pairs[1]], pairs[0]))
         owners, first = np.unique(pairs[0, order], return_index=True)

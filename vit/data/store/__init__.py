@@ -1,0 +1,1 @@
+"""Where bytes lie when many images share a file: tar shards, Parquet, downloads."""

@@ -1,4 +1,4 @@
-"""Writing labelled images as class folders."""
+"""Writing labeled images as class folders."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def write_folder(splits: Mapping[str, ImageSet], out: str, images: Images) -> li
     """
     some = next(iter(splits.values()))
     if some.multilabel:
-        raise UserError("class folders hold one label an image, these images have several. Convert to parquet.")
+        raise UserError("Class folders hold one label an image; these images have several. Convert to parquet.")
     bad = [name for name in some.classes if not name or name[0] in ". " or re.search(r"[\x00-\x1f/\\]", name)]
     if bad:
-        raise UserError(f"these classes cannot be names of folders: {shown(bad)}. Convert to parquet.")
+        raise UserError(f"These classes cannot be names of folders: {shown(bad)}. Convert to parquet.")
     for split, part in splits.items():
         for name in part.classes:
             os.makedirs(os.path.join(out, split, name))

@@ -132,7 +132,7 @@ def crowded(data: DetectionData, queries: int) -> list[str]:
 def repeated(data: DetectionData) -> tuple[np.ndarray, str]:
     """How often each training image comes in an epoch so that rare classes are seen, and a line that says so."""
     n = len(data.train)
-    images, labels = data.train.labelled()
+    images, labels = data.train.labeled()
     repeats = repeat_factors(images, labels, n, len(data.classes))
     length = math.ceil(repeats.sum())
     return repeats, (

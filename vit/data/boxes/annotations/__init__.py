@@ -1,0 +1,1 @@
+"""Readers of annotation files: COCO, YOLO, Pascal VOC."""

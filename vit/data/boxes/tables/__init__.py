@@ -1,0 +1,1 @@
+"""Readers of boxes in tables: CSV, JSON lines, Parquet, tar shards."""
