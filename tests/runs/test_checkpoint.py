@@ -353,7 +353,7 @@ def test_a_config_with_a_wrong_value_is_told_by_file_and_entry(folder, entry, va
 def test_a_checkpoint_of_an_unknown_task(folder):
     content = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps({**content, "task": "segmentation"}))
-    with pytest.raises(UserError, match="is of the task segmentation; a classifier is needed here"):
+    with pytest.raises(UserError, match=r"is of the task segmentation; .*classification is needed here"):
         load_model(folder)
     with pytest.raises(UserError, match="task 'segmentation'; this vitral knows classification, detection"):
         vit.load(folder)

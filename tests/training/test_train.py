@@ -314,7 +314,7 @@ def test_row_59_in_a_process_of_its_own(tmp_path):
         ([], "Say what to train on: --data DIR"),
         (["--data", "DATA", "--model", "vit_nanno8"], 'Did you mean "vit_nano'),
         (["--data", "DATA", "--model", "vit_nano8", "--image-size", 30], "not a multiple of the patch"),
-        (["--data", "DATA", "--weights", "nowhere"], "checkpoint nowhere does not exist"),
+        (["--data", "DATA", "--weights", "nowhere"], "Checkpoint nowhere does not exist"),
         (["--data", "DATA", "--lora-rank", 4], "--lora-rank keeps weights that were learned before: add --weights"),
         (["--data", "DATA", "--device", "tpu"], "tpu"),
         (["--data", "DATA", "--dropout", 1.5], "--dropout must be at least 0 and below 1"),

@@ -213,7 +213,7 @@ def test_images_are_prepared_as_the_weights_know_them(trained: Path):
     assert detection_preprocess(settled, FACTS, start).mean == start.preprocess.mean != FACTS.mean
     # The classes are others: new heads, even though there are as many.
     _, notes = detector_of(settled, start, ["red", "green"])
-    assert "New class heads for 2 classes (the weights have 2)" in notes
+    assert "New class heads for 2 classes (the weights have 2)." in notes
     model, notes = detector_of(settled, start, ["green", "red"])
     assert notes == [] and torch.equal(model.class_head.weight, start.tensors["class_head.weight"])
     known = replace(begin(fresh), tensors=start.tensors, preprocess=Preprocess((384, 384), "squash"))
