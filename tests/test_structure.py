@@ -17,7 +17,7 @@ SCRIPTS = ("train.py", "eval.py")
 
 # A line may import the lines above it, never one below; rooms that share a line do not know each other.
 ROOMS = (
-    ("errors",), ("typed",),
+    ("errors",), ("version",), ("typed",),
     ("images",), ("processes",), ("report",),
     ("model",), ("detector",), ("optim",),
     ("predict",), ("runs",), ("pretrained",),
@@ -100,7 +100,6 @@ def test_the_graph_sees_what_it_should():
     assert any(found.inside for found in IMPORTS["vit.commands.predict"])
 
 
-@pytest.mark.xfail(reason="the next steps mend it")
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_go_one_way_through_the_rooms(module):
     here = room_of(module)
@@ -128,14 +127,12 @@ def test_there_are_no_circles():
         walk(module)
 
 
-@pytest.mark.xfail(reason="the next steps mend it")
 def test_only_commands_import_what_they_need_when_they_need_it():
-    lazy = ("vit", "vit.__main__", "vit.commands")
+    lazy = ("vit", "vit.__main__")
     found = [f"{module}:{each.line} {each.name}" for module in MODULES for each in ours(module) if each.inside]
     assert not [place for place in found if place.split(":")[0] not in lazy and not place.startswith("vit.commands.")]
 
 
-@pytest.mark.xfail(reason="the next steps mend it")
 def test_rooms_are_small():
     for folder in {file.parent for file in SOURCES}:
         assert len(list(folder.glob("*.py"))) <= 16, folder
@@ -144,7 +141,6 @@ def test_rooms_are_small():
         assert len((ROOT / script).read_text(encoding="utf-8").splitlines()) <= 25, script
 
 
-@pytest.mark.xfail(reason="the next steps mend it")
 def test_functions_are_short_and_take_few_parameters():
     for file in SOURCES:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -156,7 +152,6 @@ def test_functions_are_short_and_take_few_parameters():
             assert node.end_lineno - node.lineno < 60 or file.name == "table.py", place
 
 
-@pytest.mark.xfail(reason="the next steps mend it")
 def test_a_classifier_does_not_load_detection():
     for module in MODULES:
         if inside(module, "vit.tasks.classification") or inside(module, "vit.training"):

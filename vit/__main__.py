@@ -33,9 +33,9 @@ def command(arguments: Sequence[str]) -> int:
         print(overview(group))
         return 0
     if words[0] in ("-V", "--version") and not group:
-        import vit
+        from vit.version import version
 
-        print(f"vitral {vit.__version__}")
+        print(f"vitral {version()}")
         return 0
     name = " ".join(filter(None, [group, words[0]]))
     if name not in COMMANDS:
