@@ -25,7 +25,7 @@ from benchmarks.turns import Clock, Figures, table, take_turns
 from vit.model.classifier import create
 from vit.optim.optimizers import Ema, make_optimizers
 from vit.optim.schedule import Loop
-from vit.runs.background import Writer, snapshot
+from vit.runs.background import BackgroundWriter, snapshot
 from vit.runs.retention import save_last
 from vit.tasks.classification.loss import ClassificationLoss
 from vit.tasks.classification.task import Classification
@@ -92,7 +92,7 @@ class Training:
 
     def turn(self, saves: bool) -> None:
         safety = Safety(due=lambda step: saves and step == self.every // 2)
-        with closing(Writer()) as writer:
+        with closing(BackgroundWriter()) as writer:
 
             def save(name: str, weights: dict[str, Tensor], numbers: dict[str, Any], state: dict[str, Any]) -> None:
                 if name == "best" or state["progress"]["step"] != self.every // 2:

@@ -12,8 +12,7 @@ from vit.detector import PRESETS, DetectorConfig
 from vit.errors import UserError
 from vit.model.config import ClassifierConfig, EncoderConfig
 from vit.pretrained.registry.find import MODELS
-from vit.tasks.classification.recipe import RECIPES, Recipe
-from vit.tasks.detection.recipe import DETECTION_RECIPES, DetectionRecipe
+from vit.tasks.table import base_of_recipe, recipe_names
 from vit.typed import build, fits, type_name
 
 
@@ -78,7 +77,6 @@ def test_every_config_and_recipe_of_ours_is_of_its_types():
         assert again == row.config
     for config in PRESETS.values():
         assert DetectorConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-    for kind, recipes in ((Recipe, RECIPES), (DetectionRecipe, DETECTION_RECIPES)):
-        for _, recipe in recipes.values():
-            assert build(kind, yaml.safe_load(yaml.safe_dump(asdict(recipe))), "it") == recipe
+    for recipe in map(base_of_recipe, recipe_names()):
+        assert build(type(recipe), yaml.safe_load(yaml.safe_dump(asdict(recipe))), "it") == recipe
     assert build(EncoderConfig, {}, "it") == EncoderConfig()

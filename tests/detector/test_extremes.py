@@ -11,9 +11,10 @@ from vit.detector import Detector, DetectorConfig
 from vit.detector.boxes import iou, to_xyxy
 from vit.model.config import EncoderConfig
 from vit.optim.optimizers import make_optimizers
+from vit.optim.schedule import Loop
 from vit.tasks.detection.loss import DetectionLoss
 from vit.tasks.detection.task import Detection
-from vit.training.engine import Loop, train_step
+from vit.training.step import train_step
 
 ENCODER = EncoderConfig(32, 2, 2, 64, patch_size=8, image_size=(32, 32), class_token=False, final_norm=False)
 LOOP = Loop(steps=100, steps_per_epoch=10, clip=0.1)

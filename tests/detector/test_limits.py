@@ -15,11 +15,13 @@ from vit.detector import Detector, DetectorConfig
 from vit.detector.postprocess import Found
 from vit.images.preprocess import Preprocess
 from vit.model.config import EncoderConfig
+from vit.optim.schedule import Loop
 from vit.tasks.detection.loss import DetectionLoss
 from vit.tasks.detection.metrics import Boxes, DetectionMetrics, Truth
 from vit.tasks.detection.scan.tiles import stitch, windows_of
 from vit.tasks.detection.task import Detection
-from vit.training.engine import Loop, evaluate, train_step
+from vit.tasks.evaluation import evaluate
+from vit.training.step import train_step
 
 SIDE = 96
 
@@ -89,7 +91,8 @@ def test_trains_and_evaluates(case: str, augment: str):
         assert train_step(task, batch, [optimizer], Loop(2, 2, clip=0.1)).isfinite()
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
-    result = evaluate(task, eval_loader(BoxReader(images, preprocess), LoaderOptions(batch_size=2))).compute()
+    batches = eval_loader(BoxReader(images, preprocess), LoaderOptions(batch_size=2))
+    result = evaluate(model, lambda batch: task.predict(batch.images), batches, task.metrics())[0].compute()
     assert result["n"] == 4 and result["objects"] == 4 * len(labels) and result["nonfinite"] == 0
     assert (result["map"] is None) == (len(labels) == 0)
 

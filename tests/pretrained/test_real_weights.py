@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,7 @@ import torch
 import vit
 import vit.data.open
 from tests.pretrained.parity import LIMIT, error
-from vit.commands.train import train
 from vit.pretrained.load import load
-from vit.tasks.classification.recipe import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +71,8 @@ def test_a_probe_on_5000_images_takes_under_3_minutes_on_2_cores(file, tmp_path,
     whole = vit.data.open.load_digits()
     fifth = {name: images.select(np.arange(0, len(images), 5)) for name, images in whole.items()}
     monkeypatch.setattr(vit.data.open, "load_digits", lambda: fifth)
-    recipe = replace(
-        RECIPES["probe"][1], data="digits", weights=str(file), model="dinov2_s14", image_size=112, device="cpu",
-        out=str(tmp_path / "run"),
-    )  # fmt: skip
+    options = {"data": "digits", "weights": str(file), "model": "dinov2_s14", "image_size": 112, "device": "cpu"}
     begun = time.process_time()
-    report = train(recipe)
+    report = vit.train("probe", **options, out=str(tmp_path / "run"))
     assert time.process_time() - begun < 2 * 180 / 5
     assert report["n"] == 200 and report["top1"] > 0.85

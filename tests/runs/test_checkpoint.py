@@ -23,12 +23,12 @@ from vit.runs.checkpoint import (
     find_checkpoint,
     load_config,
     load_model,
-    load_tensors,
     load_trainer,
     save_checkpoint,
     set_config,
 )
 from vit.runs.retention import newest_intact, save_last
+from vit.runs.tensors import load_tensors
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +304,7 @@ def test_a_damaged_config(folder, text, told):
 
 
 WRONG = [
-    ("task", "segmentation", "task is 'segmentation', not one of 'classification', 'detection'"),
+    ("task", 5, "task is 5, not a string"),
     ("classes", 5, "classes is 5, not a list, each item a string"),
     ("classes", [1, 2, 3], r"classes is \[1, 2, 3\], not a list, each item a string"),
     ("classes", ["a", "b"], "2 classes are named, the model has 3"),
@@ -348,6 +348,15 @@ def test_a_config_with_a_wrong_value_is_told_by_file_and_entry(folder, entry, va
     (folder / CONFIG).write_text(json.dumps(content))
     with pytest.raises(UserError, match=rf"config\.json: .*{told}"):
         load_model(folder)
+
+
+def test_a_checkpoint_of_an_unknown_task(folder):
+    content = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**content, "task": "segmentation"}))
+    with pytest.raises(UserError, match="is of the task segmentation; a classifier is needed here"):
+        load_model(folder)
+    with pytest.raises(UserError, match="task 'segmentation'; this vitral knows classification, detection"):
+        vit.load(folder)
 
 
 def test_a_damaged_trainer(folder):

@@ -3,12 +3,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from vit.tasks.classification.knn import knn_logits
-from vit.tasks.classification.mistakes import worst_mistakes
 
-from vit.data.load.loader import Batch
+from vit.data.load.label_reader import Batch
 from vit.tasks.classification.evaluate import run, summarize
 from vit.tasks.classification.metrics import ClassificationMetrics, Outputs
+from vit.tasks.classification.neighbors import knn_logits
+from vit.tasks.classification.report import worst_mistakes
 from vit.tasks.classification.tta import with_tta, zoomed
 
 

@@ -77,7 +77,7 @@ class Saver:
                 self.writer.close()
             raise
         except BaseException:
-            self.writer.settle()
+            self.writer.finish()
             raise
         else:
             self.writer.close()
