@@ -103,7 +103,7 @@ def test_mistakes(trained: SimpleNamespace, tmp_path: Path, monkeypatch):
     image, out = trained.photos / "test" / "grün" / "tile 0.png", tmp_path / "features.npz"
     for words, message in (
         ((trained.run, image, "--out", tmp_path / "a.npy"), r"written as \.npz\. Call it a\.npz"),
-        ((trained.run, image, "--out", tmp_path / "no" / "a.npz"), "there is no folder .*Make it first"),
+        ((trained.run, image, "--out", tmp_path / "no" / "a.npz"), "There is no folder .*Make it first"),
         ((trained.run, "--out", out), "No images given"),
         ((trained.run, str(image)[:-1], "--out", out), 'Did you mean "tile 0.png"'),
         ((trained.run.with_name("colour"), image, "--out", out), 'Did you mean "colors"'),

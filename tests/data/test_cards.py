@@ -70,7 +70,7 @@ def test_facts_that_torchvision_or_our_readers_know(name):
         assert found.format in named(found.kind)
     if found.score:
         value = next(iter(found.score.values()))
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        text = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
         assert any(f"{name}, seeds" in line and str(value) in line for line in text.splitlines())
 
 

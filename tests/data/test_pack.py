@@ -180,7 +180,7 @@ def test_images_that_cannot_be_read_are_left_out_and_told(tmp_path, write_images
 def test_mistakes(photos, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
-    with pytest.raises(UserError, match="full: is not empty"):
+    with pytest.raises(UserError, match="full is not empty"):
         pack(Pack(str(photos), str(tmp_path / "full")))
     with pytest.raises(UserError, match="--shard-mb must be at least 1"):
         pack(Pack(str(photos), str(tmp_path / "out"), shard_mb=0))
@@ -188,7 +188,7 @@ def test_mistakes(photos, tmp_path):
         pack(Pack(str(tmp_path / "photo"), str(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
     (tmp_path / "out.partial").mkdir()
-    with pytest.raises(UserError, match=r"out\.partial: is left over from a run that did not end"):
+    with pytest.raises(UserError, match=r"out\.partial is left over from a run that did not end"):
         pack(Pack(str(photos), str(tmp_path / "out")))
     with pytest.raises(UserError, match=r"has no command 'pakc'\. Did you mean .pack"):
         command(["data", "pakc"])

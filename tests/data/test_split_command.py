@@ -81,7 +81,7 @@ def test_groups_stay_together(tmp_path: Path):
     videos = [(part, Path(name).name.split("_")[0]) for part, images in parts.items() for name in names(images)]
     assert Counter(Counter(videos).values()) == {6: 10}, "all six frames of each are in one part"
     assert {part for part, _ in videos} == {"train", "val", "test"}
-    for pattern, message in (("(", "no regular expression"), ("x", "finds 0 groups"), ("video", "finds 1 groups")):
+    for pattern, message in (("(", "not a regular expression"), ("x", "finds 0 groups"), ("video", "finds 1 groups")):
         with pytest.raises(UserError, match=message):
             main([str(tmp_path / "set"), str(tmp_path / "other"), "--group", pattern])
 

@@ -49,9 +49,9 @@ class Embed:
         if self.batch_size < 1:
             raise UserError("--batch-size must be at least 1.")
         if self.out.suffix != ".npz":
-            raise UserError(f"--out {self.out}: features are written as .npz. Call it {self.out.stem or 'NAME'}.npz.")
+            raise UserError(f"--out {self.out}: Features are written as .npz. Call it {self.out.stem or 'NAME'}.npz.")
         if not self.out.absolute().parent.is_dir():
-            raise UserError(f"--out {self.out}: there is no folder {self.out.absolute().parent}. Make it first.")
+            raise UserError(f"--out {self.out}: There is no folder {self.out.absolute().parent}. Make it first.")
 
         from vit.predict.files import exit_code, find_images
 

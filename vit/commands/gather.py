@@ -36,5 +36,5 @@ class Gather:
             raise UserError(f"{self.out} already exists. Name a new folder.")
         verify(folder)
         save_checkpoint(Path(self.out), weights_in(folder / SHARDS), load_config(folder))
-        print(f"{self.out} holds all weights in one file")
+        print(f"{self.out} holds all weights in one file.")
         return 0

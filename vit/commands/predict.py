@@ -171,7 +171,7 @@ def parse_threshold(given: tuple[str, ...], classes: list[str]) -> Any:
             value = float(number)
         except ValueError:
             raise UserError(
-                f"--threshold {text!r}: expected a number such as .3, CLASS=NUMBER, or per-class alone."
+                f"--threshold {text!r}: Expected a number such as .3, CLASS=NUMBER, or per-class alone."
             ) from None
         if equals:
             by_class[name] = value

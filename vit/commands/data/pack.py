@@ -9,6 +9,7 @@ Images are copied as they are, in a fixed, mixed order, so that other programs m
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,11 +49,11 @@ def pack(options: Pack) -> int:
     if options.shard_mb < 1:
         raise UserError(f"--shard-mb must be at least 1, got {options.shard_mb}.")
     if os.path.isdir(options.out) and os.listdir(options.out):
-        raise UserError(f"{options.out}: is not empty. Give a folder for the shards alone.")
+        raise UserError(f"{options.out} is not empty. Name a new folder for the shards.")
     # What is there under the name OUT is whole.
     folder = f"{os.path.normpath(options.out)}.partial"
     if os.path.exists(folder):
-        raise UserError(f"{folder}: is left over from a run that did not end. Remove it.")
+        raise UserError(f"{folder} is left over from a run that did not end. Remove it.")
     data, facts = _opened(options)
     for note in data.notes:
         if note != NO_TEST:  # nothing is reported here
@@ -65,8 +66,9 @@ def pack(options: Pack) -> int:
         raise UserError(f"{options.source}: {error}") from None
     os.replace(folder, options.out)
     if bad:
-        print(f"Warning: {len(bad)} images could not be read and were left out: {shown(bad)}")
-    print(f"vitral train {'detect' if facts['task'] == 'detection' else 'folder'} --data {options.out}")
+        print(f"Warning: {len(bad)} images could not be read and were left out: {shown(bad)}.")
+    kind = "detect" if facts["task"] == "detection" else "folder"
+    print(f"Train on it: vitral train {kind} --data {shlex.quote(options.out)}")
     return 1 if bad else 0
 
 

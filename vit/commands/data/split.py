@@ -7,6 +7,7 @@ equal files stay together, and so do those that --group says belong together.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -74,9 +75,9 @@ class Split:
             print(f"{name}: {len(part):,} images -> {self.out}")
         missing = [k for name, part in splits.items() for k in _absent(images, part, name)]
         if missing:
-            print(f"Warning: too few for every split to have one: {shown(missing)}.")
+            print(f"Warning: Too few images for every split to have the class: {shown(missing)}.")
         kind = "detect" if isinstance(data, DetectionData) else "folder"
-        print(f"vitral train {kind} --data {self.out}")
+        print(f"Train on it: vitral train {kind} --data {shlex.quote(self.out)}")
         return 0
 
 
@@ -97,7 +98,7 @@ def divided(images: Any, val: float, test: float, seed: int, group: str | None =
             chosen[name][rest[some]] = True
             rest = rest[~some]
     if not any(part.any() for part in chosen.values()):
-        raise UserError("no class has two images (or groups) to divide. Add images.")
+        raise UserError("No class has two images (or groups) to divide. Add images.")
     parts = {name: np.flatnonzero(part[owners]) for name, part in chosen.items()}
     taken = np.zeros(n, bool)
     for rows in parts.values():
@@ -123,14 +124,14 @@ def _groups(images: Any, pattern: str | None) -> np.ndarray:
         try:
             expression = re.compile(pattern)
         except re.error as error:
-            raise UserError(f"--group {pattern!r} is no regular expression ({error}).") from None
+            raise UserError(f"--group {pattern!r} is not a regular expression ({error}).") from None
         known: dict[object, int] = {}
         for i in range(n):
             match = expression.search(images.key(i).decode("utf-8", "replace"))
             if match is not None:
                 parent[root(i)] = root(known.setdefault(match.groups() or match[0], i))
         if len(known) < 2:
-            raise UserError(f"--group {pattern!r} finds {len(known)} groups; two are the least.")
+            raise UserError(f"--group {pattern!r} finds {len(known)} groups; at least two are needed.")
     return np.unique([root(i) for i in range(n)], return_inverse=True)[1]
 
 
