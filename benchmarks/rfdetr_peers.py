@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from benchmarks.detectors import transformers
 from vit.detector import Detector, detector_preset
 from vit.pretrained.layouts.detectors import convert
-from vit.runs.checkpoint import fit_tensors
+from vit.runs.tensors import fit_tensors
 from vit.tasks.detection.loss import DetectionLoss
 
 SIDE = 384

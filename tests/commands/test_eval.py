@@ -20,14 +20,16 @@ from vit.data import LabelReader, LoaderOptions, eval_loader, open_data
 from vit.errors import UserError
 from vit.pretrained import load
 from vit.pretrained.registry import find as registry
+from vit.tasks.classification.evaluate import flips as mirrors
 from vit.tasks.classification.features import open_encoder
+from vit.tasks.evaluation_options import EvaluationOptions
 
 ROOT = Path(__file__).parents[2]
 
 
 def evaluated(trained: SimpleNamespace, tmp_path: Path, **options) -> dict:
-    args = evaluation.Evaluate(str(trained.run), json=tmp_path / "out.json", device="cpu", **options)
-    evaluation.evaluate(args)
+    args = evaluation.Evaluate(checkpoint=str(trained.run), json=tmp_path / "out.json", device="cpu", **options)
+    args.run()
     return json.loads((tmp_path / "out.json").read_text())
 
 
@@ -76,11 +78,11 @@ def two_blocks(monkeypatch) -> None:
 def test_neighbors_alone_for_public_weights(public, two_blocks, photos: Path, tmp_path: Path, capsys):
     options = {"model": "deit_ti16", "image_size": 32, "device": "cpu", "data": str(photos)}
     report = tmp_path / "report"
-    evaluation.evaluate(evaluation.Evaluate(str(public), knn=3, json=tmp_path / "a.json", out=report, **options))
+    evaluation.Evaluate(checkpoint=str(public), knn=3, json=tmp_path / "a.json", out=report, **options).run()
     result = json.loads((tmp_path / "a.json").read_text())
     printed = capsys.readouterr()
     assert "Positions are resized" in printed.err and "(k = 3, 36 in memory)" in printed.out
-    assert f"pictures are in {report}\n" in printed.out
+    assert f"pictures are in {report}.\n" in printed.out
     assert (result["split"], result["n"], result["knn"]["memory"]) == ("test", 15, 36)
     assert result["top1"] == result["knn"]["top1"] and result["temperature"] is None
     assert {path.name for path in report.iterdir()} == {"report.json", "confusion.png", "mistakes.png"}
@@ -103,7 +105,7 @@ def test_neighbors_alone_for_public_weights(public, two_blocks, photos: Path, tm
 
 def test_neighbors_alone_hold_out_a_val_split_where_there_is_no_other(public, two_blocks, photos: Path, tmp_path: Path):
     options = {"model": "deit_ti16", "image_size": 32, "device": "cpu", "json": tmp_path / "a.json"}
-    evaluation.evaluate(evaluation.Evaluate(str(public), knn=3, data=str(photos / "train"), **options))
+    evaluation.Evaluate(checkpoint=str(public), knn=3, data=str(photos / "train"), **options).run()
     result = json.loads((tmp_path / "a.json").read_text())
     assert result["split"] == "val" and result["n"] + result["knn"]["memory"] == 36
 
@@ -122,18 +124,18 @@ def test_mistakes_with_public_weights(trained: SimpleNamespace, public, two_bloc
         (trained.run, {"model": "deit_ti16"}, "go with public weights"),
     ):
         with pytest.raises(UserError, match=message):
-            evaluation.evaluate(evaluation.Evaluate(str(checkpoint), device="cpu", **options))
+            evaluation.Evaluate(checkpoint=str(checkpoint), device="cpu", **options).run()
     shutil.copytree(photos, tmp_path / "photos")
     for file in (tmp_path / "photos" / "test").glob("*/*"):
         file.write_bytes(b"no image")
     options = {"knn": 3, "data": str(tmp_path / "photos"), "model": "deit_ti16", "image_size": 32}
-    with pytest.raises(UserError, match="none of the images can be read"):
-        evaluation.evaluate(evaluation.Evaluate(str(public), device="cpu", **options))
+    with pytest.raises(UserError, match="None of the images can be read"):
+        evaluation.Evaluate(checkpoint=str(public), device="cpu", **options).run()
 
 
 def test_flip_follows_the_recipe(trained: SimpleNamespace):
     def flips(choice: str, config: dict) -> bool:
-        return evaluation.flips(evaluation.Evaluate("x", tta_flip=choice), config)
+        return mirrors(EvaluationOptions(tta_flip=choice), config)
 
     assert flips("auto", {"augment": {"flip": 0.5}}) and flips("yes", {})
     assert not flips("auto", {"augment": {"flip": 0.0}}) and not flips("auto", {}) and not flips("no", trained.config)
@@ -161,7 +163,7 @@ def test_unreadable_images_are_told_and_not_replaced(trained: SimpleNamespace, t
     assert "1 images, not evaluated" in capsys.readouterr().out
     for file in data.rglob("*.png"):
         file.write_bytes(file.read_bytes()[:300])
-    with pytest.raises(UserError, match="none of the 15 images"):
+    with pytest.raises(UserError, match="None of the 15 images"):
         evaluated(trained, tmp_path, data=str(data))
 
 
@@ -199,8 +201,8 @@ def test_mistakes_in_the_command(trained: SimpleNamespace, tmp_path: Path):
     ):
         with pytest.raises(UserError, match=message):
             evaluated(trained, tmp_path, **options)
-    with pytest.raises(UserError, match="there is no folder"):
-        evaluation.evaluate(evaluation.Evaluate(str(trained.run), json=tmp_path / "missing" / "a.json"))
+    with pytest.raises(UserError, match="There is no folder"):
+        evaluation.Evaluate(checkpoint=str(trained.run), json=tmp_path / "missing" / "a.json").run()
 
 
 def test_a_misspelt_option_exits_2_with_the_nearest_name():
@@ -211,10 +213,10 @@ def test_a_misspelt_option_exits_2_with_the_nearest_name():
 
 
 def test_a_missing_checkpoint_is_one_message(trained: SimpleNamespace, capsys):
-    missing = evaluation.Evaluate(str(trained.run.with_name("colour")))
+    missing = evaluation.Evaluate(checkpoint=str(trained.run.with_name("colour")))
     with pytest.raises(SystemExit) as stopped:
-        run(lambda: evaluation.evaluate(missing))
+        run(missing.run)
     printed = capsys.readouterr()
     assert stopped.value.code == 2 and printed.out == ""
-    assert printed.err.startswith("Error: checkpoint") and len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("Error: Checkpoint") and len(printed.err.splitlines()) == 1
     assert 'Did you mean "colors"' in printed.err

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import vit
@@ -17,11 +18,18 @@ from vit.data.open import open_data
 from vit.errors import UserError
 from vit.pretrained.load_detector import load_detector
 from vit.report.screen import summary_lines
-from vit.tasks.detection.evaluate import collect, evaluate_detector
+from vit.runs.checkpoint import set_config
+from vit.tasks.detection.evaluate import evaluate
+from vit.tasks.detection.evaluate import run as collect
 from vit.tasks.detection.metrics import Boxes, DetectionMetrics, Truth
 from vit.tasks.detection.pictures import scene_of
-from vit.tasks.detection.report import summary_of, thresholds_to_keep, write_detection_report
+from vit.tasks.detection.report import summary_of, thresholds_to_keep, write_report
 from vit.tasks.detection.scan.options import Scan
+from vit.tasks.evaluation import Evaluation
+from vit.tasks.evaluation_options import EvaluationOptions
+from vit.tasks.run import Run
+from vit.tasks.table import TASKS
+from vit.training.run import report
 
 FILES = {"report.json", "precision_recall.png", "confusion.png", "predictions.png", "mistakes.png"}
 
@@ -34,7 +42,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(detector: SimpleNamespace, tmp_path: Path, **options: Any) -> dict[str, Any]:
-    evaluation.evaluate(evaluation.Evaluate(str(detector.run), json=tmp_path / "out.json", device="cpu", **options))
+    evaluation.Evaluate(checkpoint=str(detector.run), json=tmp_path / "out.json", device="cpu", **options).run()
     return json.loads((tmp_path / "out.json").read_text())
 
 
@@ -59,7 +67,7 @@ def test_figures_and_pictures(detector: SimpleNamespace, tmp_path: Path, capsys:
     for name in ("precision_recall.png", "confusion.png", "predictions.png", "mistakes.png"):
         assert colors(tmp_path / "report" / name) > 50
     printed = capsys.readouterr().out
-    assert f"pictures are in {tmp_path / 'report'}\n" in printed
+    assert f"pictures are in {tmp_path / 'report'}.\n" in printed
     assert "test: 18 images" in printed and f"{100 * result['map']:.2f} %" in printed
 
 
@@ -130,7 +138,7 @@ def test_mistakes_in_the_command(detector: SimpleNamespace, trained: SimpleNames
     with pytest.raises(UserError, match="an IoU in"):
         evaluated(detector, tmp_path, nms=2.0)
     for options in ({"tile": 64}, {"nms": 0.5}):
-        with pytest.raises(UserError, match="are for detectors"):
+        with pytest.raises(UserError, match="is for detectors"):
             evaluated(trained, tmp_path, **options)
 
 
@@ -138,19 +146,15 @@ def test_the_report_of_a_run_keeps_the_thresholds(
     detector: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """Chosen on validation, used on test and by prediction."""
-    from vit.training.run_detector import report
-
-    from vit.runs.checkpoint import set_config
-
     run = Path(shutil.copytree(detector.run, tmp_path / "run"))
     set_config(run / "checkpoints" / "best", threshold=None, class_thresholds=None)
     (run / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "phase": "val", "map": 0.1, "map50": 0.3}\n')
     data = open_data(str(detector.shapes), kind="boxes")
     recipe: Any = SimpleNamespace(device="cpu", workers=0)
-    result = report(run, data, recipe)
+    result = report(TASKS["detection"], Run(recipe, data, facts=None, device=torch.device("cpu")), run)
     assert {file.name for file in run.iterdir()} == {*FILES, "curves.png", "checkpoints", "metrics.jsonl"}
     model, config = load_detector(run)
-    chosen = collect(model, config, data.splits()["val"], Scan()).metrics.compute()
+    chosen = collect(model, config, data.splits()["val"], Scan(), EvaluationOptions())[0].compute()
     assert config["threshold"] == chosen["best_threshold"] == result["threshold"]
     enough = {name for name, entry in chosen["per_class"].items() if entry["objects"] >= 10}
     assert set(config["class_thresholds"]) == enough
@@ -174,10 +178,8 @@ def metrics_of(*images: tuple[list[list[float]], list[list[float]]], classes: in
 def written(metrics: DetectionMetrics, folder: Path) -> dict[str, Any]:
     result = {"task": "detection", "split": "test", **metrics.compute()}
 
-    def image(i: int) -> np.ndarray:
-        return np.full((64, 64, 3), 60 + i, np.uint8)
-
-    write_detection_report(folder, result, metrics, range(len(metrics.truths)), image=image, name="image {}".format)
+    images = SimpleNamespace(image=lambda i: np.full((64, 64, 3), 60 + i, np.uint8), name="image {}".format)
+    write_report(folder, Evaluation(result, metrics, list(range(len(metrics.truths))), images))
     assert {file.name for file in folder.iterdir()} == FILES
     assert summary_lines(summary_of(result))
     return result
@@ -236,4 +238,4 @@ def test_one_class(tmp_path: Path):
 def test_a_split_that_is_not_there(detector: SimpleNamespace):
     data = open_data(str(detector.shapes / "test" / "_annotations.coco.json"), evaluation=True, kind="boxes")
     with pytest.raises(UserError, match=r"no val split; it has test \(18 images\)"):
-        evaluate_detector(detector.run, data, "val", device="cpu")
+        evaluate(detector.run, data, EvaluationOptions(split="val", device="cpu"))

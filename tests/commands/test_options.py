@@ -14,6 +14,7 @@ from vit.commands.cli.options import Positional, options_of, parse
 from vit.commands.convert import Convert
 from vit.commands.data import check, pack, show, split
 from vit.commands.data import convert as data_convert
+from vit.commands.data import list as data_list
 from vit.commands.embed import Embed
 from vit.commands.predict import Predict
 from vit.errors import UserError
@@ -97,6 +98,7 @@ CLASSES = {
     "train folder": Recipe, "train detect": DetectionRecipe, "eval": evaluation.Evaluate, "predict": Predict,
     "embed": Embed, "convert": Convert, "data check": check.Check, "data split": split.Split, "data pack": pack.Pack,
     "data convert": data_convert.Convert, "data show": show.Show,
+    "data list": data_list.List,
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from vit.commands import train
 from vit.errors import UserError
 from vit.model.classifier import create
 from vit.tasks.classification.loss import ClassificationLoss
-from vit.tasks.task import Classification
+from vit.tasks.classification.task import Classification
 from vit.training.replay import examine
 
 

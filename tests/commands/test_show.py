@@ -12,6 +12,7 @@ from vit.commands import train
 from vit.commands.data import show
 from vit.data import open_data, survey
 from vit.errors import UserError
+from vit.tasks.classification.feed import label
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,8 +26,8 @@ def first_batch(monkeypatch, tmp_path):
     """first_batch(arguments): what train.py is about to feed to the model."""
 
     def fed(arguments: list[str]):
-        def fit(task, batches, *args, **options):
-            raise Stop(next(iter(batches)))
+        def fit(parts, *args, **options):
+            raise Stop(next(iter(parts.batches)))
 
         monkeypatch.setattr("vit.training.run.fit", fit)
         with pytest.raises(Stop) as stopped:
@@ -40,18 +41,18 @@ def test_the_pictures_are_the_first_training_batch(photos, first_batch):
     options = ["--augment", "deit3", "--seed", "3", "--image-size", "32"]
     batch = first_batch(["folder", "--data", str(photos), *options])
     recipe = train.parse(["folder", "--data", str(photos), *options])
-    settled, seen, epochs = show.classification(recipe, epoch=1)
+    settled, seen = show.training_images(recipe, epoch=1)
     found = survey(open_data(str(photos), kind="labels").train)
     drawn = [next(seen) for _ in range(len(batch.images))]
     expected = (batch.images.permute(0, 2, 3, 1).numpy() * found.std + found.mean) * 255
     assert np.abs(np.stack([image.pixels for image in drawn]) - expected.clip(0, 255)).max() < 1
-    assert epochs == settled.epochs and settled.augment == "deit3"
+    assert settled.augment == "deit3"
 
 
 def test_boxes_are_the_first_training_batch_s(shapes, first_batch):
     options = ["--augment", "strong", "--image-size", "64"]
     batch = first_batch(["detect", "--data", str(shapes), *options])
-    _, seen, _ = show.detection(train.parse(["detect", "--data", str(shapes), *options]), epoch=1)
+    _, seen = show.training_images(train.parse(["detect", "--data", str(shapes), *options]), epoch=1)
     for target, image in zip(batch.targets, seen, strict=False):
         assert len(image.marks) == len(target["labels"]) and image.pixels.shape == (64, 64, 3)
         for mark, (x, y, w, h) in zip(image.marks, (target["boxes"] * 64).tolist(), strict=True):
@@ -60,7 +61,7 @@ def test_boxes_are_the_first_training_batch_s(shapes, first_batch):
 
 def test_epochs_differ(shapes):
     recipe = train.parse(["detect", "--data", str(shapes), "--augment", "lsj", "--image-size", "64"])
-    first, second = (next(show.detection(recipe, epoch)[1]).pixels for epoch in (1, 2))
+    first, second = (next(show.training_images(recipe, epoch)[1]).pixels for epoch in (1, 2))
     assert not np.array_equal(first, second)
 
 
@@ -102,11 +103,11 @@ def test_the_command_in_a_process_of_its_own(tmp_path):
 
 def test_labels_in_words():
     classes = ["a", "b", "c"]
-    assert show.label(np.array(2), classes, False) == "c"
-    assert show.label(np.array([0.0, 0.38, 0.62]), classes, False) == "c 0.62, b 0.38"
-    assert show.label(np.array([0.0, 1.0, 0.0]), classes, False) == "b"
-    assert show.label(np.array([1.0, 0.0, 1.0]), classes, True) == "a, c"
-    assert show.label(np.array([0.0, 0.0, 0.0]), classes, True) == "none"
+    assert label(np.array(2), classes, False) == "c"
+    assert label(np.array([0.0, 0.38, 0.62]), classes, False) == "c 0.62, b 0.38"
+    assert label(np.array([0.0, 1.0, 0.0]), classes, False) == "b"
+    assert label(np.array([1.0, 0.0, 1.0]), classes, True) == "a, c"
+    assert label(np.array([0.0, 0.0, 0.0]), classes, True) == "none"
 
 
 def test_arguments_are_divided():

@@ -68,6 +68,7 @@ def test_options_are_known_without_torch(words):
         ("pack a b", "vitral data pack a b"),
         ("split a b", "vitral data split a b"),
         ("show photos", "vitral data show photos"),
+        ("list", "vitral data list"),
         ("digits", "vitral train digits"),
         ("detect --data boxes", "vitral train detect --data boxes"),
         ("folder --data 'my photos'", "vitral train folder --data 'my photos'"),

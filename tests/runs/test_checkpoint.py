@@ -23,12 +23,12 @@ from vit.runs.checkpoint import (
     find_checkpoint,
     load_config,
     load_model,
-    load_tensors,
     load_trainer,
     save_checkpoint,
     set_config,
 )
 from vit.runs.retention import newest_intact, save_last
+from vit.runs.tensors import load_tensors
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from vit.tasks.detection.detections import Detections
 from vit.tasks.detection.evaluate import run
 from vit.tasks.detection.predict import DetectionPredictor, thresholds_of
 from vit.tasks.detection.scan.options import Scan
-from vit.tasks.evaluation import EvaluationOptions
+from vit.tasks.evaluation_options import EvaluationOptions
 
 IDS = {"red": 0, "grün": 7, "blue": 3}
 

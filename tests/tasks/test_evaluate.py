@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from vit.data.load.label_reader import Batch
-from vit.tasks.classification.calibration import Outputs
 from vit.tasks.classification.evaluate import run, summarize
-from vit.tasks.classification.metrics import ClassificationMetrics
+from vit.tasks.classification.metrics import ClassificationMetrics, Outputs
 from vit.tasks.classification.neighbors import knn_logits
 from vit.tasks.classification.report import worst_mistakes
 from vit.tasks.classification.tta import with_tta, zoomed

@@ -17,14 +17,15 @@ from typing import Annotated, ClassVar, Literal
 
 from vit.commands.cli.options import Positional, parse
 from vit.errors import UserError
+from vit.tasks.evaluation_options import EvaluationOptions
 
 
 def main(arguments: Sequence[str]) -> None:
     parse(Evaluate, arguments, "vitral eval").run()
 
 
-@dataclass(frozen=True)
-class Evaluate:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(EvaluationOptions):
     """Evaluate a checkpoint and print the report."""
 
     GROUPS: ClassVar[dict[str, str]] = {
@@ -44,39 +45,16 @@ class Evaluate:
     for a detector images with boxes, or scenes. Default: what the checkpoint was trained on."""
     format: Literal["folder", "manifest", "coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
     """Format of --data, where a folder could be read in several. Default: recognized from the files."""
-    split: Literal["train", "val", "test"] | None = None
-    """Split to evaluate. Default: test, or val if the data has no test split."""
     json: Path | None = None
     """Write all figures to this file as JSON. Default: no file."""
     out: Path | None = None
     """Folder for report.json and the pictures: confusion.png and mistakes.png; for a detector also precision_recall.png
     and predictions.png. Default: none are written."""
-    tta: bool = False
-    """Test-time augmentation: several scales, and mirror images if training had them. A classifier's averaged
-    probabilities are reported beside the plain figures, a detector's fused boxes in place of them."""
-    tta_flip: Literal["auto", "yes", "no"] = "auto"
-    """Use mirror images in --tta; auto: if training mirrored images."""
-    knn: int | None = None
-    """Also classify by this many nearest neighbors among the features of the train split. Public weights, which have no
-    head for these classes, are evaluated by that alone. Default: no nearest neighbors."""
     model: str | None = None
     """Name of the model if CHECKPOINT is a file of public weights; `vitral models` lists them. Default: what CHECKPOINT
     says."""
     image_size: int | None = None
     """Side of the square input of public weights, in pixels. Default: the model's own."""
-    tile: int | None = None
-    """Side, in pixels of the image, of tiles that a detector also looks at. Default: no tiles."""
-    overlap: float | None = None
-    """Fraction of a tile's side that it shares with the next tile. Default: 0.2."""
-    nms: float | None = None
-    """Drop a box of a detector that a better box of its class overlaps by more than this IoU. Default: no box is
-    dropped."""
-    batch_size: int = 64
-    """Images per batch."""
-    workers: int = 0
-    """Processes that read images; 0 reads them in the main process."""
-    device: str = "auto"
-    """Device to compute on: auto, cpu, cuda, cuda:1 or mps."""
 
     def run(self) -> None:
         if self.json is not None and not self.json.absolute().parent.is_dir():
@@ -84,7 +62,6 @@ class Evaluate:
         from vit.predict.progress import clear
         from vit.report.files import write_json
         from vit.tasks.checkpoints import Question, evaluation_of
-        from vit.tasks.evaluation import EvaluationOptions
         from vit.tasks.table import TASKS
 
         options = EvaluationOptions.of({name: getattr(self, name) for name in EvaluationOptions.names()})

@@ -129,7 +129,7 @@ class Predict:
         from vit.predict.predictor import Unreadable
 
         if self.json:
-            values = result.to_dict(self.top)
+            values = result.to_dict() if isinstance(result, Unreadable) else result.to_dict(self.top)
             print("[" if first else ",\n", json.dumps(item.entry() | values, ensure_ascii=False), sep="", end="")
         elif not isinstance(result, Unreadable):
             print(f"{item}: {result.text(self.top)}")

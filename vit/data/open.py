@@ -18,9 +18,10 @@ from vit.data.labels.parquet import open_parquet
 from vit.data.labels.torchvision import open_torchvision
 from vit.data.request import Request
 from vit.data.sets.data import BUNDLED, Data, DetectionData, Kind, place_of
+from vit.data.source import column_of, existing, kind_of, meant
 from vit.data.split import ALL_TEST
 from vit.data.store.hub import fetch_data
-from vit.errors import UserError, nearest, shown
+from vit.errors import UserError, shown
 
 Record = dict[str, Any]
 """`Data.record`: plain values."""
@@ -57,8 +58,8 @@ def open_data(
     format: str | None = None,
     findings: Findings | None = None,
 ) -> Data | DetectionData:
-    """Open a bundled set ("digits", "scenes"), a folder or file in one of `vit.data.formats.TABLE`, `hf:OWNER/NAME` or
-    `torchvision:NAME`.
+    """Open a set that has a card (`vitral data list`), a folder or file in one of `vit.data.formats.TABLE`,
+    `hf:OWNER/NAME` or `torchvision:NAME`.
 
     kind: labels or boxes; recognized from what lies there if None.
     seed: for the split of sources that have none of their own; None: nothing is held out for validation.
@@ -68,6 +69,7 @@ def open_data(
 
     Raises UserError for a source that does not exist, is empty or contradicts itself, or could be in several formats.
     """
+    source, kind, notes = meant(source, kind)
     if format is not None:
         kinds = kinds_of(format)
         if kind is not None and kind not in kinds:
@@ -75,7 +77,7 @@ def open_data(
     kind = kind or ("boxes" if has_boxes(source, format) else "labels")
     if source in BUNDLED and kind == BUNDLED[source]:
         return _bundled(source, seed)
-    path, column = _column(source) if kind == "labels" else (source, None)
+    path, column = column_of(source) if kind == "labels" else (source, None)
     request = Request(source, os.path.expanduser(path), column, seed, evaluation, findings)
     if source.startswith("torchvision:"):
         data = _torchvision(request, kind)
@@ -83,6 +85,7 @@ def open_data(
         data = _hub(request)
     else:
         data = _local(request, kind, format)
+    data.notes[:0] = notes
     if findings is None:
         data.notes += leakage_notes(data.splits())
     return data
@@ -138,16 +141,10 @@ def _local(request: Request, kind: Kind, format: str | None) -> Data | Detection
     return data
 
 
-def _column(source: str) -> tuple[str, str | None]:
-    """PATH#COLUMN says which column holds the labels; a # in the name of an existing file is part of it."""
-    path, sign, column = source.rpartition("#")
-    return (path, column) if sign and not os.path.exists(os.path.expanduser(source)) else (source, None)
-
-
 def has_boxes(source: str, format: str | None = None) -> bool:
     """Whether a source holds images with boxes. format: as the user says."""
-    if source in BUNDLED:
-        return BUNDLED[source] == "boxes"
+    if (kind := kind_of(source)) is not None:
+        return kind == "boxes"
     if source.startswith("torchvision:"):
         return box_torchvision.names_boxes(source)
     path = os.path.expanduser(source)
@@ -192,7 +189,7 @@ def reopen(
     place, the splits are those of training, so that no training image is evaluated as test; a note says when files
     have come or gone. Any other source is opened for evaluation. format: as for `open_data`; the record's if None.
     """
-    if source is not None and (record is None or place_of(source) != record["source"]):
+    if source is not None and (record is None or place_of(meant(source, kind)[0]) != record["source"]):
         return open_data(source, kind=kind, seed=seed, evaluation=True, format=format)
     if record is None:
         raise UserError("The checkpoint does not say what it was trained on: name the data with --data.")
@@ -215,19 +212,3 @@ def _remedy(path: str) -> str:
         "Give a folder with one folder per class, a manifest with the columns path,label "
         f"({', '.join(SUFFIXES)}), or .tar shards."
     )
-
-
-def existing(source: str) -> str:
-    """The nearest match on disk: the first missing part of the path against what lies beside it."""
-    parent, part = os.path.abspath(source), ""
-    while not os.path.isdir(parent):
-        parent, part = os.path.split(parent)
-    try:
-        beside = [entry.name for entry in os.scandir(parent)]
-    except OSError:
-        beside = []
-    shown_parent = parent if os.path.isabs(source) else os.path.relpath(parent)
-    options = [os.path.normpath(os.path.join(shown_parent, name)) for name in beside]
-    if os.sep not in source:
-        options += BUNDLED
-    return nearest(os.path.normpath(os.path.join(shown_parent, part)), options)

@@ -50,15 +50,15 @@ class Streaming(Generic[Prepared, Answer]):
     def predict(self, x: Source | Iterable[Source], *, batch_size: int = BATCH_SIZE) -> Answer | list[Answer]:
         """One image -> an answer; several -> a list in the same order.
 
-        An image is a path, bytes of a file, a PIL image or an array (uint8 [H, W, 3] and whatever else
+        An image is a path, bytes of a file, a PIL image or an array (uint8 [H, W, 3] and what else
         `vit.images.preprocess.decode` takes). Several images are an iterable of these, or an array [B, H, W, 3].
 
         Raises UserError at the first unreadable image; `stream` continues instead.
         """
         if isinstance(x, Tensor):
             raise UserError(
-                "predict() takes images before preprocessing: paths, bytes, PIL images or numpy arrays; for pixels "
-                "pass tensor.numpy(). A normalized float tensor [B, 3, H, W] goes to a classifier's logits(), or to "
+                "Pass predict() images before preprocessing: paths, bytes, PIL images or numpy arrays; for pixels, "
+                "tensor.numpy(). A normalized float tensor [B, 3, H, W] goes to a classifier's logits(), or to "
                 "the predictor's model."
             )
         single = is_image(x)

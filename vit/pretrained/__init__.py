@@ -1,1 +1,1 @@
-"""Anybody's weights in our models, and back: the only room that knows foreign names; knows no data and no training."""
+"""Other libraries' weights in our models, and back: the only room that knows their names; no data, no training."""

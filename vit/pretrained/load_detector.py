@@ -30,11 +30,10 @@ from vit.runs.checkpoint import (
     WEIGHTS,
     check_classes,
     find_checkpoint,
-    fit_tensors,
     load_config,
-    load_tensors,
     verify,
 )
+from vit.runs.tensors import fit_tensors, load_tensors
 
 DEFAULT = "detector_nano"
 TAPS = 4

@@ -7,34 +7,31 @@ people edit, is not listed in it. No pickle is trusted: `trainer.pt` holds tenso
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import pickle
 import shutil
-import types
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from vit.errors import UserError, error_context, nearest, shown
+from vit.errors import UserError, error_context, nearest
 from vit.images.preprocess import Preprocess
 from vit.model.classifier import Classifier
 from vit.model.config import ClassifierConfig
 from vit.model.unfilled import fill, slots, unfilled
+from vit.runs.tensors import first_line, fit_tensors, load_tensors
 from vit.typed import check
 
 FORMAT = 1
 WEIGHTS, CONFIG, TRAINER, SUMS = "model.safetensors", "config.json", "trainer.pt", "SHA256SUMS"
 SHARDS = "sharded"
 """A folder that replaces the weights and most of the trainer, where no single process held all of them."""
-WRAPPERS = ("model", "state_dict", "model_state_dict", "model_ema", "module", "teacher", "target_encoder")
-"""Keys under which training scripts store the weights in a .pth file."""
 ENTRIES = {
     "task": str,
     "classes": list[str],
@@ -208,64 +205,6 @@ def check_classes(folder: Path, config: dict[str, Any], num_classes: int) -> Non
         raise UserError(f"{folder / CONFIG}: {len(config['classes'])} classes are named, the model has {num_classes}.")
 
 
-def fit_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Raises UserError, with a list, if tensors are missing, unexpected or of another shape."""
-    expected = model.state_dict()
-    missing, extra = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
-    wrong = [
-        f"{name} is {list(tensors[name].shape)}, the model has {list(expected[name].shape)}"
-        for name in expected.keys() & tensors.keys()
-        if tensors[name].shape != expected[name].shape
-    ]
-    problems = [
-        f"{what} {shown(sorted(names))}"
-        for what, names in (("missing:", missing), ("not in the model:", extra), ("wrong shape:", wrong))
-        if names
-    ]
-    if problems:
-        raise UserError(f"{source} does not fit the model. " + "; ".join(problems) + ".")
-
-
-def load_tensors(file: str | Path, *, trust_pickle: bool = False) -> dict[str, Tensor]:
-    """All tensors of a .safetensors file, or of a .pth/.pt/.bin file read without running its code.
-
-    Raises UserError on a damaged file and, unless `trust_pickle`, on a pickle that would run code.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise UserError(f"{file} does not exist (current folder: {Path.cwd()}).")
-    if file.suffix == ".safetensors":
-        try:
-            with safe_open(file, framework="pt") as f:
-                return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is not a complete safetensors file: {error}. Fetch or save it again.") from None
-    try:
-        # Many training scripts store their arguments beside the weights; these two classes only hold values.
-        with torch.serialization.safe_globals([argparse.Namespace, types.SimpleNamespace]):
-            content = torch.load(file, map_location="cpu", weights_only=not trust_pickle)
-    except pickle.UnpicklingError as error:
-        if "Unsupported operand" in str(error):
-            raise UserError(
-                f"{file} is not a complete PyTorch file: it is no pickle. Fetch or save it again."
-            ) from None
-        raise UserError(
-            f"{file} is a pickle that would run code. It was refused, and nothing ran. Convert it to safetensors, "
-            "or pass --trust-pickle if you trust its author."
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise UserError(
-            f"{file} is not a complete PyTorch file: {_first_line(error)}. Fetch or save it again."
-        ) from None
-    for key in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"{file} does not hold a dictionary of tensors.")
-    return content
-
-
 def load_trainer(folder: Path) -> dict[str, Any]:
     """The state to resume training: optimizers, step, EMA, best score. Raises UserError if it is missing or damaged."""
     file = folder / TRAINER
@@ -279,11 +218,7 @@ def load_trainer(folder: Path) -> dict[str, Any]:
             f"{file} cannot be read: it does not hold tensors and plain values. Resume from another checkpoint."
         ) from None
     except (RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{file} cannot be read: {_first_line(error)}. Resume from another checkpoint.") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{file} cannot be read: {first_line(error)}. Resume from another checkpoint.") from None
 
 
 def _shards(folder: Path) -> list[str]:

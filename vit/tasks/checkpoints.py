@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from vit.errors import UserError
 from vit.pretrained.load import is_public
 from vit.runs.checkpoint import find_checkpoint, load_config
-from vit.tasks.evaluation import Evaluation, EvaluationOptions
+from vit.tasks.evaluation import Evaluation
+from vit.tasks.evaluation_options import EvaluationOptions
 from vit.tasks.table import TASKS, task_of_config
 
 if TYPE_CHECKING:

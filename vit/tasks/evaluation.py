@@ -6,72 +6,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from vit.errors import UserError, nearest, shown
+from vit.errors import UserError, shown
 from vit.processes.signals import Stop
 from vit.processes.world import ALONE, World
 from vit.runs.background import snapshot
 from vit.tasks.precision import autocast
 from vit.tasks.task import Metrics
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """How a checkpoint is evaluated."""
-
-    split: Literal["train", "val", "test"] | None = None
-    """The split to evaluate. Default: test, or val where the data has no test split."""
-    tta: bool = False
-    """Look at several scales, and at mirror images where training had them: a classifier's averaged probabilities
-    beside the plain figures, a detector's fused boxes in place of them."""
-    tta_flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror images in --tta; auto: where the training recipe flipped."""
-    knn: int | None = None
-    """Also classify by this many nearest neighbors among the train split's features. Public weights, which have no
-    head for these classes, are evaluated by that alone."""
-    tile: int | None = None
-    """A detector also looks at tiles of this side, in pixels of the image."""
-    overlap: float | None = None
-    """Share of a tile's side that neighboring tiles have in common. Default: 0.2."""
-    nms: float | None = None
-    """Drop a detector's box that a better one of its class overlaps by more than this IoU."""
-    batch_size: int = 64
-    """Images in a batch; figures do not depend on it."""
-    workers: int = 0
-    """Processes that decode images."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.workers < 0 or (self.knn is not None and self.knn < 1):
-            raise UserError("--batch-size and --knn must be at least 1, --workers at least 0.")
-        if self.knn is not None and self.split == "train":
-            raise UserError("--knn searches the train split: each image would find itself. Use --split test.")
-
-    @classmethod
-    def names(cls) -> list[str]:
-        return [each.name for each in fields(cls)]
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> EvaluationOptions:
-        """From options by name. Raises UserError for a name that is none."""
-        names = cls.names()
-        for name in values:
-            if name not in names:
-                raise UserError(f"There is no option {name!r}.{nearest(name, names)} Options: {shown(names, 20)}.")
-        return cls(**values)
-
-    def refuse(self, whose: str, task: str, **used: object) -> None:
-        """Raise UserError for an option in use that is not for this task."""
-        for name, value in used.items():
-            if value is not None and value is not False:
-                raise UserError(f"--{name.replace('_', '-')} is for {task}; {whose} is none.")
 
 
 @dataclass

@@ -20,7 +20,7 @@ from vit.processes.signals import listening
 from vit.processes.world import join, leave
 from vit.runs.checkpoint import find_checkpoint, set_config
 from vit.runs.folder import bad_files_listed, open_run, write_recipe
-from vit.tasks.evaluation import EvaluationOptions
+from vit.tasks.evaluation_options import EvaluationOptions
 from vit.tasks.facts import facts_of
 from vit.tasks.run import Run
 from vit.tasks.table import Row, task_of_recipe

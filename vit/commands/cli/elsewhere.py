@@ -11,7 +11,8 @@ from vit.commands.cli.table import COMMANDS
 from vit.errors import UserError, nearest, shown
 
 MEANT = {
-    "check": "data check", "pack": "data pack", "split": "data split", "show": "data show",
+    "check": "data check", "pack": "data pack", "split": "data split", "show": "data show", "list": "data list",
+    "datasets": "data list",
     "validate-data": "data check",
     "digits": "train digits", "folder": "train folder", "finetune": "train finetune", "probe": "train probe",
     "scenes": "train scenes", "detect": "train detect",
@@ -37,7 +38,7 @@ FIELDS = {
 }
 """The options of a mode that other tools have, too, by the names of our fields; of train all are looked up."""
 POSITIONAL = ("checkpoint", "images")
-DATA = {"validate": "check", "verify": "check", "lint": "check", "stats": "check", "info": "check",
+DATA = {"validate": "check", "verify": "check", "lint": "check", "stats": "check", "info": "check", "ls": "list",
         "shard": "pack", "export": "convert", "view": "show", "plot": "show", "preview": "show"}  # fmt: skip
 """The same for words after `vitral data`."""
 

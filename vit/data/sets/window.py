@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vit.images.decode import MAX_PIXELS, Source, file_of, name_of, opened, orientation, to_rgb, upright, upright_size
+from vit.images.decode import MAX_PIXELS, Source, file_of, name_of, opened, orientation, upright, upright_size
+from vit.images.rgb import to_rgb
 
 
 class Window(NamedTuple):

@@ -17,7 +17,7 @@ from vit.errors import UserError, shown
 from vit.pretrained.files.card import CONFIG, NOTHING, OURS, Card, folder_card, our_card
 from vit.pretrained.files.shards import INDEX, open_shards
 from vit.pretrained.files.torchscript import is_torchscript, torchscript
-from vit.runs.checkpoint import load_tensors
+from vit.runs.tensors import load_tensors
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz", ".onnx", INDEX)
 FILES = (

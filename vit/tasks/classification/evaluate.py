@@ -24,8 +24,9 @@ from vit.tasks.classification.metrics import ClassificationMetrics
 from vit.tasks.classification.neighbors import evaluate_public, neighbors
 from vit.tasks.classification.predict import Predictor
 from vit.tasks.classification.tta import with_tta
-from vit.tasks.evaluation import Evaluation, EvaluationOptions, split_of
+from vit.tasks.evaluation import Evaluation, split_of
 from vit.tasks.evaluation import evaluate as evaluate_batches
+from vit.tasks.evaluation_options import EvaluationOptions
 
 __all__ = ["calibrate", "evaluate", "evaluate_public"]
 

@@ -18,7 +18,8 @@ from vit.predict.progress import progress
 from vit.tasks.classification.features import open_encoder
 from vit.tasks.classification.metrics import ClassificationMetrics
 from vit.tasks.classification.predict import Predictor
-from vit.tasks.evaluation import Evaluation, EvaluationOptions, split_of
+from vit.tasks.evaluation import Evaluation, split_of
+from vit.tasks.evaluation_options import EvaluationOptions
 
 TEMPERATURE = 0.07
 CHUNK = 1024

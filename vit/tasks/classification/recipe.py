@@ -76,8 +76,8 @@ class Recipe(RunOptions):
     cutmix: float | None = None
     """Alpha of CutMix; 0 for none. Default: 1, or 0 for small grayscale images."""
     optimizer: Literal["adamw", "muon"] | None = None
-    """Optimizer: adamw, or muon, which is Muon for the matrices of the blocks and AdamW for the rest. Default: muon, or adamw with
-    --lora-rank."""
+    """Optimizer: adamw, or muon, which is Muon for the matrices of the blocks and AdamW for the rest. Default: muon, or
+    adamw with --lora-rank."""
     weight_decay: float | None = None
     """Decoupled weight decay of matrices; biases, norms, tokens and positions have none. Default: 0.05 for adamw, 0.5
     or 1 for muon."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -37,6 +38,9 @@ TRIAL_BATCH = 32
 """Images in the batch that --batch-size auto begins with."""
 SMALL = 40
 """Images of at most so many pixels a side are decoded in no time and kept in memory."""
+FEW = 1000
+"""Up to so many images `folder` names the way to public weights."""
+PUBLIC = "hf:facebook/dinov2-small"
 SIDES = (32, 64, 96, 128, 160, 224)
 """Input sizes that `settle` chooses from."""
 
@@ -90,7 +94,8 @@ def settle(recipe: Recipe, facts: Facts, start: None = None) -> tuple[Settled, l
     # Some fifteen evaluations are enough to see a curve and to choose the best one from; each also writes checkpoints.
     choose("eval_every", max(1, epochs // 15))
     choose("workers", 0 if small else min(MOST_WORKERS, cores()))
-    return cast("Settled", replace(r, **chosen)), _choices(chosen, facts)  # pyright: ignore[reportArgumentType]
+    lines = _choices(chosen, facts) + _advice(r, facts)
+    return cast("Settled", replace(r, **chosen)), lines  # pyright: ignore[reportArgumentType]
 
 
 def largest(recipe: Settled, start: None) -> Settled:
@@ -146,6 +151,17 @@ def _choices(chosen: dict[str, object], facts: Facts) -> list[str]:
     if "epochs" in chosen and max(facts.size) > SMALL:
         lines.append("  --epochs or --minutes makes the run shorter")
     return lines
+
+
+def _advice(recipe: Recipe, facts: Facts) -> list[str]:
+    """What few images gain from public weights, which a newcomer to `folder` may not know of."""
+    if recipe.recipe != "folder" or recipe.weights is not None or facts.images > FEW:
+        return []
+    data = shlex.quote(str(recipe.data))
+    return [
+        "Public weights usually help with few images (95.5 instead of 93.6 % on 100 digits, benchmarks/RESULTS.md):",
+        f"  vitral train finetune --data {data} --weights {PUBLIC}",
+    ]
 
 
 def _plain(value: object) -> str:

@@ -22,8 +22,9 @@ from vit.tasks.detection.metrics import DetectionMetrics
 from vit.tasks.detection.report import thresholds_to_keep
 from vit.tasks.detection.scan.options import Scan
 from vit.tasks.detection.scan.scanner import Scanner
-from vit.tasks.evaluation import Evaluation, EvaluationOptions, split_of
+from vit.tasks.evaluation import Evaluation, split_of
 from vit.tasks.evaluation import evaluate as evaluate_batches
+from vit.tasks.evaluation_options import EvaluationOptions
 
 
 def evaluate(
@@ -37,8 +38,9 @@ def evaluate(
     it can be read, or its classes are not the checkpoint's.
     """
     options.refuse(str(checkpoint), "classifiers", knn=options.knn)
-    split, scan = split_of(data, options.split), scan_of(options)
+    split = split_of(data, options.split)
     model, config = load_detector(checkpoint)
+    scan = scan_of(options, config)
     model.to(pick_device(options.device))
     images = data.splits()[split]
     images.relabel(config["classes"])
@@ -114,9 +116,12 @@ class Whole(Iterable[WholeBatch]):
             yield WholeBatch([image], [{**truth._asdict(), "original_boxes": truth.boxes}], torch.tensor([i]))
 
 
-def scan_of(options: EvaluationOptions) -> Scan:
-    """How the options want an image to be looked at."""
-    flip = None if options.tta_flip == "auto" or not options.tta else options.tta_flip == "yes"
+def scan_of(options: EvaluationOptions, config: dict[str, Any]) -> Scan:
+    """How the options want an image to be looked at; mirrored in --tta if training mirrored, or as --tta-flip says."""
+    flip = None
+    if options.tta:
+        trained = config.get("augment", {}).get("flip", 0) > 0
+        flip = trained if options.tta_flip == "auto" else options.tta_flip == "yes"
     scan = Scan(tile=options.tile, tta=options.tta, flip=flip, nms=options.nms)
     return scan if options.overlap is None else Scan(**{**asdict(scan), "overlap": options.overlap})
 

@@ -74,7 +74,8 @@ class Recipe(RunOptions):
     lr: float | None = None
     """Peak learning rate of AdamW. Default: 0.0005, or 0.0002 with --weights."""
     optimizer: Literal["adamw", "muon"] | None = None
-    """Optimizer: adamw, or muon, which is Muon for matrices and kernels and AdamW for the rest. Default: muon, or adamw with --weights."""
+    """Optimizer: adamw, or muon, which is Muon for matrices and kernels and AdamW for the rest. Default: muon, or adamw
+    with --weights."""
     muon_lr: float = 0.01
     """Peak learning rate of Muon."""
     weight_decay: float = 1e-4
