@@ -49,9 +49,10 @@ def test_help_and_mistakes_import_no_command(words):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-@pytest.mark.parametrize(
-    "words", [["train", "--help"], ["train", "folder", "--imgsz", "3"], ["predict", "--conf", "1"]]
-)
+WITHOUT_TORCH = [[*name.split(), "--help"] for name in COMMANDS] + [["train", "folder", "--imgsz", "3"]]
+
+
+@pytest.mark.parametrize("words", WITHOUT_TORCH, ids=" ".join)
 def test_options_are_known_without_torch(words):
     code = (
         "import sys\nfrom vit.__main__ import main\n"
