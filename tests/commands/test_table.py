@@ -9,7 +9,7 @@ import pytest
 
 from vit.__main__ import command
 from vit.commands.cli import elsewhere
-from vit.commands.cli.options import options_of
+from vit.commands.cli.fields import options_of
 from vit.commands.cli.table import COMMANDS, overview
 from vit.commands.convert import Convert
 from vit.commands.eval import Evaluate

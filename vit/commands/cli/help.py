@@ -18,7 +18,7 @@ import textwrap
 from dataclasses import MISSING
 from typing import Any
 
-from vit.commands.cli.options import Option, shown_kind, usage
+from vit.commands.cli.fields import Option, shown_kind, usage
 
 LEFT = 24
 """Columns that the names of options have; a longer one stands on a line of its own."""
