@@ -10,7 +10,7 @@ from tests.commands.test_options import CLASSES
 from vit.__main__ import command
 from vit.commands import train
 from vit.commands.cli import help as helps
-from vit.commands.cli.options import options_of
+from vit.commands.cli.fields import options_of
 from vit.commands.cli.table import COMMANDS
 from vit.commands.gather import Gather
 from vit.commands.models import Models

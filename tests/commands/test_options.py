@@ -10,7 +10,8 @@ import pytest
 from vit.commands import eval as evaluation
 from vit.commands import train
 from vit.commands.cli import aliases
-from vit.commands.cli.options import Positional, options_of, parse
+from vit.commands.cli.fields import Positional, options_of
+from vit.commands.cli.options import parse
 from vit.commands.convert import Convert
 from vit.commands.data import check, pack, show, split
 from vit.commands.data import convert as data_convert

@@ -9,7 +9,7 @@ import pytest
 
 from vit.__main__ import command
 from vit.commands.cli import elsewhere
-from vit.commands.cli.options import options_of
+from vit.commands.cli.fields import options_of
 from vit.commands.cli.table import COMMANDS, overview
 from vit.commands.convert import Convert
 from vit.commands.eval import Evaluate
@@ -49,9 +49,10 @@ def test_help_and_mistakes_import_no_command(words):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-@pytest.mark.parametrize(
-    "words", [["train", "--help"], ["train", "folder", "--imgsz", "3"], ["predict", "--conf", "1"]]
-)
+WITHOUT_TORCH = [[*name.split(), "--help"] for name in COMMANDS] + [["train", "folder", "--imgsz", "3"]]
+
+
+@pytest.mark.parametrize("words", WITHOUT_TORCH, ids=" ".join)
 def test_options_are_known_without_torch(words):
     code = (
         "import sys\nfrom vit.__main__ import main\n"

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from vit.commands.cli.options import Positional, parse
+from vit.commands.cli.fields import Positional
+from vit.commands.cli.options import parse
 from vit.errors import UserError
 from vit.tasks.evaluation_options import EvaluationOptions
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from vit.commands.cli.options import Positional, parse
+from vit.commands.cli.fields import Positional
+from vit.commands.cli.options import parse
 from vit.errors import UserError
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 
-from vit.commands.cli.options import Positional, parse
+from vit.commands.cli.fields import Positional
+from vit.commands.cli.options import parse
 from vit.errors import UserError, shown
 
 if TYPE_CHECKING:

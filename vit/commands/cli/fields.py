@@ -1,4 +1,4 @@
-"""The fields of a frozen dataclass as options of a command.
+"""The fields of a frozen dataclass as options: how each is typed, what it takes, and its default.
 
 Types of a field: str, int, float, Path, bool (a flag), Literal, any of them with `| None`, and tuple[X, ...], which may
 be repeated. A field marked `Positional` is given by its place.
@@ -110,6 +110,15 @@ def described(hint: Any) -> dict[str, Any]:
     return facts
 
 
+def shown_kind(option: Option) -> str:
+    """What stands for a value: N for a whole number, X for a number, the choices, or the name in capitals."""
+    if option.flag:
+        return ""
+    letters = {int: "N", float: "X"}
+    kinds = (letters.get(kind, option.field.upper()) for kind in option.kinds)
+    return "|".join((*kinds, *option.choices, *option.none))
+
+
 def usage(options: dict[str, Option], prog: str) -> str:
     """One line: what must be given, and in which order."""
     needed = [str(option) if option.metavar else f"{option} {shown_kind(option)}" for option in positionals(options)]
@@ -118,12 +127,3 @@ def usage(options: dict[str, Option], prog: str) -> str:
 
 def positionals(options: dict[str, Option]) -> Iterator[Option]:
     yield from (option for option in options.values() if option.metavar is not None or option.required)
-
-
-def shown_kind(option: Option) -> str:
-    """What stands for a value: N for a whole number, X for a number, the choices, or the name in capitals."""
-    if option.flag:
-        return ""
-    letters = {int: "N", float: "X"}
-    kinds = (letters.get(kind, option.field.upper()) for kind in option.kinds)
-    return "|".join((*kinds, *option.choices, *option.none))

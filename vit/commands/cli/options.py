@@ -1,4 +1,7 @@
-"""The command line of a frozen dataclass, read. A mistake is reported in two lines."""
+"""The command line of a frozen dataclass: each field is an option, and a mistake is told in two lines.
+
+`vit.commands.cli.fields` says what a dataclass's fields take, `vit.commands.cli.help` prints it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from typing import Any, TypeVar
 
 from vit.commands.cli import aliases
 from vit.commands.cli.fields import Option, options_of, usage
-from vit.commands.cli.fields import Positional as Positional
 from vit.errors import UserError
 
 T = TypeVar("T")

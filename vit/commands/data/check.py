@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from vit.commands.cli.options import Positional, parse
+from vit.commands.cli.fields import Positional
+from vit.commands.cli.options import parse
 from vit.data.check.findings import Findings
 from vit.data.check.full import full_check
 from vit.data.check.quick import quick_check

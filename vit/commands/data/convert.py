@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from vit.commands.cli.options import Positional, parse
+from vit.commands.cli.fields import Positional
+from vit.commands.cli.options import parse
 from vit.data.open import as_found
 from vit.data.split import NO_TEST
 from vit.data.write.convert import Target, convert

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from vit.commands.cli.options import Positional, parse
+from vit.commands.cli.fields import Positional
+from vit.commands.cli.options import parse
 from vit.data.open import has_boxes, open_data
 from vit.data.split import NO_TEST
 from vit.data.write.shards import SHARD_MB, NoImage, facts_for, write_shards

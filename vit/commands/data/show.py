@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from PIL import Image, ImageDraw
 
 from vit.commands import train
-from vit.commands.cli.options import Positional, is_option, options_of, parse
+from vit.commands.cli.fields import Positional, options_of
+from vit.commands.cli.options import is_option, parse
 from vit.errors import UserError
 from vit.images.draw import draw_boxes, font_of
 

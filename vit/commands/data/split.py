@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from vit.commands.cli.options import Positional, parse
+from vit.commands.cli.fields import Positional
+from vit.commands.cli.options import parse
 from vit.data.check.leakage import same_files
 from vit.data.open import as_found
 from vit.data.sets.boxset import Boxed

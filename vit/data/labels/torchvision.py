@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from vit.data.sets.data import Data
@@ -201,10 +200,8 @@ def _targets(dataset: Any) -> np.ndarray:
     if found is None or len(found) != n:
         # A path costs nothing to look at; FakeData's images are made, and few.
         found = [_sample(dataset, i)[1] for i in range(n)]
-    if isinstance(found, torch.Tensor):
-        numbers = found.numpy()
-    else:
-        numbers = np.array([-1 if value is None else value for value in found])
+    of_tensor = getattr(found, "numpy", None)  # `vitral data` starts without torch
+    numbers = np.array([-1 if value is None else value for value in found]) if of_tensor is None else of_tensor()
     if numbers.ndim == 2:  # QMNIST: class, writer, ...
         numbers = numbers[:, 0]
     numbers = numbers.astype(np.int64)
