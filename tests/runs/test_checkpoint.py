@@ -355,7 +355,7 @@ def test_a_checkpoint_of_an_unknown_task(folder):
     (folder / CONFIG).write_text(json.dumps({**content, "task": "segmentation"}))
     with pytest.raises(UserError, match="is of the task segmentation; a classifier is needed here"):
         load_model(folder)
-    with pytest.raises(UserError, match="task 'segmentation'; .* supports classification, detection"):
+    with pytest.raises(UserError, match=r"task 'segmentation'; .* supports classification, detection"):
         vit.load(folder)
 
 

@@ -159,7 +159,7 @@ def test_probe_trains_the_head_only(command, trained, parity, tmp_path):
     out = tmp_path / "probe"
     code, told, err = command("probe", "--weights", trained[0], "--data", parity, "--out", out, "--epochs", 3, *BRIEF)
     assert code == 0, err
-    assert told.count("the encoder is frozen") == 1
+    assert told.count("The encoder is frozen") == 1
     before = load_file(trained[0] / "checkpoints/best/model.safetensors")
     after = load_file(out / "checkpoints/best/model.safetensors")
     assert before.keys() == after.keys()

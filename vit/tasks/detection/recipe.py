@@ -28,7 +28,8 @@ class Recipe(RunOptions):
     recipe: str = "detect"
     data: str | None = None
     """Images with boxes to train on: a folder in COCO, YOLO, Pascal VOC, CSV, JSON lines, Parquet or tar shards, its
-    annotation file, torchvision:NAME, or a name that `vitral data list` shows, such as scenes. Default: none; required."""
+    annotation file, torchvision:NAME, or a name that `vitral data list` shows, such as scenes. Default: none;
+    required."""
     format: Literal["coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
     """Format of --data, if a folder could be read in several. Default: recognized from the files."""
     image_size: int | None = None
