@@ -29,23 +29,23 @@ def batch():
 
 def test_where_it_begins_is_named():
     (loss, nothing) = examine(toy(), batch(), None)
-    assert loss.startswith("loss: cross_entropy 1.") and nothing.startswith("all is finite here")
+    assert loss.startswith("Loss: cross_entropy 1.") and nothing.startswith("Everything is finite here")
     bad = batch()
     bad.images[2, 0, 0, 0] = float("nan")
     told = examine(toy(), bad, None)
-    assert told[0] == "pixels that are not finite: images 42 of the training set"
-    assert told[1].startswith("the first layer whose output is not finite: encoder.patch_embed")
-    assert told[2] == "loss: cross_entropy nan" and told[3].startswith("gradients that are not finite: encoder.")
+    assert told[0] == "Non-finite pixels: images 42 of the training set."
+    assert told[1].startswith("First layer with a non-finite output: encoder.patch_embed")
+    assert told[2] == "Loss: cross_entropy nan." and told[3].startswith("Non-finite gradients: encoder.")
     task = toy()
     with torch.no_grad():
         for layer in (task.model.encoder.blocks[1].mlp.fc1, task.model.encoder.blocks[1].mlp.fc2):
             layer.weight.normal_(std=1e30)
     told = examine(task, batch(), None)
-    assert told[0].startswith("the first layer whose output is not finite: encoder.blocks.1.mlp.fc2")
+    assert told[0].startswith("First layer with a non-finite output: encoder.blocks.1.mlp.fc2")
     task = toy()
     with torch.no_grad():  # what goes wrong between two layers is seen by the next that computes
         task.model.encoder.blocks[1].attn.qkv.bias.fill_(1e30)
-    assert examine(task, batch(), None)[0].endswith("not finite: encoder.blocks.1.attn.proj (Linear)")
+    assert examine(task, batch(), None)[0].endswith("non-finite output: encoder.blocks.1.attn.proj (Linear).")
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_a_step_of_a_run_is_repeated(tmp_path, capsys, monkeypatch):
         patch.setattr(vit.training.engine, "train_step", poisoned)
         train.main(["folder", *options])
     told = capsys.readouterr().out
-    assert "step 5 was left out" in told and "train_replay.py" in told
+    assert "Skipped step 5:" in told and "train_replay.py" in told
     # The very same batch comes again; here it is finite, since the fault was not in the data.
     taken = []
     monkeypatch.setattr("vit.training.replay.examine", lambda task, batch, amp: taken.append(batch) or ["looked"])

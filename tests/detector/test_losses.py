@@ -198,5 +198,5 @@ def test_parts_with_few_objects_weigh_as_much():
 def test_label_beyond_the_classes():
     wanted = targets(1, 1)
     wanted[0] |= {"labels": torch.tensor([7]), "image_id": 42}
-    with pytest.raises(UserError, match=r"image 42 has the label 7; the model has 5 classes"):
+    with pytest.raises(UserError, match=r"Image 42 has the label 7; the model has 5 classes"):
         DetectionLoss(5)(outputs(), wanted)

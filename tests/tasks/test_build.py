@@ -39,7 +39,7 @@ def trained(model):
 def test_freezing_by_depth(variant, blocks):
     model = model_of(variant)
     (told,) = freeze(replace(FINETUNE, freeze_blocks=blocks), model)
-    assert told == f"the patch embedding, the positions and {blocks} of 3 blocks are frozen"
+    assert told == f"The patch embedding, the positions and {blocks} of 3 blocks are frozen."
     later = [f"encoder.{part}.{i}." for i in range(blocks, DEPTH) for part in ("blocks", "relative")]
     starts = ("encoder.norm.", "head.", *later)
     assert trained(model) == {name for name, _ in model.named_parameters() if name.startswith(starts)}
@@ -92,7 +92,7 @@ def test_head_only_and_lora_on_the_later_blocks():
     assert trained(model) == {"head.weight", "head.bias"}
     model = model_of()
     told = freeze(replace(FINETUNE, lora_rank=2, freeze_blocks=1), model)
-    assert told[0] == "LoRA of rank 2 on 8 linear layers; only it and the head are trained"
+    assert told[0] == "LoRA of rank 2 on 8 linear layers; only it and the head are trained."
     assert {".".join(name.split(".")[:3]) for name in trained(model)} == {
         "head.weight", "head.bias", "encoder.blocks.1", "encoder.blocks.2"
     }  # fmt: skip
@@ -123,7 +123,7 @@ def test_there_is_nothing_to_keep_from_scratch(name):
     facts = Facts(60, 3, (24, 24), False, (0.5,) * 3, (0.2,) * 3)
     recipe, _ = settle(replace(RECIPES["folder"][1], data="photos", **{name: name == "freeze" or 1}), facts)
     option = f"--{name.replace('_', '-')}"
-    with pytest.raises(UserError, match=f"{option} keeps weights that were learned before: add --weights SRC"):
+    with pytest.raises(UserError, match=f"{option} keeps pretrained weights: add --weights SRC"):
         build_model(recipe, ["a", "b", "c"], facts)
 
 

@@ -163,8 +163,8 @@ def test_thresholds_of_other_checkpoints():
     assert thresholds_of({"classes": ["a", "b"]}).tolist() == [0.5, 0.5]
     assert thresholds_of({"classes": ["a"], "threshold": None}).tolist() == [0.5]
     for given, message in (
-        ({"aa": 0.3}, 'Did you mean "a"'), ("per-class", "stores no thresholds"), ("best", "threshold is a number"),
-        (1.5, r"a score in 0\.\.1"), ({"b": -0.1}, r"a score in 0\.\.1"),
+        ({"aa": 0.3}, 'Did you mean "a"'), ("per-class", "stores no thresholds"), ("best", "must be a number"),
+        (1.5, r"must be in 0\.\.1, got a 1\.5"), ({"b": -0.1}, r"must be in 0\.\.1, got b -0\.1"),
     ):  # fmt: skip
         with pytest.raises(vit.UserError, match=message):
             thresholds_of({"classes": ["a", "b"]}, given)  # pyright: ignore

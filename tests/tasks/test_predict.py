@@ -124,7 +124,7 @@ def test_tensors_go_to_logits(predictor: Predictor):
     assert predictor.logits(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
     with pytest.raises(vit.UserError, match=r"logits\(\)"):
         predictor.predict(torch.zeros(2, 3, 16, 16))
-    with pytest.raises(vit.UserError, match=r"expected float images \[B, 3, H, W\]"):
+    with pytest.raises(vit.UserError, match=r"Expected float images \[B, 3, H, W\]"):
         predictor.logits(torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
 
 

@@ -75,7 +75,7 @@ def test_every_image_goes_through_the_encoder_once_in_training(command, trained,
     code, told, err = command("--data", data, "--weights", trained.run, "--out", out, "--epochs", 30)
     assert code == 0, err
     assert sum(seen) == IMAGES - 1 + VAL  # all but the one that cannot be read
-    assert "36 images go through the frozen encoder, once" in told
+    assert "Computing the features of 36 images with the frozen encoder, once." in told
     assert "tile 3.png" in (out / "bad_files.csv").read_text()
     before, after = weights_of(trained.run), weights_of(out)
     assert before.keys() == after.keys()
@@ -130,7 +130,7 @@ def test_images_that_change_go_through_in_every_epoch(command, trained, data, tm
     options = ["--data", data, "--weights", trained.run, "--out", tmp_path / "run", "--epochs", 3, *changes]
     code, told, err = command(*options)
     assert code == 0, err
-    assert sum(seen) > IMAGES + 2 * 35 and "the frozen encoder in every epoch" in told
+    assert sum(seen) > IMAGES + 2 * 35 and "the frozen encoder processes them again in every epoch" in told
 
 
 def test_the_checkpoint_is_one_like_any_other(command, trained, data, tmp_path):

@@ -195,15 +195,15 @@ def test_impossible_values(wrong):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"freeze": True, "freeze_blocks": 0}, "train the head only: --freeze-blocks goes with finetune"),
-        ({"freeze": True, "lora_rank": 4}, "train the head only: --lora-rank goes with finetune"),
-        ({"freeze": True, "head_epochs": 2}, "train the head only: --head-epochs goes with finetune"),
-        ({"lora_rank": 4, "optimizer": "muon"}, "--optimizer muon is for the blocks' own matrices, .* use adamw"),
-        ({"epochs": 5, "head_epochs": 5}, "--head-epochs 5 leaves none of --epochs 5 for the rest; .* use --freeze"),
-        ({"freeze": True, "patch_dropout": 0.5}, "--patch-dropout changes how an encoder is trained"),
-        ({"freeze": True, "skip_dropped": True}, "--skip-dropped changes how an encoder is trained"),
-        ({"skip_dropped": True, "drop_path": 0.0}, "--skip-dropped saves the work of what --drop-path drops"),
-        ({"skip_dropped": True, "compile": True}, "--skip-dropped takes another number of images each time"),
+        ({"freeze": True, "freeze_blocks": 0}, "train only the head. Use --freeze-blocks with finetune"),
+        ({"freeze": True, "lora_rank": 4}, "train only the head. Use --lora-rank with finetune"),
+        ({"freeze": True, "head_epochs": 2}, "train only the head. Use --head-epochs with finetune"),
+        ({"lora_rank": 4, "optimizer": "muon"}, "--optimizer muon trains the blocks' matrices, .* Use adamw"),
+        ({"epochs": 5, "head_epochs": 5}, "--head-epochs 5 leaves none of --epochs 5 for the rest. .* use --freeze"),
+        ({"freeze": True, "patch_dropout": 0.5}, "--patch-dropout affects only the training of the encoder"),
+        ({"freeze": True, "skip_dropped": True}, "--skip-dropped affects only the training of the encoder"),
+        ({"skip_dropped": True, "drop_path": 0.0}, "--skip-dropped has no effect, since --drop-path is 0"),
+        ({"skip_dropped": True, "compile": True}, "--skip-dropped changes the batch size of blocks"),
     ],
     ids=str,
 )
@@ -331,5 +331,5 @@ def test_a_run_stopped_before_its_first_checkpoint_is_resumed_from_the_start(pla
 
 def test_less_work_that_was_chosen_to_be_none_is_refused():
     """Fine-tuning on few images chooses a drop_path of 0."""
-    with pytest.raises(UserError, match="--skip-dropped saves the work"):
+    with pytest.raises(UserError, match="--skip-dropped has no effect"):
         settle(Recipe(recipe="finetune", data="photos", weights="runs/a", skip_dropped=True), FACTS["digits"])

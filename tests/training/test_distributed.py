@@ -289,7 +289,7 @@ def test_one_file_is_made_of_shards_and_a_strange_index_is_refused(shards, tmp_p
     (last / "SHA256SUMS").unlink()
     mark = tmp_path / "mark"
     (last / "sharded/.metadata").write_bytes(pickle.dumps(Malicious(str(mark))))
-    with pytest.raises(UserError, match=r"is not the index of a sharded checkpoint: it wants .*open.* Nothing ran"):
+    with pytest.raises(UserError, match=r"is not the index of a sharded checkpoint: it loads .*open.* No code ran"):
         Gather(str(tmp_path), str(tmp_path / "two")).run()
     assert not mark.exists()
 

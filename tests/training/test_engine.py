@@ -259,7 +259,7 @@ def test_row_44_a_step_that_is_not_finite_is_left_out(tmp_path, poison, clip):
     assert {int(step) for step in moments} == {5}
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert [row.get("skipped") for row in rows] == [None, 1] and all(math.isfinite(row["loss"]) for row in rows)
-    assert "step 3 was left out" in told and "vitral replay RUN 3" in told
+    assert "Skipped step 3:" in told and "vitral replay RUN 3" in told
     record = json.loads((tmp_path / "nonfinite/step-3/batch.json").read_text())
     assert record["images"] == list(range(24)) and record["command"] == "vitral replay RUN 3"
     state = torch.load(tmp_path / "nonfinite/step-3/trainer.pt", weights_only=True)
@@ -319,7 +319,7 @@ def test_row_45_the_run_goes_back_with_a_lower_rate_and_comes_through(tmp_path):
         )
         told = " ".join(log.console.file.getvalue().split())
     assert at.step == 20 and at.returns == 2 and at.rate == 0.25
-    assert "back to the checkpoint of step 12, at 0.5 times the rate" in told
+    assert "Return 1: back to step 12, at 0.5 times the learning rate." in told
     steps = [row["step"] for row in read_rows(tmp_path / "metrics.jsonl") if row["phase"] == "train"]
     assert steps == [5, 10, 15, 20]  # what came after the checkpoint has not happened
     assert all(value.isfinite().all() for value in task.model.state_dict().values())
@@ -343,7 +343,7 @@ def test_row_45_after_three_returns_there_is_a_clear_end(tmp_path):
 def test_a_loss_spike_is_told():
     steady = [1.0, 1.1, 0.9, 1.0, 1.05] * 3
     assert spike(steady, {"step": 200, "loss": 1.4}) is None
-    assert spike(steady, {"step": 200, "loss": 4.0}) == "loss spike: 4.000 up to step 200, 1.000 before"
+    assert spike(steady, {"step": 200, "loss": 4.0}) == "Loss spike: 4.000 up to step 200, 1.000 before."
     assert spike(steady[:5], {"step": 60, "loss": 4.0}) is None
     assert spike([*steady, None], {"step": 200, "loss": None}) is None
 
@@ -381,7 +381,7 @@ def test_row_51_one_image_is_too_much(tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     task.losses = losses
-    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=r"memory does not suffice for one image"):
+    with quiet(tmp_path, loop) as log, pytest.raises(UserError, match=r"Memory is too small for one image"):
         fit(Parts(task, bar_batches(4), optimizers_of(task), loop), log, nothing)
 
 

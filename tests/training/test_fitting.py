@@ -50,4 +50,4 @@ def test_without_a_gpu_nothing_is_measured(tmp_path, capsys, name, usual):
     data, start = row.part("feed").open_data(recipe), row.part("build").begin(recipe)
     run = Run(recipe, data, facts_of(data), torch.device("cpu"), start=start)
     assert batch_that_fits(row, run) == usual
-    assert "Here is none" in capsys.readouterr().out
+    assert "needs a GPU to measure" in capsys.readouterr().out

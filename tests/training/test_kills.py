@@ -142,7 +142,7 @@ def finished(started, options, out, strikes, workers):
             assert done.returncode == -signal.SIGKILL, done.stderr
         else:
             assert done.returncode == 128 + number, (where, moment, done.stdout, done.stderr)
-            assert "--resume goes on from its last checkpoint" in done.stdout or "data" in done.stdout
+            assert "--resume continues from the last checkpoint" in done.stdout or "data" in done.stdout
             assert "Traceback" not in done.stderr  # of one that is killed, workers may say that it has gone
         newest = next(candidates(out / "checkpoints"), None)
         steps.append(0 if newest is None else json.loads((newest / "config.json").read_text())["step"])

@@ -89,7 +89,7 @@ def test_what_a_run_leaves_behind(trained):
         "checkpoints/last/trainer.pt",
     }
     assert not [name for name in files if name.endswith((".new", ".old"))]
-    assert "240 training images, 10 classes, median size 8x8, grayscale: chosen" in told
+    assert "240 training images, 10 classes, median size 8x8, grayscale. Chosen:" in told
     assert "img/s" in told and "left" in told and "top-1" in told.lower()
     report = json.loads((run / "report.json").read_text())
     assert report["n"] > 0 and report["top1"] > 0.5
@@ -159,7 +159,7 @@ def test_probe_trains_the_head_only(command, trained, parity, tmp_path):
     out = tmp_path / "probe"
     code, told, err = command("probe", "--weights", trained[0], "--data", parity, "--out", out, "--epochs", 3, *BRIEF)
     assert code == 0, err
-    assert told.count("the encoder is frozen") == 1
+    assert told.count("The encoder is frozen") == 1
     before = load_file(trained[0] / "checkpoints/best/model.safetensors")
     after = load_file(out / "checkpoints/best/model.safetensors")
     assert before.keys() == after.keys()
@@ -189,7 +189,7 @@ def test_lora_leaves_plain_checkpoints_and_is_resumed(command, trained, parity, 
     options += ["--drop-path", 0.2, "--lr", 1e-2, "--device", "cpu", "--batch-size", 16, *CHOSEN]  # 3 steps an epoch
     code, told, err = command("finetune", "--out", whole, *options)
     assert code == 0, err
-    assert "LoRA of rank 3 on 16 linear layers; only it and the head are trained" in told
+    assert "LoRA of rank 3 on 16 linear layers; only it and the head are trained." in told
     width, mlp = 128, 512
     learned = 4 * 3 * (8 * width + 2 * (width + mlp)) + 2 * width + 2
     assert f"parameters ({learned:,} trainable)" in told
@@ -220,8 +220,8 @@ def test_the_head_first_and_frozen_blocks_as_typed(command, trained, parity, tmp
     options += ["--epochs", 3, "--head-epochs", 1, "--freeze-blocks", 2, *CHOSEN]
     code, told, err = command("finetune", *options)
     assert code == 0, err
-    assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told
-    assert "up to epoch 1 the head is trained alone" in told and "trainable)" in told
+    assert "The patch embedding, the positions and 2 of 4 blocks are frozen." in told
+    assert "Up to epoch 1, only the head is trained." in told and "trainable)" in told
     before, after = (load_file(run / "checkpoints/last/model.safetensors") for run in (trained[0], out))
     differ = {
         name for name in after if before[name].shape != after[name].shape or not torch.equal(before[name], after[name])
@@ -241,7 +241,7 @@ def test_what_is_trained_is_told_by_a_dry_run(command, trained, parity, tmp_path
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["probe", "--lora-rank", 4], "the recipe probe train the head only: --lora-rank goes with finetune"),
+        (["probe", "--lora-rank", 4], "the recipe probe train only the head. Use --lora-rank with finetune"),
         (["finetune", "--lora-rank", 0], "--lora-rank must be at least 1, got 0"),
         (["finetune", "--lora-rank", 1000], "--lora-rank 1000 is above the rank of qkv, a matrix of 128x128"),
         (["finetune", "--freeze-blocks", 5], "--freeze-blocks 5: the model has 4 blocks"),
@@ -311,11 +311,11 @@ def test_row_59_in_a_process_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "Say what to train on: --data DIR"),
+        ([], "No training data. Add --data DIR"),
         (["--data", "DATA", "--model", "vit_nanno8"], 'Did you mean "vit_nano'),
         (["--data", "DATA", "--model", "vit_nano8", "--image-size", 30], "not a multiple of the patch"),
         (["--data", "DATA", "--weights", "nowhere"], "Checkpoint nowhere does not exist"),
-        (["--data", "DATA", "--lora-rank", 4], "--lora-rank keeps weights that were learned before: add --weights"),
+        (["--data", "DATA", "--lora-rank", 4], "--lora-rank keeps pretrained weights: add --weights"),
         (["--data", "DATA", "--device", "tpu"], "tpu"),
         (["--data", "DATA", "--dropout", 1.5], "--dropout must be at least 0 and below 1"),
         (["--data", "DATA", "--resume", "--out", "nowhere"], "nowhere holds no run to resume"),
@@ -346,7 +346,7 @@ def test_resume_after_an_interruption_is_the_uninterrupted_run(command, folder, 
         interrupted_at(patch, 12)
         code, told, err = command("folder", "--out", broken, *options)
         assert (
-            code == 130 and f"with --out {shlex.quote(str(broken))} --resume goes on from its last checkpoint" in told
+            code == 130 and f"with --out {shlex.quote(str(broken))} --resume continues from the last checkpoint" in told
         )
         assert err == "Interrupted.\n"
     code, _, err = command("folder", "--out", broken, *options)

@@ -105,7 +105,7 @@ def test_a_run_and_another_that_starts_from_it(trained: Path, squares: Path, tmp
     )  # fmt: skip
     assert code == 0, err
     assert "train: 24 images, 8 without boxes; 32 boxes" in told
-    assert "the patch embedding, the positions and 2 of 4 blocks are frozen" in told and "New class heads" not in told
+    assert "The patch embedding, the positions and 2 of 4 blocks are frozen." in told and "New class heads" not in told
     assert not (tmp_path / "run/previews").exists()
     first, second = (load_file(run / "checkpoints/best/model.safetensors") for run in (trained, tmp_path / "run"))
     for name in first:
@@ -180,12 +180,12 @@ def test_mistakes_are_named(squares: Path, command: Command, tmp_path: Path):
         (["--weights", tmp_path / "nowhere"], "does not exist"),
         (["--model", "rfdetr_nanno"], 'Did you mean "rfdetr_nano"'),
         (["--encoder", "dinov2_s15"], 'Did you mean "dinov2_s14"'),
-        (["--image-size", "100"], "The detector takes multiples of 16, for example 96"),
+        (["--image-size", "100"], "the detector needs a multiple of 16, for example 96"),
         (["--multi-scale", "0.1"], "--multi-scale 0.1 leaves one size of 32x32 pixels in steps of 16"),
         (["--multi-scale", "-1"], "--multi-scale must be at least 0 and below 1"),
         (["--close-mosaic", "1.5"], "--close-mosaic must be in 0..1, got 1.5"),
-        (["--freeze"], "--freeze keeps weights that were learned before: add --weights SRC"),
-        (["--freeze", "--freeze-blocks", "1"], "--freeze keeps the whole encoder: leave out"),
+        (["--freeze"], "--freeze keeps pretrained weights: add --weights SRC"),
+        (["--freeze", "--freeze-blocks", "1"], "--freeze freezes the whole encoder. Leave out"),
     ):
         code, _, err = command("detect", "--data", squares, "--out", tmp_path / "run", *BRIEF, *words)
         assert code == 2 and message in err, err
@@ -249,7 +249,7 @@ def test_more_objects_than_queries_is_told(squares: Path):
     scenes = open_data("scenes", kind="boxes")
     assert crowded(scenes, 6) == []
     (told,) = crowded(scenes, 5)
-    assert "have more than 5 objects, up to 6; the detector finds 5 at most. Add --queries 6." in told
+    assert "have more than 5 objects, up to 6; the detector finds at most 5. Add --queries 6." in told
 
 
 def test_rare_classes_are_repeated(squares: Path):
@@ -260,4 +260,4 @@ def test_rare_classes_are_repeated(squares: Path):
     # 4 of 24 images have red, 16 green: the median is 10 of 24, sqrt(10 / 4) = 1.58.
     np.testing.assert_allclose(repeats[rare], 2.5**0.5)
     np.testing.assert_array_equal(repeats[~rare], 1)
-    assert told == "Images with rare classes come up to 1.6 times: an epoch is 27 images, not 24."
+    assert told == "Images with rare classes repeat up to 1.6 times: an epoch has 27 images, not 24."

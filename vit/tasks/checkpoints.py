@@ -1,4 +1,4 @@
-"""What can be done with a checkpoint, whatever its task: predict and evaluate."""
+"""Predict with a checkpoint and evaluate it, whatever its task."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ def load(
     limit: int | None = None,
     scan: Scan | None = None,
 ) -> Predictor | DetectionPredictor:
-    """A checkpoint folder, or a run folder (its best checkpoint) -> what predicts with it.
+    """A predictor from a checkpoint folder or a run folder (its best checkpoint).
 
-    device: "auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps". threshold, limit, scan: see
-    `DetectionPredictor`; None is the default. A classifier takes a number as threshold and nothing else.
-
-    Raises UserError if it is no checkpoint, or on an option that is not for its task.
+    device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps". threshold, limit, scan: see
+    `DetectionPredictor`; None is the default. A classifier takes only a threshold, as a number. Raises UserError if the
+    folder is not a checkpoint or an option does not fit its task.
     """
     config = load_config(find_checkpoint(checkpoint))
     options: dict[str, Any] = {"threshold": threshold, "limit": limit, "scan": scan}
@@ -42,26 +41,26 @@ def load(
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be evaluated, on what."""
+    """Which checkpoint to evaluate, and on which data."""
 
     checkpoint: str
     """A run or checkpoint folder, or public weights."""
     data: str | None = None
-    """What the checkpoint was trained on if left out."""
+    """Default: the data that the checkpoint was trained on."""
     format: str | None = None
-    """Of the data, where it could be read in several."""
+    """Format of the data, if it could be read in several."""
     model: str | None = None
-    """Of a file of public weights: the name of its model."""
+    """Model name for a file of public weights."""
     image_size: int | None = None
-    """Of public weights: side of the input in pixels; the model's own if left out."""
+    """Input side in pixels for public weights. Default: the model's own."""
 
 
 def evaluate(checkpoint: str | Path, data: str | Path | None = None, **options: Any) -> dict[str, Any]:
-    """The figures of a checkpoint or run folder, as `vitral eval --json` writes them.
+    """Evaluate a checkpoint or run folder; the metrics, as `vitral eval --json` writes them.
 
-    data: what to evaluate on; what the checkpoint was trained on if left out. options: fields of `EvaluationOptions`
-    (split="test", tta=True, knn=20, ...), format of the data, and model and image_size for public weights, which are
-    judged by nearest neighbors. Raises UserError for a user's mistake.
+    data: default, the data that the checkpoint was trained on. options: fields of `EvaluationOptions` (split="test",
+    tta=True, knn=20, ...), format of the data, and model and image_size for public weights, which nearest neighbors
+    evaluate. Raises UserError for a user's mistake.
     """
     source = {name: options.pop(name) for name in ("format", "model", "image_size") if name in options}
     question = Question(str(checkpoint), None if data is None else str(data), **source)
@@ -71,12 +70,12 @@ def evaluate(checkpoint: str | Path, data: str | Path | None = None, **options: 
 def evaluation_of(
     question: Question, options: EvaluationOptions, log: Callable[[str], object] = lambda note: None
 ) -> Evaluation:
-    """As `evaluate`, with what the figures were computed from. log: is called with each line for the user."""
+    """Like `evaluate`, plus what the metrics were computed from. log: called with each note for the user."""
     if is_public(question.checkpoint):
         return TASKS["classification"].part("evaluate").evaluate_public(question, options, log)
     if question.model is not None or question.image_size is not None:
-        raise UserError("--model and --image-size go with public weights; a checkpoint knows its own.")
-    # The data first: a misspelt path is reported before any model is built.
+        raise UserError("--model and --image-size are for public weights. Leave them out: a checkpoint stores its own.")
+    # Open the data first, to report a misspelled path before any model is built.
     config = load_config(find_checkpoint(question.checkpoint))
     row = task_of_config(config)
     data = row.part("feed").reopen(config.get("data"), question.data, format=question.format)

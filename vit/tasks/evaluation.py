@@ -1,6 +1,6 @@
-"""The one evaluation: training, `vitral eval` and the report at a run's end all come here, so that their figures agree.
+"""The evaluation loop, shared by training, `vitral eval` and the final report, so that their metrics agree.
 
-`evaluate` goes over the batches. What a task makes of its metrics stands in the task's own `evaluate.py`.
+Each task's own `evaluate.py` turns the metrics into a result.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from vit.tasks.task import Metrics
 
 @dataclass
 class Evaluation:
-    """The figures of one split, and what they were computed from."""
+    """The metrics of one split, and what they were computed from."""
 
     result: dict[str, Any]
-    """Plain values: report.json."""
+    """Plain values, as in report.json."""
     metrics: Any
     index: list[int]
-    """Position in the split of each image that was evaluated."""
+    """Position in the split of each evaluated image."""
     images: Any
     """The split."""
 
@@ -45,16 +45,16 @@ def evaluate(
     stop: Stop | None = None,
     tick: Callable[[int], None] | None = None,
 ) -> tuple[Metrics, list[int]]:
-    """Metrics over all batches, those of the other processes among them, and the index of every image: each is counted
-    once, in the order of its index, as in one process. `model` is in its former mode afterwards.
+    """Evaluate all batches of all processes; the metrics, and the index of every image.
 
-    predict: a batch -> what `metrics.update` takes. tick: is called with the number of images done so far.
+    Each image counts once, in the order of its index, as in a single process. The model's mode is restored afterward.
+    predict: a batch -> outputs for `metrics.update`. tick: called with the number of images done so far.
     """
     modes = {module: module.training for module in model.modules()}
     device, stop, index = next(model.parameters()).device, stop or Stop(), []
     model.eval()
     try:
-        # What FSDP2 brings together must not become tensors of inference, which no later pass could use.
+        # Parameters that FSDP2 gathers must not become inference tensors: training could not use them later.
         with torch.no_grad() if world.sharded else torch.inference_mode(), autocast(device, amp):
             for batch in world.together(until_stopped(batches, stop), stop, device):
                 outputs = predict(batch)
@@ -69,14 +69,14 @@ def evaluate(
             module.training = training
     if world.size == 1:
         return metrics, index
-    found = world.gather((snapshot(metrics.state()), index))
-    index = [row for _, own in found for row in own]
+    gathered = world.gather((snapshot(metrics.state()), index))
+    index = [row for _, rows in gathered for row in rows]
     order = sorted(range(len(index)), key=index.__getitem__)
-    return metrics.merged([state for state, _ in found], order), sorted(index)
+    return metrics.merged([state for state, _ in gathered], order), sorted(index)
 
 
 def until_stopped(batches: Iterable[Any], stop: Stop) -> Generator[Any]:
-    """The batches; waiting for one ends when a signal comes."""
+    """The batches. A signal interrupts the wait for the next one."""
     iterator = iter(batches)
     while True:
         with stop.waiting():
@@ -87,18 +87,18 @@ def until_stopped(batches: Iterable[Any], stop: Stop) -> Generator[Any]:
         yield batch
 
 
-def split_of(data: Any, wanted: str | None) -> str:
-    """The split to evaluate: `wanted`, else test, else val. Raises UserError where the data has no such split."""
+def split_of(data: Any, requested: str | None) -> str:
+    """The split to evaluate: `requested`, else test, else val. Raises UserError if the data has no such split."""
     splits = data.splits()
-    split = wanted or next((name for name in ("test", "val") if name in splits), "test")
+    split = requested or next((name for name in ("test", "val") if name in splits), "test")
     if split not in splits:
-        has = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
-        raise UserError(f"{data.source} has no {split} split; it has {has}. Try --split {next(iter(splits))}.")
+        available = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
+        raise UserError(f"{data.source} has no {split} split; it has {available}. Try --split {next(iter(splits))}.")
     return split
 
 
 def is_better(value: float | None, best: float | None, *, lower: bool = False) -> bool:
-    """Whether `value` beats `best`. Undefined (None, NaN) never does, and anything defined beats undefined."""
+    """Whether `value` beats `best`. Undefined (None, NaN) never does; any defined value beats undefined."""
     if value is None or math.isnan(value):
         return False
     if best is None or math.isnan(best):

@@ -1,4 +1,4 @@
-"""How a checkpoint is evaluated: the options of `vitral eval` and `vit.evaluate`. Needs no torch, for help at once."""
+"""The options of `vitral eval` and `vit.evaluate`. Imports no torch, so that help appears at once."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ class EvaluationOptions:
     split: Literal["train", "val", "test"] | None = None
     """Split to evaluate. Default: test, or val if the data has no test split."""
     tta: bool = False
-    """Test-time augmentation: several scales, and mirror images if training had them. A classifier's averaged
-    probabilities are reported beside the plain figures, a detector's fused boxes in place of them."""
+    """Use test-time augmentation: several scales, and mirror images if training used them. A classifier's averaged
+    probabilities are reported beside the plain metrics; a detector's fused boxes replace them."""
     tta_flip: Literal["auto", "yes", "no"] = "auto"
-    """Use mirror images in --tta; auto: if training mirrored images."""
+    """Use mirror images in --tta; auto: only if training mirrored images."""
     knn: int | None = None
-    """Also classify by this many nearest neighbors among the features of the train split. Public weights, which have no
-    head for these classes, are evaluated by that alone. Default: no nearest neighbors."""
+    """Also classify by this many nearest neighbors among the features of the train split. Required for public weights,
+    which have no head for these classes. Default: no nearest neighbors."""
     tile: int | None = None
-    """Side, in pixels of the image, of tiles that a detector also looks at. Default: no tiles."""
+    """Also run a detector on tiles of this side, in pixels of the image. Default: no tiles."""
     overlap: float | None = None
-    """Fraction of a tile's side that it shares with the next tile. Default: 0.2."""
+    """Fraction of a tile's side that overlaps the next tile. Default: 0.2."""
     nms: float | None = None
-    """Drop a box of a detector that a better box of its class overlaps by more than this IoU. Default: no box is
-    dropped."""
+    """Drop a detector's box if a better box of its class overlaps it by more than this IoU. Default: keep all boxes."""
     batch_size: int = 64
     """Images per batch."""
     workers: int = 0
@@ -41,7 +40,7 @@ class EvaluationOptions:
         if self.batch_size < 1 or self.workers < 0 or (self.knn is not None and self.knn < 1):
             raise UserError("--batch-size and --knn must be at least 1, --workers at least 0.")
         if self.knn is not None and self.split == "train":
-            raise UserError("--knn searches the train split: each image would find itself. Use --split test.")
+            raise UserError("--knn searches the train split, where each image would find itself. Use --split test.")
 
     @classmethod
     def names(cls) -> list[str]:
@@ -49,7 +48,7 @@ class EvaluationOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> EvaluationOptions:
-        """From options by name. Raises UserError for a name that is none."""
+        """Options from a mapping by name. Raises UserError for an unknown name."""
         names = cls.names()
         for name in values:
             if name not in names:
@@ -57,7 +56,7 @@ class EvaluationOptions:
         return cls(**values)
 
     def refuse(self, whose: str, task: str, **used: object) -> None:
-        """Raise UserError for an option in use that is not for this task."""
+        """Raise UserError if an option for another kind of model is in use."""
         for name, value in used.items():
             if value is not None and value is not False:
-                raise UserError(f"--{name.replace('_', '-')} is for {task}; {whose} is none.")
+                raise UserError(f"--{name.replace('_', '-')} is for {task}. Leave it out: {whose} is not one.")

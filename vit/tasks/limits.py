@@ -1,4 +1,4 @@
-"""The range of every number that a recipe takes, for classification and detection alike."""
+"""The valid range of every numeric option of the recipes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ LIMITS: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ("above 0 and at most 1", lambda v: 0 < v <= 1, ("layer_decay",)),
     ("within 64 bits", lambda v: -(2**63) <= v < 2**63, ("seed",)),
 )  # fmt: skip
-"""(what a value must be, whether it is, the fields); None, which is chosen later, is always right."""
+"""(description of the range, test, fields). None is always valid: a value is chosen later."""
 
 
 def check_limits(recipe: Any) -> None:
-    """Raises UserError, with the option as it is typed, when a field of the recipe is out of its range."""
-    for told, holds, names in LIMITS:
+    """Raise UserError, naming the option as typed, if a field of the recipe is out of range."""
+    for description, holds, names in LIMITS:
         for name in names:
             value = getattr(recipe, name, None)
             if value is not None and value != "auto" and not holds(value):
-                raise UserError(f"--{name.replace('_', '-')} must be {told}, got {value}.")
+                raise UserError(f"--{name.replace('_', '-')} must be {description}, got {value}.")

@@ -1,4 +1,4 @@
-"""Which number format a step computes in."""
+"""Mixed precision: the number format that a step computes in."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def mixed_precision(amp: str, device: torch.device) -> torch.dtype | None:
-    """What most of a step is computed in, None for float32. amp: auto, none, bf16 or fp16."""
+    """The dtype for autocast; None for float32. amp: auto, none, bf16 or fp16."""
     if amp == "auto":
         amp = "bf16" if _fast_in_bf16(device) else "none"
     return DTYPES[amp]
@@ -21,7 +21,7 @@ def autocast(device: torch.device, amp: torch.dtype | None) -> AbstractContextMa
 
 
 def _fast_in_bf16(device: torch.device) -> bool:
-    """CPUs gain where they have instructions for matrices or vectors of bfloat16 (benchmarks/LOG.md)."""
+    """CPUs are faster only with bfloat16 matrix or vector instructions (benchmarks/LOG.md)."""
     if device.type == "cpu":
         return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # pyright: ignore
     return device.type == "cuda" and torch.cuda.is_bf16_supported()

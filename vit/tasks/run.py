@@ -1,4 +1,4 @@
-"""What a run is made from, what its task has built for it, and the parts that the loop is handed."""
+"""The inputs of a run, what its task builds, and the parts of the training loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vit.tasks.task import Task
 
 @dataclass
 class Run:
-    """The settled recipe, the data, and where the run computes."""
+    """The settled recipe, the data, and the device and processes of a run."""
 
     recipe: Any
     data: Any
@@ -33,22 +33,22 @@ class Run:
     device: torch.device
     world: World = ALONE
     start: Any = None
-    """What the task's `build.begin` knew before there was a model: the weights that the run starts from."""
+    """The result of the task's `build.begin`: the weights that the run starts from."""
     step: int = 0
-    """The step that the run goes on from; 0 for a new one."""
+    """The step to continue from; 0 for a new run."""
     resumed: bool = False
-    """Whether it goes on from a checkpoint."""
+    """Whether the run continues from a checkpoint."""
     caches: bool = False
-    """Whether images are kept as `recipe.cache` says; a trial of some steps keeps none."""
+    """Whether to cache images as `recipe.cache` says; a trial of a few steps caches none."""
 
     def loading(self, batch_size: int, *, shared: bool, cache: PixelCache | None = None) -> LoaderOptions:
-        """How batches are loaded. shared: each process has its part of them."""
+        """Options of the loader. shared: each process loads its share of the batches."""
         rank, size = (self.world.rank, self.world.size) if shared else (0, 1)
         workers = self.recipe.workers
         return LoaderOptions(batch_size, workers=workers, rank=rank, world=size, device=self.device, cache=cache)
 
     def cache(self) -> PixelCache | None:
-        """What decoded and resized images are kept in; None for nothing."""
+        """The cache of decoded and resized images; None without one."""
         recipe = self.recipe
         if not self.caches or recipe.cache == "none":
             return None
@@ -57,14 +57,14 @@ class Run:
 
 @dataclass
 class Built:
-    """A model to train and how its images are prepared."""
+    """A model to train and its preprocessing."""
 
     model: nn.Module
     preprocess: Preprocess
     name: str
-    """What the user calls the model."""
+    """The model's name as the user typed it."""
     notes: list[str] = field(default_factory=list)
-    """Lines for the user."""
+    """Notes for the user."""
 
 
 class Seen(NamedTuple):
@@ -77,29 +77,28 @@ class Seen(NamedTuple):
 
 
 class Batches(Iterable[Any], Sized, Protocol):
-    """Batches with `.images` float32 [B, 3, H, W], `.targets` and `.index`; `len` is the number still to come."""
+    """Batches with `.images` float32 [B, 3, H, W], `.targets` and `.index`; `len` counts those still to come."""
 
     bad: list[Any]
-    """The images met so far that could not be read."""
+    """Images so far that could not be read."""
 
     def starting_at(self, step: int) -> Batches:
-        """The same batches from another step of the run on."""
+        """The same batches, starting at another step of the run."""
         ...
 
 
 @dataclass
 class Parts:
-    """What the loop trains, on what, and how."""
+    """What the training loop needs: model, data, optimizers, schedule."""
 
     task: Task
     batches: Batches
     optimizers: list[Optimizer]
     loop: Loop
     validation: Callable[[], Iterable[Any]] | None = None
-    """The batches that weights are judged by."""
+    """The validation batches."""
     ema: Ema | None = None
     plain: Callable[[], Iterable[Any]] | None = None
-    """Training images without augmentation: the statistics of batch norms are taken over them whenever weights are
-    judged and kept."""
+    """Training images without augmentation, for the statistics of batch norms before each evaluation."""
     watch: Callable[[Any, list[int], int], object] | None = None
-    """Is shown the metrics of every evaluation, the index of its images, and the epoch that it ends."""
+    """Called after every evaluation with its metrics, the index of its images, and the epoch."""

@@ -1,17 +1,17 @@
-"""The tasks there are: one row each. Nothing else in the house asks which task it is.
+"""The table of tasks, one row each. No other module depends on which task it is.
 
-A task is a folder of modules with the same names in each. This is what the rest of the house calls:
+A task is a package with these modules and functions:
 
 recipe    RECIPES {name: (help, Recipe)}, where Recipe is a frozen dataclass that extends `RunOptions`
-settle    settle(recipe, facts, start) -> (recipe without open fields, lines for the user); TRIAL_BATCH; largest(recipe)
+settle    settle(recipe, facts, start) -> (recipe without open fields, notes); TRIAL_BATCH; largest(recipe, start)
 feed      EXPECTED; open_data(recipe), reopen(record, source, format) -> data; Feed(run, built): batches of a run
-build     begin(recipe) -> what weights say before there is a model; build(recipe, data, facts, start) -> Built;
+build     begin(recipe) -> what the weights determine before the build; build(recipe, data, facts, start) -> Built;
           build_task(recipe, built, data) -> Task; by_muon(name, parameter); checkpoint_config(...); prepare(run, parts)
 evaluate  evaluate(checkpoint, data, options) -> Evaluation; calibrate(checkpoint, data, options) -> config entries
 report    write_report(folder, evaluation); print_report(result)
 predict   load(checkpoint, device, **options) -> a predictor
 
-A module is imported when it is first needed, so that a classifier never loads detection.
+A module is imported on first use, so that a classifier never loads detection.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Row:
     recipes: tuple[str, ...]
 
     def part(self, name: Part) -> Any:
-        """The module of that name."""
+        """The module of that name, imported on first use."""
         return import_module(f"{self.package}.{name}")
 
 
@@ -43,11 +43,11 @@ TASKS: dict[str, Row] = {}
 
 
 def register(row: Row) -> None:
-    """Add a task. Raises ValueError where its name or one of its recipes is taken by another."""
+    """Add a task. Raises ValueError if its name or one of its recipes is taken."""
     for other in TASKS.values():
         taken = {other.name, *other.recipes} & {row.name, *row.recipes}
         if other != row and taken:
-            raise ValueError(f"the task {other.name} has {', '.join(sorted(taken))} already")
+            raise ValueError(f"The task {other.name} already has {', '.join(sorted(taken))}.")
     TASKS[row.name] = row
 
 
@@ -60,7 +60,7 @@ def recipe_names() -> list[str]:
 
 
 def task_of_recipe(name: str) -> Row:
-    """The task that a recipe belongs to. Raises UserError with the nearest name where there is none."""
+    """The task of a recipe. Raises UserError, with the nearest name, for an unknown recipe."""
     for row in TASKS.values():
         if name in row.recipes:
             return row
@@ -74,8 +74,8 @@ def base_of_recipe(name: str) -> Any:
 
 
 def task_of_config(config: Mapping[str, Any]) -> Row:
-    """The task of a checkpoint, by its config.json. Raises UserError where this vitral has no such task."""
+    """The task of a checkpoint, from its config.json. Raises UserError for an unknown task."""
     name = config.get("task")
     if name not in TASKS:
-        raise UserError(f"The checkpoint is of the task {name!r}; this vitral knows {shown(list(TASKS))}.")
+        raise UserError(f"The checkpoint has the task {name!r}; this version of vitral supports {shown(list(TASKS))}.")
     return TASKS[name]

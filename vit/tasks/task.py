@@ -1,4 +1,4 @@
-"""A Task is what the engine knows of a model: how to get losses, outputs and metrics."""
+"""The interface between the engine and a model: losses, outputs and metrics."""
 
 from __future__ import annotations
 
@@ -11,51 +11,52 @@ from torch import Tensor, nn
 class Metrics(Protocol):
     def update(self, outputs: Any, targets: Any, /) -> Any: ...
     def state(self) -> Any:
-        """All that was seen, to be sent to another process."""
+        """Everything collected so far, to send to another process."""
         ...
 
     def merged(self, states: Any, order: Sequence[int], /) -> Any:
-        """New metrics with the images of all `states`, one after another and then in this order."""
+        """New metrics with the images of all `states`, concatenated and then permuted by `order`."""
         ...
 
     def scalars(self) -> dict[str, Any]:
-        """Numbers by name, None where undefined; cheap enough for every epoch."""
+        """Numbers by name, None if undefined; cheap enough for every epoch."""
         ...
 
     def compute(self) -> dict[str, Any]:
-        """Everything: per class, confusion, intervals."""
+        """All metrics: per class, confusion, intervals."""
         ...
 
 
 class Task(Protocol):
     model: nn.Module
     score: str
-    """The metric that chooses the best checkpoint; higher is better."""
+    """The metric that selects the best checkpoint; higher is better."""
     least: float
-    """See `amount`."""
+    """The minimum divisor; see `amount`."""
     steady: bool
-    """Every parameter that is trained has a gradient after every batch."""
+    """Whether every trainable parameter gets a gradient from every batch."""
 
     def losses(self, images: Tensor, targets: Any) -> dict[str, Tensor]:
-        """Named, already weighted terms for one batch."""
+        """Named, weighted terms for one batch."""
         ...
 
     def amount(self, targets: Any) -> Tensor:
-        """What the sums over these targets are divided by in `losses` (the number of images, of boxes, ...), where it
-        is not below `least`: a batch that is taken in parts, or by several processes, is the sum of the parts' losses,
-        each times its amount over that of the whole."""
+        """The divisor of the sums in `losses` (the number of images, of boxes, ...), clamped to at least `least`.
+
+        The loss of a batch that is split into parts, or over processes, is the sum of the parts' losses, each weighted
+        by its amount over that of the whole."""
         ...
 
     def predict(self, images: Tensor) -> Any:
-        """What `Metrics.update` takes; runs in eval mode without gradients."""
+        """Outputs for `Metrics.update`; runs in eval mode without gradients."""
         ...
 
     def metrics(self) -> Metrics: ...
 
     def kept(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What a checkpoint holds, from weights of `model`."""
+        """The weights that a checkpoint stores, from weights of `model`."""
         ...
 
     def uncertainty(self, numbers: dict[str, Any]) -> float:
-        """Standard error of the score in `Metrics.scalars()`; 0 where it is unknown."""
+        """Standard error of the score in `Metrics.scalars()`; 0 if unknown."""
         ...

@@ -1,4 +1,4 @@
-"""The statistics of batch norms, measured anew for the weights and the images that will be met."""
+"""Recompute the statistics of batch norms for the weights and the images of evaluation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 IMAGES = 1024
-"""So many images tell enough: their mean is within a thirtieth of a standard deviation, and each has many places."""
+"""Enough images: their mean is within 1/32 of a standard deviation, and each has many positions."""
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Those that are trained, by name."""
+    """The trainable batch norms, by name."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -26,13 +26,11 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
 
 @torch.no_grad()
 def with_statistics(model: nn.Module, weights: dict[str, Tensor], batches: Iterable[Any]) -> dict[str, Tensor]:
-    """`weights` (a state dict of `model`) with mean and variance of every trained batch norm taken over `batches`,
-    whose `.images` are float32 [B, C, H, W], prepared as for prediction. The model's own weights are back in place
-    afterwards.
+    """`weights` (a state dict of `model`) with the statistics of trainable batch norms recomputed over `batches`.
 
-    What training leaves behind are averages over augmented and mixed images, under weights that have changed since, and
-    that are not their moving average: Izmailov et al. 2018 (section 3.2) measure anew for the second reason, Touvron et
-    al. 2019 (section 4) fine-tune for the first.
+    `.images` are float32 [B, C, H, W], prepared as for prediction. The model's own weights are restored afterward.
+    Training's running statistics come from augmented images (Touvron et al. 2019, section 4) and from weights that have
+    changed since and are not the averaged ones (Izmailov et al. 2018, section 3.2).
     """
     norms = batch_norms(model)
     if not norms:
@@ -43,16 +41,16 @@ def with_statistics(model: nn.Module, weights: dict[str, Tensor], batches: Itera
     model.eval()
     for norm in norms.values():
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average over the batches
+        norm.momentum = None  # cumulative average over the batches
         norm.train()
     try:
         for batch in batches:
             model(batch.images)
-        found = {f"{name}.{key}": value.clone() for name, norm in norms.items() for key, value in norm.named_buffers()}
+        statistics = {f"{name}.{k}": v.clone() for name, norm in norms.items() for k, v in norm.named_buffers()}
     finally:
         for module, training in modes.items():
             module.training = training
         for norm, momentum in momenta.items():
             norm.momentum = momentum
         model.load_state_dict(own)
-    return {**weights, **found}
+    return {**weights, **statistics}

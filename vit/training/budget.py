@@ -1,4 +1,4 @@
-"""How much fits: --batch-size auto into the memory of a GPU, --minutes into a time. Both are found by trying."""
+"""Measure what fits: --batch-size auto into GPU memory, --minutes into a time budget."""
 
 from __future__ import annotations
 
@@ -21,57 +21,53 @@ from vit.training.parts import assemble, average
 from vit.training.step import out_of_memory, train_step
 
 SHARE = 0.92
-"""Of the memory that a batch may take: fragments, other sizes of images and the display need the rest."""
+"""Fraction of GPU memory for a batch; fragmentation, other image sizes and the display need the rest."""
 MOST = 4096
 FORWARD = 1 / 2
-"""An image that is evaluated takes about this share of the time of one that is trained on: it is decoded as that is,
-and goes forward, without the backward pass, which takes twice as long."""
+"""Time to evaluate an image relative to training on it: there is no backward pass, but decoding costs the same."""
 REST = 15.0
-"""Seconds for what is not counted by images: reading back the best checkpoint, the report and its pictures."""
+"""Seconds for work that does not scale with images: loading the best checkpoint, the report and its plots."""
 
 
 def batch_that_fits(row: Row, run: Run) -> int | None:
-    """The batch size of --batch-size auto; where nothing can be measured the recipe's default. A run that is resumed
-    keeps the one it began with."""
+    """The batch size for --batch-size auto; the recipe's default if not measurable. A resumed run keeps its own."""
     recipe, images = run.recipe, len(run.data.train)
-    usual = type(recipe)().batch_size
+    default = type(recipe)().batch_size
     if recipe.resume:
         return read_recipe(resumed(recipe), type(recipe)).batch_size
     settle = row.part("settle")
     trial = replace(recipe, batch_size=min(settle.TRIAL_BATCH, images))
     settled = settle.largest(settle.settle(trial, run.facts, run.start)[0], run.start)
-    made = assemble(row, replace(run, recipe=settled))
-    if made.feed.once:
-        print("--batch-size auto is for what goes through the whole model: the recipe's own size is taken.", flush=True)
-        return usual
+    assembly = assemble(row, replace(run, recipe=settled))
+    if assembly.feed.once:
+        print("--batch-size auto has no effect on a frozen encoder: the recipe's default is used.", flush=True)
+        return default
     if run.device.type != "cuda":
-        print(
-            "--batch-size auto measures the memory of a GPU. Here is none: the recipe's own size is taken.", flush=True
-        )
-        return usual
-    average(made.parts, settled)
+        print("--batch-size auto needs a GPU to measure, but there is none: the recipe's default is used.", flush=True)
+        return default
+    average(assembly.parts, settled)
     evaluated = row.part("feed").evaluation_batch(run.device)
-    own = largest_batch(made.parts, next(iter(made.parts.batches)), evaluated, max(1, images // run.world.size))
+    own = largest_batch(assembly.parts, next(iter(assembly.parts.batches)), evaluated, max(1, images // run.world.size))
     size = run.world.size * min(run.world.gather(own))
-    print(f"batch_size {size}: the largest that fits, with optimizer, average and evaluation.", flush=True)
+    print(f"Batch size {size} is the largest that fits, with optimizer, weight average and evaluation.", flush=True)
     return size
 
 
-def affordable(row: Row, run: Run, asked: Any) -> Any:
-    """`asked`, which is `run.recipe` when settled, with no more epochs than end within its minutes: by some steps on
-    this machine, or, when a run is resumed, as many as it was begun with."""
+def affordable(row: Row, run: Run, requested: Any) -> Any:
+    """`requested`, settled, with the epochs limited to its minutes, by timing some steps on this machine; a resumed run
+    keeps its epochs. `run.recipe` is the settled recipe without the limit."""
     recipe, data = run.recipe, run.data
 
     def settled(epochs: int) -> Any:
-        return row.part("settle").settle(replace(asked, epochs=epochs), run.facts, run.start)[0]
+        return row.part("settle").settle(replace(requested, epochs=epochs), run.facts, run.start)[0]
 
-    if asked.resume:
-        return settled(read_recipe(resumed(asked), type(asked)).epochs)
-    made = assemble(row, run)
-    if made.feed.once:
-        print("--minutes changes nothing: the images go through the encoder only once, as it is.", flush=True)
+    if requested.resume:
+        return settled(read_recipe(resumed(requested), type(requested)).epochs)
+    assembly = assemble(row, run)
+    if assembly.feed.once:
+        print("--minutes has no effect on a frozen encoder, which processes each image only once.", flush=True)
         return recipe
-    parts = made.parts
+    parts = assembly.parts
     endless = itertools.chain.from_iterable(itertools.repeat(parts.batches))
 
     def step() -> object:
@@ -81,7 +77,7 @@ def affordable(row: Row, run: Run, asked: Any) -> Any:
     val, test = (0 if images is None else len(images) for images in (data.val, data.test))
     plain = min(IMAGES, len(data.train)) if parts.plain is not None else 0
     epochs = fitting_epochs(
-        asked.minutes,
+        requested.minutes,
         recipe.epochs,
         settled,
         step_seconds=seconds,
@@ -90,7 +86,7 @@ def affordable(row: Row, run: Run, asked: Any) -> Any:
         reported=val + test,
     )
     print(
-        f"{epochs} of {recipe.epochs} epochs fit into {asked.minutes:g} minutes at {seconds * 1e3:.0f} ms a step.",
+        f"{epochs} of {recipe.epochs} epochs fit into {requested.minutes:g} minutes at {seconds * 1e3:.0f} ms a step.",
         flush=True,
     )
     return settled(epochs)
@@ -106,11 +102,8 @@ def fitting_epochs(
     evaluated: int,
     reported: int,
 ) -> int:
-    """The most epochs, from 1 to `most`, of which a run with its evaluations ends within so many minutes.
-
-    settled: the recipe for a number of epochs. evaluated: images that go forward in each evaluation; reported: those of
-    the report at the end.
-    """
+    """The most epochs, from 1 to `most`, that a run with its evaluations finishes in these minutes. settled: the recipe
+    for a number of epochs. evaluated: images per evaluation; reported: images of the final report."""
 
     def fits(epochs: int) -> bool:
         recipe = settled(epochs)
@@ -123,11 +116,10 @@ def fitting_epochs(
 
 
 def largest_batch(parts: Parts, sample: Any, evaluated: int, images: int) -> int:
-    """Images in the largest batch of one process that trains on its GPU.
+    """The largest batch size with which one process can train on its GPU. Destroys the weights.
 
-    sample: a batch of the run, whose images are repeated. evaluated: images in a batch of the evaluation, which has to
-    fit beside all of that. images: the most there are. The weights are of no use afterwards. Raises UserError through
-    `train_step` for whatever else is wrong.
+    sample: a batch of the run, whose images are repeated. evaluated: evaluation batch size, which must fit as well.
+    images: the upper limit.
     """
     device = sample.images.device
 
@@ -150,8 +142,7 @@ def largest_batch(parts: Parts, sample: Any, evaluated: int, images: int) -> int
 
 
 def largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest of 1..most that fits, 1 if none does: doubled until it does not, then halved in between, in steps of
-    an eighth of the size, which is as fine as is worth a trial."""
+    """The largest of 1..most that fits, 1 if none does: by doubling, then bisection to within an eighth of the size."""
     low, high = 1, 2
     while high <= most and fits(high):
         low, high = high, 2 * high
@@ -165,7 +156,7 @@ def largest(fits: Callable[[int], bool], most: int) -> int:
 
 
 def repeated(sample: Any, size: int) -> Any:
-    """The batch with `size` images: its own, again and again."""
+    """The batch with its images repeated to `size`."""
     rows = [i % len(sample.images) for i in range(size)]
     targets = sample.targets
     targets = targets[rows] if isinstance(targets, Tensor) else [targets[i] for i in rows]
@@ -175,7 +166,7 @@ def repeated(sample: Any, size: int) -> Any:
 def _step(parts: Parts, batch: Any, evaluated: int) -> None:
     task = parts.task
     task.model.train()
-    for _ in range(2):  # the optimizers have their state from the first on
+    for _ in range(2):  # the first step allocates the optimizer state
         train_step(task, batch, parts.optimizers, parts.loop)
     if parts.ema is not None:
         parts.ema.update(task.model)

@@ -1,7 +1,7 @@
 """The training loop, for any Task.
 
-Nothing here knows a model. Randomness in a step is a pure function of (seed, step), the order of samples one of
-(seed, epoch): a resumed run goes on as if it had never stopped.
+Randomness in a step is a pure function of (seed, step), the order of samples one of (seed, epoch), so that a resumed
+run matches an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from vit.training.state import Progress, Resumable
 from vit.training.step import fitting_step, train_step
 
 Save = Callable[[str, dict[str, Tensor], dict[str, Any], dict[str, Any]], None]
-"""Called with "last" or "best", the weights to keep, the validation numbers, and what resuming needs."""
+"""Called with "last" or "best", the weights to save, the validation metrics, and the state for resuming."""
 
 
 @dataclass
 class _Fit:
-    """What the steps of one call of `fit` share."""
+    """The shared state of the steps of one `fit` call."""
 
     parts: Parts
     log: RunLog
@@ -44,30 +44,28 @@ class _Fit:
     state: Resumable
     feed: Generator[Any] = field(init=False)
     stage: int = -1
-    """0 while the head learns alone, then 1; -1: not begun."""
+    """0 while only the head is trained, then 1; -1: not started."""
     learner: Task = field(init=False)
-    """The task with its model spread over the processes."""
+    """The task with its model distributed over the processes."""
     running: list[Tensor] = field(default_factory=list)
-    """Buffers of the batch norms that are trained: a step that is left out must not change them."""
+    """Buffers of trainable batch norms, which a skipped step must not change."""
 
     def __post_init__(self) -> None:
         self.learner = self.parts.task
         self.feed = until_stopped(self.parts.batches, self.safety.stop)
 
     def weights(self) -> dict[str, Tensor]:
-        """What is judged and kept."""
+        """The weights to evaluate and save."""
         return self.parts.ema.state if self.parts.ema is not None else self.parts.task.model.state_dict()
 
 
 def fit(
     parts: Parts, log: RunLog, save: Save, *, resume: dict[str, Any] | None = None, safety: Safety | None = None
 ) -> Progress:
-    """Train until `parts.loop.steps` or until validation stands still.
+    """Train until `parts.loop.steps` or until validation stops improving.
 
-    `resume` is what `save` was last given; `parts.batches` then begin at the step it stopped at.
-
-    Raises Stopped once a signal has come and "last" is saved, and UserError when loss and gradients do not become
-    finite again.
+    resume: the state that `save` last got; `parts.batches` then start at its step. Raises Stopped after a signal, once
+    "last" is saved, and UserError if loss and gradients stay non-finite.
     """
     safety, task, loop = safety or Safety(), parts.task, parts.loop
     at = Progress(parts=loop.accumulate)
@@ -103,7 +101,7 @@ def fit(
 
 
 def _enter_stage(run: _Fit) -> None:
-    """The head alone learns at first, where the schedule says so, then everything."""
+    """Train only the head during the schedule's first steps, then everything."""
     stage = int(run.state.progress.step >= run.parts.loop.head_steps)
     if stage == run.stage:
         return
@@ -115,7 +113,7 @@ def _enter_stage(run: _Fit) -> None:
 
 
 def _step(run: _Fit) -> None:
-    """The next batch, to one update of the weights; one whose loss or gradient is not finite is left out."""
+    """One update of the weights by the next batch; skipped if its loss or gradient is not finite."""
     parts, at, meter = run.parts, run.state.progress, run.state.meter
     batch = next(run.feed)
     before = [buffer.clone() for buffer in run.running]
@@ -134,17 +132,17 @@ def _step(run: _Fit) -> None:
 
 
 def _updated(run: _Fit, batch: Any) -> Tensor:
-    """The loss of `train_step`; where memory runs out, the batch goes in more parts from then on."""
+    """The loss of `train_step`; if memory runs out, batches are split into more parts from then on."""
     parts, at, world = run.parts, run.state.progress, run.safety.world
 
     def take(count: int) -> Tensor:
-        # After `next`: starting workers draws from the same stream.
+        # After `next`, since starting workers draws from the same random stream.
         torch.manual_seed(parts.loop.step_seed(at.step, world.rank))
         loop = replace(parts.loop, accumulate=count)
         return train_step(run.learner, batch, parts.optimizers, loop, run.state.scaler, world)
 
     if world.size > 1:
-        return take(at.parts)  # the others are in the middle of the same step
+        return take(at.parts)  # other processes are in the middle of the same step
     loss, count = fitting_step(take, at.parts, len(batch.images), parts.optimizers, batch.images.device)
     if count != at.parts:
         at.parts = count
@@ -153,7 +151,7 @@ def _updated(run: _Fit, batch: Any) -> Tensor:
 
 
 def _go_back(run: _Fit) -> None:
-    """To the last good checkpoint."""
+    """Return to the last good checkpoint."""
     run.safety.go_back(run.state, run.log)
     run.feed.close()
     run.feed = until_stopped(run.parts.batches.starting_at(run.state.progress.step), run.safety.stop)
@@ -161,10 +159,10 @@ def _go_back(run: _Fit) -> None:
 
 
 def _log_and_save(run: _Fit) -> None:
-    """A row of numbers and a checkpoint where they are due. Raises Stopped once a signal has come."""
+    """Log a row and save a checkpoint if due. Raises Stopped after a signal."""
     at, meter, stop = run.state.progress, run.state.meter, run.safety.stop
     evaluates = run.parts.loop.evaluates(at.step)
-    # A row before each evaluation too: a resumed run's rows are the uninterrupted run's.
+    # Also before each evaluation, so that a resumed run logs the same rows as an uninterrupted one.
     if evaluates or at.step % run.parts.loop.log_every == 0:
         run.log.train(meter.row(at.step, run.parts.optimizers), steps_done=meter.steps)
     ending, saving = run.safety.world.any(stop.signal is not None, stop.save or run.safety.due(at.step))
@@ -176,7 +174,7 @@ def _log_and_save(run: _Fit) -> None:
 
 
 def _judge(run: _Fit) -> None:
-    """Evaluate the weights, and save them as "last" and, if they are, as "best"."""
+    """Evaluate the weights, and save them as "last" and, if best, as "best"."""
     parts, at, meter, task, loop = run.parts, run.state.progress, run.state.meter, run.parts.task, run.parts.loop
     weights, metrics = run.weights(), None
     if parts.plain is not None:
@@ -196,16 +194,16 @@ def _judge(run: _Fit) -> None:
     if numbers:
         epoch = at.step / loop.steps_per_epoch
         run.log.val({"step": at.step, "epoch": epoch, **numbers}, _line(at, loop, meter, task.score, value, keeps))
-    # The best first: a crash between the two leaves a "last" that finds it again.
+    # Save the best first: after a crash between the two, "last" leads to it again.
     if keeps or parts.validation is None:
         run.save("best", weights, numbers, {})
     meter.restart()
-    if at.bad == 0 or at.step == loop.steps:  # the last that all was well at stays
+    if at.bad == 0 or at.step == loop.steps:  # otherwise the last good one stays
         run.save("last", weights, numbers, run.state.state())
 
 
 def _validate(run: _Fit, weights: dict[str, Tensor]) -> Metrics:
-    """Metrics of `weights` on the validation data; the model's own weights are back in place afterwards."""
+    """Metrics of `weights` on the validation data; the model's own weights are restored afterward."""
     parts, task, safety = run.parts, run.parts.task, run.safety
     assert parts.validation is not None
     own = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
@@ -228,7 +226,7 @@ def _validate(run: _Fit, weights: dict[str, Tensor]) -> Metrics:
 
 
 def _to_training(model: nn.Module) -> None:
-    """Training mode, but evaluation mode for whatever is frozen as a whole: its running statistics stay too."""
+    """Training mode, but evaluation mode for fully frozen modules, so that their running statistics stay."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
@@ -249,8 +247,8 @@ def _keeps(value: float | None, best: float | None, uncertainty: float) -> bool:
     """Whether weights that score `value` replace the best so far: unless they are worse by more than one standard
     error (the one-standard-error rule; Breiman et al. 1984, section 3.4.3).
 
-    A few hundred validation images cannot tell 98.8 from 98.4 %. Between two that they cannot tell apart, the later
-    weights have seen more data at a lower rate; taking the highest score instead picks a lucky early one.
+    A few hundred validation images cannot distinguish 98.8 from 98.4 %. Of indistinguishable weights, later ones have
+    seen more data at a lower learning rate, while the highest score may be a lucky early one.
     """
     if value is None or math.isnan(value):
         return False

@@ -1,4 +1,4 @@
-"""What a run says while it trains: rows in metrics.jsonl and metrics.csv, TensorBoard, and lines on the screen.
+"""The log of a training run: rows in metrics.jsonl and metrics.csv, TensorBoard, and lines on the screen.
 
 A row is {"step", "epoch", "phase": "train" | "val", ...numbers}.
 """
@@ -22,12 +22,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from vit.report.plots import draw_curves, save
 
 SPIKE_ROWS = 20
-"""Rows of training that a loss is held against."""
+"""Number of training rows that a loss is compared with."""
 
 
 class RunLog:
-    """Use as a context manager; `start` is the step that a resumed run goes on from, and `judged` the last one that an
-    evaluation followed, `start` if left out: rows of later ones are cut."""
+    """Use as a context manager. start: the step that a resumed run continues from; judged: the step of its last
+    evaluation (default: `start`). Later rows are removed."""
 
     def __init__(
         self, folder: Path, *, steps: int, start: int = 0, judged: int | None = None, console: Console | None = None
@@ -52,27 +52,26 @@ class RunLog:
 
     def __enter__(self) -> RunLog:
         self._bar.start()
-        self._begun, self._done = time.perf_counter(), 0
+        self._started, self._done = time.perf_counter(), 0
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._bar.stop()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             place = shlex.quote(str(self.folder))
-            self.say(f"stopped: the same command with --out {place} --resume goes on from its last checkpoint")
+            self.say(f"Stopped. The same command with --out {place} --resume continues from the last checkpoint.")
         self.write_csv()
         if self._board is not None:
             self._board.close()
 
     def train(self, row: dict[str, Any], *, steps_done: int) -> None:
-        """A row of training numbers, `steps_done` after the start: moves the bar. The first says how long it will
-        take."""
+        """Log a row of training numbers after `steps_done` steps; the first one also logs the time left."""
         before = [r["loss"] for r in self.rows[-2 * SPIKE_ROWS :] if r["phase"] == "train"]
         self._add({"phase": "train", **row})
         if note := spike(before, row):
             self.say(note)
         if not self._done and (left := self.steps - row["step"]):
-            self.say(f"{left:,} steps left, about {_clock(self._elapsed / steps_done * left)} at this speed")
+            self.say(f"{left:,} steps left, about {_clock(self._elapsed / steps_done * left)} at this speed.")
         self._done = steps_done
         self._bar.update(
             self._line,
@@ -84,28 +83,27 @@ class RunLog:
         )
 
     def val(self, row: dict[str, Any], line: str) -> None:
-        """A row of validation numbers: prints `line` with the time that is left."""
+        """Log a row of validation numbers; prints `line` with the time left."""
         self._add({"phase": "val", **row})
         left = self._elapsed / max(1, self._done) * (self.steps - row["step"])
         self.say(f"{line}  {_clock(self._elapsed)}, {_clock(left)} left")
         self.write_csv()
 
     def cut(self, step: int, judged: int) -> None:
-        """The run goes on from an earlier step: what came after it, and after the evaluation of `judged`, has not
-        happened."""
+        """Remove rows after `step`, and evaluations after `judged`, when the run returns to an earlier step."""
         self.rows = _until(self.rows, step, judged)
         _replace(self._jsonl, "".join(_json_line(row) for row in self.rows))
         self._bar.update(self._line, completed=step)
 
     @property
     def _elapsed(self) -> float:
-        return time.perf_counter() - self._begun
+        return time.perf_counter() - self._started
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False)
 
     def write_csv(self) -> None:
-        """The same rows as metrics.jsonl, one column a name."""
+        """Write the rows to metrics.csv, one column per name."""
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         temporary = self.folder / "metrics.csv.new"
         with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -125,20 +123,20 @@ class RunLog:
 
 
 def spike(before: Sequence[float | None], row: dict[str, Any]) -> str | None:
-    """What to say where the loss of `row` is out of line with those of the rows before it: above the median of the last
-    SPIKE_ROWS by ten times their median deviation and by half."""
-    known = [loss for loss in before if loss is not None][-SPIKE_ROWS:]
-    if row["loss"] is None or len(known) < SPIKE_ROWS // 2:
+    """A warning if the loss of `row` exceeds the median of the last SPIKE_ROWS by ten times their median absolute
+    deviation and by half; else None."""
+    recent = [loss for loss in before if loss is not None][-SPIKE_ROWS:]
+    if row["loss"] is None or len(recent) < SPIKE_ROWS // 2:
         return None
-    middle = median(known)
-    spread = median(abs(loss - middle) for loss in known)
+    middle = median(recent)
+    spread = median(abs(loss - middle) for loss in recent)
     if row["loss"] <= max(middle + 10 * spread, 1.5 * middle):
         return None
-    return f"loss spike: {row['loss']:.3f} up to step {row['step']}, {middle:.3f} before"
+    return f"Loss spike: {row['loss']:.3f} up to step {row['step']}, {middle:.3f} before."
 
 
 class Silent(RunLog):
-    """Of the processes that do not write: it takes every row and leaves nothing behind."""
+    """A log that discards everything, for processes other than the main one."""
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -154,7 +152,7 @@ class Silent(RunLog):
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line cut short by a crash is left out."""
+    """The rows of a metrics.jsonl, up to a line that a crash cut short."""
     if not file.is_file():
         return []
     rows = []
@@ -167,7 +165,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def write_curves(folder: str | Path) -> Path:
-    """curves.png from the metrics.jsonl in a run folder."""
+    """Draw curves.png from the metrics.jsonl of a run folder; the path."""
     path = Path(folder) / "curves.png"
     save(draw_curves(read_rows(path.with_name("metrics.jsonl"))), path)
     return path

@@ -25,13 +25,13 @@ class Meter:
         self.steps += 1
 
     def skip(self, images: int) -> None:
-        """A step that was left out: it took its time, and has no loss."""
+        """Count a skipped step, which takes time but has no loss."""
         self._skipped += 1
         self._images += images
         self.steps += 1
 
     def row(self, step: int, optimizers: list[Optimizer]) -> dict[str, Any]:
-        """The loss is None where every step was left out; `skipped`, where there is one, counts those."""
+        """A row for the log. The loss is None if every step was skipped; `skipped`, if present, counts them."""
         loss = float(torch.stack(self._losses).mean()) if self._losses else None
         self.lr = max(group["lr"] for optimizer in optimizers[:1] for group in optimizer.param_groups)
         self.rate = self._images / (time.perf_counter() - self._since)
@@ -53,16 +53,16 @@ class Meter:
 
     @property
     def loss(self) -> float:
-        """Mean over the steps in rows since the last evaluation."""
+        """Mean loss over the logged steps since the last evaluation."""
         return self._total / max(1, self._counted)
 
     def restart(self) -> None:
-        """After an evaluation, whose time does not count."""
+        """Reset after an evaluation, whose time does not count."""
         self._total, self._counted = 0.0, 0
         self._since = time.perf_counter()
 
     def state(self) -> dict[str, Any]:
-        """What the next row needs of steps that are done."""
+        """The steps that the next row still has to count."""
         losses = torch.stack(self._losses) if self._losses else torch.zeros(0)
         return {"losses": losses, "skipped": self._skipped, "total": self._total, "counted": self._counted}
 

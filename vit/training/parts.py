@@ -1,4 +1,4 @@
-"""From a settled recipe to the parts of a run, whatever its task."""
+"""Assemble the parts of a run from a settled recipe, whatever its task."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from vit.training.spread import recompute, shard
 
 @dataclass
 class Assembly:
-    """All that a run needs: what the task has built, how data reaches it, and what the loop is handed."""
+    """Everything that a run needs: the model, its data feed, and the parts of the loop."""
 
     built: Built
     feed: Any
     """The task's `Feed`."""
     parts: Parts
     notes: list[str]
-    """Lines for the user."""
+    """Notes for the user."""
 
 
 def assemble(row: Row, run: Run) -> Assembly:
-    """The parts of one process of a run, from step `run.step` on."""
+    """Assemble the parts of one process of a run, starting at `run.step`."""
     recipe, data, build = run.recipe, run.data, row.part("build")
     torch.manual_seed(recipe.seed)
     built: Built = build.build(recipe, data, run.facts, run.start)
@@ -54,7 +54,7 @@ def assemble(row: Row, run: Run) -> Assembly:
 
 
 def build_optimizers(recipe: Any, model: nn.Module, by_muon: Callable[[str, torch.Tensor], bool]) -> list[Optimizer]:
-    """by_muon: whether Muon, where the recipe takes it, is for the parameter of this name."""
+    """by_muon: whether Muon, if the recipe uses it, trains the parameter of this name."""
     return make_optimizers(
         model,
         name=recipe.optimizer,
@@ -68,12 +68,12 @@ def build_optimizers(recipe: Any, model: nn.Module, by_muon: Callable[[str, torc
 
 
 def average(parts: Parts, recipe: Any) -> None:
-    """Keep a moving average of the weights that the loop trains, if the recipe wants one."""
+    """Add an exponential moving average of the trained weights, if the recipe uses one."""
     parts.ema = Ema(parts.task.model, recipe.ema) if recipe.ema else None
 
 
 def schedule(recipe: Any, steps: int, device: torch.device) -> Loop:
-    """steps: of the whole run."""
+    """The schedule of a run of this many steps."""
     per_epoch = steps // recipe.epochs
     return Loop(
         steps=steps,
@@ -91,12 +91,12 @@ def schedule(recipe: Any, steps: int, device: torch.device) -> Loop:
 
 
 def arrange(model: nn.Module, recipe: Any, device: torch.device, world: World) -> None:
-    """Lay the model out as the recipe wants it to use memory. Raises UserError for options that do not go together."""
+    """Apply recomputation and sharding as the recipe says. Raises UserError for incompatible options."""
     if recipe.recompute:
         recompute(model)
     if not world.sharded:
         return
     for option, used in recipe.needs_whole_parameters.items():
         if used:
-            raise UserError(f"{option} needs whole parameters, which --parallel fsdp divides: leave out one of them.")
+            raise UserError(f"{option} needs whole parameters, which --parallel fsdp shards. Leave out one of them.")
     shard(model, world, mixed_precision(recipe.amp, device))

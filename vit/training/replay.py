@@ -1,4 +1,4 @@
-"""Where a step stops being finite: in the images, in a layer, in a term of the loss, or on the way back."""
+"""Locate where a step becomes non-finite: in the images, a layer, a loss term, or the gradients."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vit.training.step import autocast
 
 
 def examine(task: Task, batch: Any, amp: torch.dtype | None) -> list[str]:
-    """Forward and backward once; lines that say what is not finite, in the order in which it is computed."""
-    told: list[str] = []
+    """Run forward and backward once; findings on what is not finite, in the order of computation."""
+    findings: list[str] = []
     images = [row for row, image in zip(batch.index.tolist(), batch.images, strict=True) if not image.isfinite().all()]
     if images:
-        told.append(f"pixels that are not finite: images {shown(images)} of the training set")
+        findings.append(f"Non-finite pixels: images {shown(images)} of the training set.")
     weights = [name for name, tensor in task.model.state_dict().items() if not _finite(tensor)]
     if weights:
-        told.append(f"weights that are not finite: {shown(weights)}")
+        findings.append(f"Non-finite weights: {shown(weights)}.")
     layers: list[str] = []
     hooks = [
         module.register_forward_hook(partial(_look, name, layers))
         for name, module in task.model.named_modules()
-        # A model has one Identity for all its places: its name would be that of another.
+        # A model shares one Identity among many places, so that its name is ambiguous.
         if name and not isinstance(module, nn.Identity)
     ]
     try:
@@ -36,20 +36,20 @@ def examine(task: Task, batch: Any, amp: torch.dtype | None) -> list[str]:
         for hook in hooks:
             hook.remove()
     if layers:
-        told.append(f"the first layer whose output is not finite: {layers[0]}")
-    told.append("loss: " + ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.items()))
+        findings.append(f"First layer with a non-finite output: {layers[0]}.")
+    findings.append("Loss: " + ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.items()) + ".")
     torch.stack(list(terms.values())).sum().backward()
     gradients = [n for n, p in task.model.named_parameters() if p.grad is not None and not _finite(p.grad)]
     if gradients:
-        told.append(f"gradients that are not finite: {shown(gradients)}")
+        findings.append(f"Non-finite gradients: {shown(gradients)}.")
     elif not layers:
-        told.append("all is finite here: another device, or another version of a library, may have made the difference")
-    return told
+        findings.append("Everything is finite here. The run may have used another device or library version.")
+    return findings
 
 
 def _look(name: str, layers: list[str], module: nn.Module, inputs: Any, output: Any) -> None:
-    found = output if isinstance(output, tuple | list) else (output,)
-    if not all(_finite(value) for value in found if isinstance(value, Tensor)):
+    outputs = output if isinstance(output, tuple | list) else (output,)
+    if not all(_finite(value) for value in outputs if isinstance(value, Tensor)):
         layers.append(f"{name} ({type(module).__name__})")
 
 

@@ -1,6 +1,6 @@
-"""A run from its recipe to its report, whatever the task: data -> model -> fit -> evaluate the best checkpoint.
+"""A run of any task, from its recipe to its report: data -> model -> fit -> evaluate the best checkpoint.
 
-`fit` in `vit.training.engine` is the loop; `losses` of the task, two hops from here, is what it minimizes.
+`fit` in `vit.training.engine` is the loop; it minimizes the task's `losses`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from vit.version import version
 
 
 def train(recipe: Any) -> dict[str, Any]:
-    """Run a recipe; the test report, as `vitral eval --json` gives it. Raises UserError for a user's mistake."""
+    """Run a recipe; the test report, as `vitral eval --json` prints it. Raises UserError for a user's mistake."""
     row = task_of_recipe(recipe.recipe)
     with listening():
         run = prepare(row, recipe)
@@ -48,14 +48,11 @@ def train(recipe: Any) -> dict[str, Any]:
 
 
 def prepare(row: Row, recipe: Any, *, quiet: bool = False) -> Run:
-    """The data of a recipe, the device and the processes, and the recipe with every open field settled.
-
-    quiet: without the lines on what was found and chosen.
-    """
+    """Open the data, join the processes and settle the recipe. quiet: print no notes on the data and the choices."""
     feed = row.part("feed")
-    # The data first: a misspelt path is reported before a model is built.
+    # Open the data first, to report a misspelled path before a model is built.
     if recipe.data is None:
-        raise UserError(f"Say what to train on: {feed.EXPECTED}.")
+        raise UserError(f"No training data. Add {feed.EXPECTED}.")
     world = join(recipe.device, sharded=recipe.parallel == "fsdp")
     with world.main_first():
         data = feed.open_data(recipe)
@@ -73,23 +70,21 @@ def prepare(row: Row, recipe: Any, *, quiet: bool = False) -> Run:
 
 
 def train_in_folder(row: Row, run: Run) -> Path:
-    """Fit the model in the recipe's run folder, from its last checkpoint on where there is one.
-
-    Raises Stopped when a signal ended the run, with everything saved, and UserError for what the user can change.
-    """
+    """Fit the model in the recipe's run folder, from its last checkpoint if there is one. Raises Stopped if a signal
+    ended the run, after saving everything, and UserError for a user's mistake."""
     recipe, world = run.recipe, run.world
     folder, resume = open_run(recipe, world)
     progress = resume["progress"] if resume else {"step": 0, "evaluated": 0}
     run.step, run.resumed, run.caches = progress["step"], resume is not None, True
-    made = assemble(row, run)
-    parts, build = made.parts, row.part("build")
-    tell(*made.notes)
-    config = build.checkpoint_config(parts.task, made.built.preprocess, run.data.record, made.feed.flip)
+    assembly = assemble(row, run)
+    parts, build = assembly.parts, row.part("build")
+    tell(*assembly.notes)
+    config = build.checkpoint_config(parts.task, assembly.built.preprocess, run.data.record, assembly.feed.flip)
     world.on_main(lambda: write_recipe(folder, replace(recipe, resume=False)))
-    build.prepare(run, parts, made.feed, folder)
+    build.prepare(run, parts, assembly.feed, folder)
     average(parts, recipe)
     if recipe.compile:
-        made.built.model.compile()
+        assembly.built.model.compile()
     log: RunLog = Silent(parts.loop.steps)
     if world.main:
         log = RunLog(folder, steps=parts.loop.steps, start=progress["step"], judged=progress["evaluated"])
@@ -99,7 +94,7 @@ def train_in_folder(row: Row, run: Run) -> Path:
         stop.alone = world.size == 1
         amp = parts.loop.amp
         precision = "" if amp is None else f", computed in {str(amp).removeprefix('torch.')}"
-        log.say(f"{made.built.name}: {count_parameters(made.built.model)}{precision} -> {folder}")
+        log.say(f"{assembly.built.name}: {count_parameters(assembly.built.model)}{precision} -> {folder}")
         safety = Safety(
             stop,
             world,
@@ -115,10 +110,10 @@ def train_in_folder(row: Row, run: Run) -> Path:
 
 
 def report(row: Row, run: Run, folder: Path) -> dict[str, Any]:
-    """The best checkpoint on the test split (on validation where there is none), with pictures, into the run folder.
+    """Evaluate the best checkpoint on the test split (else on validation), and write the report into the run folder.
 
-    What validation decides (a classifier's temperature, a detector's thresholds) is kept in the checkpoint first, so
-    that prediction uses it.
+    What validation determines (a classifier's temperature, a detector's thresholds) is first stored in the checkpoint,
+    so that prediction uses it.
     """
     best, splits, judge = find_checkpoint(folder), run.data.splits(), row.part("evaluate")
     options = EvaluationOptions(
@@ -134,23 +129,23 @@ def report(row: Row, run: Run, folder: Path) -> dict[str, Any]:
     write_curves(folder)
     row.part("report").print_report(evaluation.result)
     place = shlex.quote(str(folder))
-    tell(f"Everything is in {place}: vitral eval {place}, vitral predict {place} IMAGE")
+    tell(f"Everything is in {place}. Next: vitral eval {place}, vitral predict {place} IMAGE.")
     return evaluation.result
 
 
-def dry_run(made: Assembly) -> dict[str, Any]:
-    """One batch forward and backward, a few times for the clock; nothing is written."""
-    parts, recipe = made.parts, made.feed.run.recipe
+def dry_run(assembly: Assembly) -> dict[str, Any]:
+    """Time a few forward and backward passes of one batch; write nothing."""
+    parts, recipe = assembly.parts, assembly.feed.run.recipe
     batch: Any = next(iter(parts.batches))
     steps = parts.loop.steps
-    if made.feed.once:  # each image goes through the encoder once
-        steps = math.ceil(sum(len(split) for split in made.feed.run.data.splits().values()) / recipe.batch_size)
+    if assembly.feed.once:  # the encoder processes each image once
+        steps = math.ceil(sum(len(split) for split in assembly.feed.run.data.splits().values()) / recipe.batch_size)
     cost = measure(
         parts.task.model,
         tuple(batch.images.shape[1:]),
         lambda: train_step(parts.task, batch, parts.optimizers, parts.loop),
     )
-    tell(*made.notes, *cost.lines(steps), "Dry run: nothing was written.")
+    tell(*assembly.notes, *cost.lines(steps), "Dry run: nothing was written.")
     return asdict(cost)
 
 

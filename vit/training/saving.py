@@ -1,4 +1,4 @@
-"""How a run's checkpoints are written: in the background by one process, or in parts by all of them."""
+"""Write a run's checkpoints: in the background by one process, or as shards by all of them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from vit.training.sharded import save_sharded
 from vit.training.sharded import whole as gathered
 
 MINUTES = 10
-"""Between checkpoints within an epoch, where --save-every does not say otherwise."""
+"""Interval between checkpoints, unless --save-every sets one."""
 
 
 class Saver:
-    """What the loop calls with "last" or "best", the weights to keep, their validation figures and what resuming needs.
-
-    config: what config.json holds besides the figures.
-    """
+    """The loop's `Save`: saves "last" or "best" weights, with their metrics and the state for resuming. config: entries
+    of config.json besides the metrics."""
 
     def __init__(self, folder: Path, recipe: Any, parts: Parts, config: dict[str, Any], world: World) -> None:
         self.checkpoints = folder / "checkpoints"
@@ -57,23 +55,23 @@ class Saver:
         self.writer.put(name, write)
 
     def due(self, step: int) -> bool:
-        """Whether it is time for a checkpoint after so many steps."""
+        """Whether a checkpoint is due after this many steps."""
         if self.every is not None:
             return step % self.every == 0
         return self.world.main and time.monotonic() - self._saved > 60 * MINUTES
 
     def restore(self, log: Callable[[str], object]) -> dict[str, Any] | None:
-        """The state in the newest checkpoint that was saved while all was well."""
+        """The state of the newest good checkpoint."""
         self.writer.wait()
         return resumed_state(self.checkpoints, log, self.world, well=True)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """At the end all that was put is written, unless nobody wants to wait for it."""
+        """Finish pending writes at the end, unless interrupted by the user."""
         try:
             yield
         except KeyboardInterrupt as error:
-            if isinstance(error, Stopped):  # the last checkpoint is what it is for
+            if isinstance(error, Stopped):  # a signal: the last checkpoint must be complete
                 self.writer.close()
             raise
         except BaseException:
@@ -95,16 +93,16 @@ class Saver:
 def resumed_state(
     checkpoints: Path, log: Callable[[str], object], world: World = ALONE, *, well: bool = False
 ) -> dict[str, Any] | None:
-    """The state in the newest checkpoint of a run that is whole, the same for every process; with `well` the newest
-    that was saved while no step was left out. None where there is none. Raises UserError where none is whole."""
+    """The state of a run's newest intact checkpoint, the same for every process; None without checkpoints. With `well`,
+    of the newest that does not follow a skipped step. Raises UserError if none is intact."""
     own: list[dict[str, Any]] = []
 
     def find() -> Path | None:
-        found = newest_intact(checkpoints, log, lambda state: not (well and state["progress"].get("bad")))
-        if found is None:
+        newest = newest_intact(checkpoints, log, lambda state: not (well and state["progress"].get("bad")))
+        if newest is None:
             return None
-        own.append(found[1])
-        return found[0]
+        own.append(newest[1])
+        return newest[0]
 
     place = world.on_main(find)
     if place is None:

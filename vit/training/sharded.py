@@ -1,7 +1,7 @@
-"""Checkpoints of a model that no process holds as a whole, through torch.distributed.checkpoint.
+"""Checkpoints of a sharded model, through torch.distributed.checkpoint.
 
-`last/sharded/` has the tensors, each process's part in a file of its own; they can be read by any number of processes.
-`vitral gather` makes one safetensors file of them.
+`last/sharded/` has one file per process; any number of processes can read them. `vitral gather` merges them into one
+safetensors file.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from vit.optim.optimizers import Ema
 from vit.processes.world import World
 
 AVERAGE, OWN = "ema.", "model."
-"""What the names of weights begin with in the files."""
+"""Prefixes of the names of weights in the files."""
 
 
 def tensors_of(model: nn.Module, optimizers: Sequence[Optimizer], ema: Ema | None) -> dict[str, Any]:
-    """All tensors that training changes, as torch.distributed.checkpoint takes them: each process its own part."""
+    """All tensors that training changes, for torch.distributed.checkpoint: this process's shards."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
     return {
         "model": get_model_state_dict(model),
-        # Its groups, which are no tensors, follow from the recipe.
+        # Parameter groups hold no tensors; the recipe determines them.
         "optimizer": get_optimizer_state_dict(model, list(optimizers))["state"],
         "ema": ema.state if ema is not None else {},
     }
 
 
 def read_tensors(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer], ema: Ema | None) -> None:
-    """Put what `save_sharded` wrote in place, whatever number of processes wrote it."""
+    """Load what `save_sharded` wrote, by any number of processes."""
     from torch.distributed.checkpoint.state_dict import (
         get_optimizer_state_dict,
         set_model_state_dict,
@@ -47,14 +47,14 @@ def read_tensors(folder: Path, model: nn.Module, optimizers: Sequence[Optimizer]
     from torch.distributed.checkpoint.state_dict_loader import load
 
     tensors = tensors_of(model, optimizers, ema)
-    load(tensors, storage_reader=_reader(folder))  # into the tensors that are there
+    load(tensors, storage_reader=_reader(folder))  # in place
     set_model_state_dict(model, tensors["model"])
     groups = get_optimizer_state_dict(model, list(optimizers))["param_groups"]
     set_optimizer_state_dict(model, list(optimizers), {"state": tensors["optimizer"], "param_groups": groups})
 
 
 def save_sharded(stage: Path, tensors: dict[str, Any], world: World, publish: Callable[[Path], None]) -> None:
-    """Every process writes its part into `stage`; the first then calls `publish` with it."""
+    """Every process writes its shards into `stage`; the main one then calls `publish` with it."""
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
@@ -68,29 +68,29 @@ def save_sharded(stage: Path, tensors: dict[str, Any], world: World, publish: Ca
 
 
 def whole(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor as a whole, on the CPU; all processes call this together."""
+    """Every tensor gathered, on the CPU; all processes must call this together."""
     from torch.distributed.tensor import DTensor
 
     return {k: (v.full_tensor() if isinstance(v, DTensor) else v).detach().cpu() for k, v in weights.items()}
 
 
 def weights_in(folder: Path) -> dict[str, Tensor]:
-    """The weights to predict with (their average where there is one) of a folder of shards, in one process."""
+    """The weights for prediction (their average if there is one) from a folder of shards, in one process."""
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
     from torch.distributed.checkpoint.state_dict_loader import load
 
     reader = _reader(folder)
     stored = reader.read_metadata().state_dict_metadata
     prefix = AVERAGE if any(name.startswith(AVERAGE) for name in stored) else OWN
-    found: dict[str, Any] = {
+    weights: dict[str, Any] = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in stored.items()
         if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it is meant to be
-        load(found, storage_reader=reader, no_dist=True)
-    return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # on purpose
+        load(weights, storage_reader=reader, no_dist=True)
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
 
 
 _METADATA = "torch.distributed.checkpoint.metadata"
@@ -108,12 +108,12 @@ _KNOWN = {
 
 
 class _Index(pickle.Unpickler):
-    """The index of the shards is a pickle: of it nothing is taken but what torch writes there, which holds values."""
+    """An unpickler for the index of the shards that loads only the value types that torch writes."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _KNOWN or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it wants {module}.{name}")
+        raise pickle.UnpicklingError(f"it loads {module}.{name}")
 
 
 def _reader(folder: Path) -> Any:
@@ -126,7 +126,7 @@ def _reader(folder: Path) -> Any:
                 with file.open("rb") as stream:
                     metadata = _Index(stream).load()
             except (pickle.UnpicklingError, OSError, EOFError, AttributeError, ValueError) as error:
-                raise UserError(f"{file} is not the index of a sharded checkpoint: {error}. Nothing ran.") from None
+                raise UserError(f"{file} is not the index of a sharded checkpoint: {error}. No code ran.") from None
             metadata.storage_meta.load_id = self.load_id
             return metadata
 

@@ -1,4 +1,4 @@
-"""A model spread over the processes of a run: a copy for each (DistributedDataParallel), or a part (FSDP2)."""
+"""Distribute a model over the processes of a run: by copies (DistributedDataParallel) or shards (FSDP2)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ Parallel = Literal["ddp", "fsdp"]
 
 
 def recompute(model: nn.Module) -> None:
-    """Keep of each block only what it is given, and compute the rest again for the backward pass (Chen et al. 2016):
-    about a third more time, for the memory of one block instead of all. The numbers are the same."""
+    """Store only each block's input, and recompute its activations in the backward pass (Chen et al. 2016): about a
+    third more time, for the activation memory of one block. Results are the same."""
     for block in _blocks(model):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def shard(model: nn.Module, world: World, amp: torch.dtype | None) -> None:
-    """FSDP2: each process holds a part of every parameter; those of a Block come together while it computes. To be
-    called before the optimizers are made, with the same weights in every process.
-
-    amp: what parameters are sent and used in; gradients are summed in float32.
-    """
+    """FSDP2: each process holds a shard of every parameter; a Block's are gathered while it computes. Call it before
+    the optimizers are created, with the same weights in every process. amp: the dtype in which parameters are sent and
+    used; gradients are summed in float32."""
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     policy = MixedPrecisionPolicy(param_dtype=amp, reduce_dtype=torch.float32) if amp else MixedPrecisionPolicy()
@@ -40,13 +38,13 @@ def shard(model: nn.Module, world: World, amp: torch.dtype | None) -> None:
 
 
 def spread(task: Task, world: World) -> Task:
-    """The task to train, with the same parameters: each process has all of the model and a part of each batch, and the
-    gradients are averaged. Evaluation goes on with `task` itself."""
+    """The task to train, with the same parameters: each process has the whole model and a share of each batch, and
+    gradients are averaged. Evaluation uses `task` itself."""
     if world.size == 1 or world.sharded:
         return task
     device = next(task.model.parameters()).device
     if device.type == "cuda":
-        # Elsewhere torch has none: each process then normalises by its own images.
+        # CUDA only: elsewhere each process normalizes by its own images.
         nn.SyncBatchNorm.convert_sync_batchnorm(task.model)
     learner = copy.copy(task)
     learner.model = DistributedDataParallel(

@@ -1,4 +1,4 @@
-"""`vit.train`: a run from Python, by the names that the command line has."""
+"""`vit.train`: a run from Python, with the option names of the command line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Everything of a run that changes while it trains: what a checkpoint keeps so that it goes on as if never stopped.
+"""The training state that a checkpoint stores for an exact resume.
 
-Neither the order of the data nor any random stream is among it: both are functions of the seed and the step.
+It excludes the order of the data and random streams: both are functions of the seed and the step.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from vit.training.sharded import read_tensors, tensors_of
 
 @dataclass
 class Progress:
-    """Where a run stands; with the optimizers and the EMA all that resuming needs."""
+    """The progress of a run; with optimizers and EMA, everything that resuming needs."""
 
     step: int = 0
     best: float | None = None
     """The highest score so far."""
     best_step: int = 0
-    """When the checkpoint "best" was taken."""
+    """The step of the checkpoint "best"."""
     stale: int = 0
     """Evaluations since the highest score."""
     evaluated: int = 0
-    """The last step that an evaluation followed."""
+    """The step of the last evaluation."""
     bad: int = 0
-    """Steps in a row, up to this one, that were left out: loss or gradient was not finite."""
+    """Number of consecutive skipped steps: loss or gradient was not finite."""
     returns: int = 0
-    """How often the run went back to an earlier checkpoint because of that."""
+    """Number of returns to an earlier checkpoint because of them."""
     rate: float = 1.0
-    """Factor of the learning rate, which every return lowers."""
+    """Factor on the learning rate, lowered at every return."""
     parts: int = 1
-    """Parts that a batch goes through the model in: more than asked for once memory has run out."""
+    """Number of parts that a batch is split into; raised when memory runs out."""
 
 
 @dataclass
 class Resumable:
-    """`state` gives it as plain containers of tensors, `load` puts such a state in place."""
+    """`state` returns everything as plain containers of tensors; `load` restores it."""
 
     model: nn.Module
     optimizers: list[Optimizer]
@@ -52,7 +52,7 @@ class Resumable:
     progress: Progress
     meter: Meter
     sharded: bool = False
-    """Each process holds a part of the tensors: they are apart from the rest of the state, under "tensors"."""
+    """Whether each process holds shards; they are then stored separately, under "tensors"."""
 
     def state(self) -> dict[str, Any]:
         ema = self.ema

@@ -1,4 +1,4 @@
-"""From a settled recipe to what a run of classification trains: model, preprocessing, loss."""
+"""Build the model, preprocessing and loss of a classification run from a settled recipe."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ __all__ = ["begin", "build", "build_model", "build_task", "by_muon", "checkpoint
 
 
 def begin(recipe: Recipe) -> None:
-    """Nothing has to be known of a classifier's weights before its recipe is settled."""
+    """Do nothing: a classifier's recipe is settled without its weights."""
 
 
 def build(recipe: Settled, data: Any, facts: Facts, start: None = None) -> Built:
-    """The model of a run, and how its images are prepared."""
+    """The model of a run and its preprocessing."""
     model, preprocess, notes = build_model(recipe, data.classes, facts)
     return Built(model, preprocess, str(recipe.model or recipe.weights), notes)
 
 
 def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[Classifier, Preprocess, list[str]]:
-    """A new model, or one that starts from `recipe.weights`; how its images are prepared; and lines for the user."""
+    """A new model, or one that starts from `recipe.weights`; its preprocessing; and notes for the user."""
     regularizers: dict[str, Any] = {
         "dropout": recipe.dropout,
         "attention_dropout": recipe.attention_dropout,
@@ -55,7 +55,7 @@ def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[
         if recipe.recipe in ("finetune", "probe"):
             raise UserError(f"{recipe.recipe} starts from a checkpoint: add --weights RUN (or timm:NAME, or a file).")
         if recipe.keeps:
-            raise UserError(f"{recipe.keeps[0]} keeps weights that were learned before: add --weights SRC.")
+            raise UserError(f"{recipe.keeps[0]} keeps pretrained weights: add --weights SRC.")
         model = create(
             recipe.model,
             num_classes=len(classes),
@@ -79,7 +79,7 @@ def build_model(recipe: Settled, classes: Sequence[str], facts: Facts) -> tuple[
 
 
 def freeze(recipe: Settled, model: Classifier) -> list[str]:
-    """Choose which of the trained weights the run keeps as they are; what to tell the user."""
+    """Freeze weights, or add LoRA, as the recipe says; notes for the user."""
     depth, notes = len(model.encoder.blocks), []
     kept = recipe.freeze_blocks or 0
     if kept > depth:
@@ -87,24 +87,24 @@ def freeze(recipe: Settled, model: Classifier) -> list[str]:
     if recipe.freeze:
         model.requires_grad_(False)
         model.head.requires_grad_(True)
-        notes.append("the encoder is frozen: only the head is trained")
+        notes.append("The encoder is frozen: only the head is trained.")
     if recipe.lora_rank is not None:
         if kept == depth:
             raise UserError(f"--freeze-blocks {kept} leaves no block for the updates of --lora-rank.")
         layers = add_lora(model, recipe.lora_rank, recipe.lora_alpha, first_block=kept)
-        notes.append(f"LoRA of rank {recipe.lora_rank} on {layers} linear layers; only it and the head are trained")
+        notes.append(f"LoRA of rank {recipe.lora_rank} on {layers} linear layers; only it and the head are trained.")
     if recipe.freeze_blocks is not None:
         for name, parameter in model.named_parameters():
             if depth_of(name, depth) <= kept:
                 parameter.requires_grad_(False)
-        notes.append(f"the patch embedding, the positions and {kept} of {depth} blocks are frozen")
+        notes.append(f"The patch embedding, the positions and {kept} of {depth} blocks are frozen.")
     if recipe.head_epochs is not None:
-        notes.append(f"up to epoch {recipe.head_epochs} the head is trained alone")
+        notes.append(f"Up to epoch {recipe.head_epochs}, only the head is trained.")
     return notes
 
 
 def fresh_preprocess(recipe: Settled, facts: Facts, side: int) -> Preprocess:
-    """Normalisation by the training set's own statistics; photographs are cropped by an eighth, as is usual."""
+    """Normalize by the training set's own statistics; center-crop photographs to 7/8, as is usual."""
     return Preprocess(
         size=(side, side),
         resize=recipe.resize,
@@ -115,7 +115,7 @@ def fresh_preprocess(recipe: Settled, facts: Facts, side: int) -> Preprocess:
 
 
 def build_task(recipe: Settled, built: Built, data: Any) -> Classification:
-    """The loss and the metrics of the run. data: its classes, and how often each occurs among the training images."""
+    """The loss and the metrics of the run. data: gives the classes and their counts among the training images."""
     counts = torch.from_numpy(data.train.counts())
     loss = ClassificationLoss(
         len(data.classes),
@@ -131,7 +131,7 @@ def build_task(recipe: Settled, built: Built, data: Any) -> Classification:
 def checkpoint_config(
     task: Classification, preprocess: Preprocess, data: dict[str, Any], flip: float
 ) -> dict[str, Any]:
-    """What config.json holds besides the weights: everything to rebuild the model and to prepare an image."""
+    """The contents of config.json: everything needed to rebuild the model and to preprocess an image."""
     model: Any = task.whole
     config: ClassifierConfig = model.config
     return {

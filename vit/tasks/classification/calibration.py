@@ -1,9 +1,8 @@
-"""Temperature scaling: one number that makes confidences honest without changing any prediction.
+"""Temperature scaling: one number calibrates confidences without changing any prediction.
 
 Guo, Pleiss, Sun and Weinberger 2017, "On Calibration of Modern Neural Networks", section 4.2: divide all logits by T,
-with T fitted on validation by maximum likelihood. In the inverse s = 1/T the negative log likelihood of softmax(s z),
-as of sigmoid(s z), is convex, so Newton's method in one variable, kept inside a bracket, finds the one minimum in a
-few steps, with no learning rate to choose.
+with T fitted on validation by maximum likelihood. The negative log likelihood of softmax(s z), or of sigmoid(s z), is
+convex in s = 1/T, so Newton's method inside a bracket finds the minimum in a few steps, without a learning rate.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Where s = 1/T is looked for. A model outside needs more than a temperature; the bound itself is then returned.
+# The search range of s = 1/T; its bound is returned for a model that would need more.
 BRACKET = (1 / 50, 50.0)
 STEPS = 100  # bisection alone halves the bracket to float64's resolution in about 60
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model said about a split, on the CPU, in the order of the batches."""
+    """The logits of a model on a split, on the CPU, in the order of the batches."""
 
     logits: Tensor
     """float32 [n, K]"""
     targets: Tensor
     """int64 [n], or float32 [n, K] when multi-label."""
     index: Tensor
-    """int64 [n]: position in the split; fewer than the split holds when some images could not be read."""
+    """int64 [n]: position in the split; shorter than the split if some images could not be read."""
 
     @property
     def multilabel(self) -> bool:
@@ -36,15 +35,15 @@ class Outputs:
 
 @torch.no_grad()
 def fit_temperature(logits: Tensor, targets: Tensor) -> float | None:
-    """The temperature T > 0 that minimises the negative log likelihood of `targets`.
+    """The temperature T > 0 that minimizes the negative log likelihood of `targets`.
 
     Args:
-        logits: float [n, K]; rows with a non-finite value are left out.
+        logits: float [n, K]; rows with a non-finite value are ignored.
         targets: int64 [n], or 0/1 [n, K] for multi-label (sigmoids).
 
     Returns:
-        T, or None where the data determine none: no rows, one class only, every answer right (then T -> 0 is always
-        better, and every future mistake infinitely wrong) or logits no better than chance (T -> infinity).
+        T, or None if no finite T is optimal: no rows, one class only, every prediction right (T -> 0) or logits no
+        better than chance (T -> infinity).
     """
     finite = logits.isfinite().all(1)
     z, y = logits[finite].cpu().double(), targets[finite].cpu()

@@ -1,7 +1,7 @@
-"""The figures of a classifier: a checkpoint and a split of data -> `Evaluation`.
+"""Evaluate a classifier: a checkpoint and a split of data -> `Evaluation`.
 
-The logits of a whole split are kept (50,000 images of 1,000 classes are 200 MB): calibration, the worst mistakes and
-test-time augmentation all need them together, and no figure can then depend on the size of a batch.
+The logits of a whole split are kept (200 MB for 50,000 images of 1,000 classes): calibration and the worst mistakes
+need them all, and no metric can then depend on the batch size.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ __all__ = ["calibrate", "evaluate", "evaluate_public"]
 
 
 def evaluate(checkpoint: str | Path, data: Data, options: EvaluationOptions, *, calibrated: bool = False) -> Evaluation:
-    """Top-1 or mean AP, F1, calibration and more of one split, as `summarize` gives them, with `tta` and `knn` beside
-    them where the options ask.
+    """The metrics of one split, as `summarize` computes them, plus `tta` and `knn` if the options request them.
 
-    The temperature is fitted on the validation split, from which the figures are not computed; without one, or with
-    `calibrated`, it is the checkpoint's. Raises UserError when the split does not exist, none of it can be read, or the
-    data's classes are not the checkpoint's.
+    The temperature is fitted on the validation split; it is the checkpoint's if `calibrated`, without a validation
+    split, or if that is the split to evaluate. Raises UserError if the split does not exist, none of it can be read, or
+    the data's classes are not the checkpoint's.
     """
     options.refuse(str(checkpoint), "detectors", tile=options.tile, nms=options.nms)
     predictor = Predictor(*load_model(checkpoint), device=options.device)
@@ -64,13 +63,13 @@ def evaluate(checkpoint: str | Path, data: Data, options: EvaluationOptions, *, 
 
 
 def calibrate(checkpoint: str | Path, data: Data, options: EvaluationOptions) -> dict[str, Any]:
-    """What the validation split decides, as entries of config.json: the temperature, None where it determines none."""
+    """Entries of config.json that validation determines: the temperature, None if there is no optimum."""
     predictor = Predictor(*load_model(checkpoint), device=options.device)
     return {"temperature": temperature_of(predictor, data, options)}
 
 
 def temperature_of(predictor: Predictor, data: Data, options: EvaluationOptions) -> float | None:
-    """Fitted on the validation split; None where that determines none."""
+    """The temperature fitted on the validation split; None if there is no optimum."""
     assert data.val is not None
     metrics, index = run(predictor, predictor.logits, loader_of(predictor, data.val, options))
     if not index:
@@ -85,7 +84,7 @@ def run(
     batches: Loader[Batch],
     tick: Callable[[int], None] | None = None,
 ) -> tuple[ClassificationMetrics, list[int]]:
-    """The metrics, with every logit, of `forward` (images float32 [B, 3, H, W] -> logits [B, K])."""
+    """Metrics, with every logit, of `forward` (images float32 [B, 3, H, W] -> logits [B, K])."""
     metrics = ClassificationMetrics(predictor.classes, predictor.multilabel, keep_logits=True)
     _, index = evaluate_batches(predictor.model, lambda batch: forward(batch.images), batches, metrics, tick=tick)
     return metrics, index
@@ -97,8 +96,8 @@ def loader_of(predictor: Predictor, images: Any, options: EvaluationOptions) -> 
 
 
 def summarize(metrics: ClassificationMetrics, temperature: float | None = None) -> dict[str, Any]:
-    """`ClassificationMetrics.compute` and, with a temperature, `ece_calibrated`: the ECE after dividing the logits by
-    it. Without any image every figure is None: undefined, not zero."""
+    """`ClassificationMetrics.compute` plus `ece_calibrated`, the ECE of the logits divided by the temperature. Without
+    images every metric is None: undefined, not zero."""
     result = metrics.compute()
     result["temperature"] = temperature
     result["ece_calibrated"] = None
@@ -111,23 +110,22 @@ def summarize(metrics: ClassificationMetrics, temperature: float | None = None) 
 
 
 def headline(metrics: ClassificationMetrics) -> dict[str, Any]:
-    """The headline figures of another way to classify the same images."""
+    """The main metrics of another way to classify the same images."""
     result = metrics.scalars()
     return {key: result[key] for key in ("n", "top1", "top5", "macro_f1", "map") if key in result}
 
 
 def check_data(data: Data, config: dict[str, Any], needed: str | None = None) -> None:
-    """Raise UserError unless the labels are the checkpoint's and the split `needed` exists. Numbers the labels as the
-    checkpoint does."""
+    """Number the labels as the checkpoint does. Raises UserError if they do not match or `needed` is no split."""
     splits = data.splits()
     if needed is not None and needed not in splits:
-        has = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
-        raise UserError(f"{data.source} has no {needed} split; it has {has}. --knn needs it.")
+        available = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
+        raise UserError(f"{data.source} has no {needed} split, which --knn needs; it has {available}.")
     if data.multilabel != config.get("multilabel", False):
         kinds = {True: "any number of labels", False: "one class"}
         raise UserError(
-            f"{data.source} gives an image {kinds[data.multilabel]}, the checkpoint {kinds[not data.multilabel]}. "
-            "A manifest with the column label has one class an image, with labels any number."
+            f"{data.source} gives each image {kinds[data.multilabel]}, the checkpoint {kinds[not data.multilabel]}. "
+            "A manifest's column label holds one class per image, its column labels any number."
         )
     classes: Sequence[str] = config["classes"]
     occurring = {
@@ -140,13 +138,13 @@ def check_data(data: Data, config: dict[str, Any], needed: str | None = None) ->
             f"checkpoint: {shown(absent) if absent else 'none'}. Rename the class folders, or train on this data."
         )
     if absent:
-        print(f"No images of {len(absent)} of the checkpoint's classes: {shown(absent)}.", file=sys.stderr)
+        print(f"{len(absent)} of the checkpoint's classes have no images: {shown(absent)}.", file=sys.stderr)
     for images in splits.values():
         images.relabel(classes)
 
 
 def flips(options: EvaluationOptions, config: dict[str, Any]) -> bool:
-    """Whether mirror images mean the same: only the recipe knows (a mirrored 3 is no 3)."""
+    """Whether to use mirror images; auto follows training, since a mirrored 3 is not a 3."""
     if options.tta_flip != "auto":
         return options.tta_flip == "yes"
     return config.get("augment", {}).get("flip", 0) > 0

@@ -1,4 +1,4 @@
-"""Frozen features: weights of ours or of the public as an encoder, and files of what it gives.
+"""Frozen features: a checkpoint or public weights as an encoder, and files of its features.
 
 Letters: n images, D width, h w grid of patches.
 """
@@ -24,11 +24,10 @@ from vit.version import version
 def open_encoder(
     source: str, *, model: str | None = None, image_size: int | None = None, device: str = "auto"
 ) -> tuple[Predictor, list[str]]:
-    """A checkpoint or run folder, or public weights (a file with the name of its `model`, `timm:NAME`,
-    `hf:OWNER/REPO`), for its features; also a line about each thing that was changed in the weights.
+    """A predictor for features, and a note about each change to the weights.
 
-    Public weights come without classes: such a predictor gives features, no labels. Raises UserError as
-    `vit.pretrained.load` does.
+    source: a checkpoint or run folder, or public weights (a file with the name of its `model`, `timm:NAME`,
+    `hf:OWNER/REPO`), which come without classes. Raises UserError as `vit.pretrained.load` does.
     """
     loaded = load(model, source, image_size=image_size, in_chans=RGB)
     config = {"classes": (), **loaded.config, "preprocess": loaded.preprocess.to_dict()}
@@ -36,7 +35,7 @@ def open_encoder(
 
 
 def how_made(predictor: Predictor, features: str, *, weights: str, name: str | None = None) -> dict[str, Any]:
-    """What must be equal for features to be comparable, as plain values."""
+    """The settings that must match for features to be comparable, as plain values."""
     model: Any = predictor.model
     return {
         "vitral": version(),
@@ -49,30 +48,30 @@ def how_made(predictor: Predictor, features: str, *, weights: str, name: str | N
 
 
 def write_features(path: Path, rows: Iterable[tuple[str, Tensor]], made: dict[str, Any]) -> tuple[int, ...]:
-    """Write an .npz file, whole or not at all, of rows (name, float32 [D] or [h, w, D] on the CPU); the shape written.
+    """Write rows (name, float32 [D] or [h, w, D] on the CPU) to an .npz file atomically; the shape written.
 
-    It holds `features` float32 [n, ...], `files` (unicode [n]) and `made` (a JSON text), and no pickles. The rows wait
-    on the disk, so that patches of many images need no memory. Without any row nothing is written, and the shape is ().
-    Raises UserError when the disk refuses.
+    The file holds `features` float32 [n, ...], `files` (unicode [n]) and `made` (JSON), and no pickles. Rows are
+    buffered on disk, so that patch features need little memory. Without rows nothing is written, and the shape is ().
+    Raises UserError if the file cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     names: list[str] = []
     shape: tuple[int, ...] = ()
     try:
-        with tempfile.TemporaryFile(dir=path.parent) as waiting:
+        with tempfile.TemporaryFile(dir=path.parent) as buffer:
             for name, value in rows:
-                waiting.write(value.numpy().tobytes())
+                buffer.write(value.numpy().tobytes())
                 names.append(name)
                 shape = (len(names), *value.shape)
             if not names:
                 return ()
-            waiting.flush()
-            features = np.memmap(waiting, np.float32, "r", shape=shape)
+            buffer.flush()
+            features = np.memmap(buffer, np.float32, "r", shape=shape)
             with part.open("wb") as file:
                 np.savez(file, features=features, files=np.array(names), made=np.array(json.dumps(made)))
         os.replace(part, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}). Choose another path.") from None
     finally:
         part.unlink(missing_ok=True)
     return shape

@@ -1,4 +1,4 @@
-"""How labeled images reach the model: the data of a recipe, and the batches of a run, augmented or as they are."""
+"""The data of a classification recipe, and the batches of a run for training and evaluation."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
     from vit.tasks.classification.settle import Settled
 
 SHARE = 0.05
-"""A class with less than this share of a mixed image is not named."""
+"""Classes below this share of a mixed image are not named."""
 EXPECTED = "--data DIR (class folders), a manifest, shards, hf:OWNER/NAME or digits"
 
 
 def open_data(recipe: Recipe) -> Data:
-    """The data of a recipe. Raises UserError where it cannot be read."""
+    """The data of a recipe. Raises UserError if it cannot be read."""
     assert recipe.data is not None
     return open_source(recipe.data, kind="labels", seed=recipe.seed, format=recipe.format)
 
 
 def reopen(record: dict[str, Any] | None, source: str | None = None, *, format: str | None = None) -> Data:
-    """The data to evaluate a checkpoint on: with the splits of its training, or another source."""
+    """The data to evaluate a checkpoint on: the training data with the same splits, or another source."""
     return reopen_source(record, source, kind="labels", format=format)
 
 
 class Feed:
     """The batches of one process of a run.
 
-    `once`: the encoder is frozen and its images never change, so that it needs to see each image only once.
-    `notes`: lines for the user. `flip`: probability with which training mirrors an image.
+    `once`: whether features are computed only once, since the encoder is frozen and its images never change.
+    `notes`: notes for the user. `flip`: probability that training mirrors an image.
     """
 
     def __init__(self, run: Run, built: Built) -> None:
@@ -60,12 +60,12 @@ class Feed:
         self.once = frozen and not random
         if frozen and random:
             self.notes.append(
-                "Training images change at random, so that they go through the frozen encoder in every epoch."
+                "Training images are augmented at random, so the frozen encoder processes them again in every epoch."
             )
         self.cache = None if self.once else run.cache()
 
     def train(self, step: int) -> Loader[Batch]:
-        """The training batches from step `step` on."""
+        """The training batches, starting at `step`."""
         recipe, data = self.run.recipe, self.run.data
         mix = Mix(len(data.classes), recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None
         options = self.run.loading(recipe.batch_size, shared=True, cache=self.cache)
@@ -76,16 +76,14 @@ class Feed:
         )
 
     def evaluation(self, images: ImageSet, *, shared: bool = False, strict: bool = False) -> Loader[Batch]:
-        """Every image once, in order, as the model sees it in the end.
-
-        shared: this process's part of them. strict: raise UserError where too many cannot be read.
-        """
-        cache = self.cache if images is self.run.data.val else None  # the others are seen once
+        """Every image once, in order, without augmentation. shared: only this process's share of them. strict: raise
+        UserError if too many cannot be read."""
+        cache = self.cache if images is self.run.data.val else None  # other splits are read once
         options = self.run.loading(evaluation_batch(self.run.device), shared=shared, cache=cache)
         return eval_loader(LabelReader(images, self.preprocess), replace(options, strict=strict))
 
     def seen(self, batch: Batch) -> Iterator[Seen]:
-        """The images of a training batch, with their labels in words."""
+        """The images of a training batch, with their labels as text."""
         classes, mixes = self.run.data.classes, self.run.recipe.mixup or self.run.recipe.cutmix
         several = self.run.data.multilabel and not mixes
         for pixels, target in zip(self.preprocess.denormalize(batch.images), batch.targets.numpy(), strict=True):
@@ -93,7 +91,7 @@ class Feed:
 
 
 def label(target: np.ndarray, classes: Sequence[str], multilabel: bool) -> str:
-    """A target, a number or one a class, in words."""
+    """A target, a class index or one number per class, as text."""
     if target.ndim == 0:
         return classes[int(target)]
     order = [int(k) for k in np.argsort(-target)]
@@ -104,16 +102,16 @@ def label(target: np.ndarray, classes: Sequence[str], multilabel: bool) -> str:
 
 
 def evaluation_batch(device: torch.device) -> int:
-    """Images in a batch where no gradient is needed. On a CPU more take memory, and are no faster."""
+    """Images per evaluation batch. On a CPU more would take memory and be no faster."""
     return 64 if device.type == "cpu" else 256
 
 
 def build_pipeline(recipe: Settled, facts: Facts, preprocess: Preprocess) -> tuple[Pipeline, list[str]]:
-    """The augmentation of the recipe, for this model's input size, and lines for the user."""
+    """The augmentation of the recipe for this model's input size, and notes for the user."""
     augment, notes = named_augment(recipe.augment), []
     if recipe.flip == "no" or (recipe.flip == "auto" and facts.gray):
         if augment.flip:
-            notes.append("Images are not mirrored, since none has color (--flip yes mirrors them).")
+            notes.append("Images are not mirrored, since they are grayscale. Use --flip yes to mirror them.")
         augment = replace(augment, flip=0.0)
     elif recipe.flip == "yes":
         augment = replace(augment, flip=0.5)

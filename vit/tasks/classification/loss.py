@@ -1,4 +1,4 @@
-"""Losses: named, already weighted terms whose sum is minimised."""
+"""Classification losses: named, weighted terms whose sum is minimized."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class ClassificationLoss(nn.Module):
-    """Cross-entropy for one class an image, binary cross-entropy for several, and an optional L1 term.
+    """Cross-entropy for one class per image, binary cross-entropy for multi-label, and an optional L1 term.
 
-    label_smoothing: Szegedy et al. 2016, section 7. class_weights [K]: factor of each class's terms.
-    l1: weight of the sum of the absolute values of the model's matrices.
+    label_smoothing: Szegedy et al. 2016, section 7. class_weights [K]: factor on each class's terms.
+    l1: weight of the sum of absolute values of the model's matrices.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ClassificationLoss(nn.Module):
         return terms
 
     def divisor(self, targets: Tensor) -> Tensor:
-        """What the sum over images is divided by: their number, or, where each has one class, the weights of those."""
+        """The divisor of the sum over images: their number, or the sum of their class weights."""
         if self.class_weights is not None and targets.ndim == 1:
             return self.class_weights[targets].sum()
         return torch.tensor(float(len(targets)), device=targets.device)

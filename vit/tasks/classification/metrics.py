@@ -1,16 +1,11 @@
 """Classification metrics, exact over unequal batches and ranks; torchmetrics underneath.
 
 `ClassificationMetrics` keeps one short record per image (predicted class, true class, confidence, ...), not running
-means. The records are plain tensors on the model's device: an update costs no synchronisation with the GPU, a gather
-over ranks is a concatenation, and what comes out does not depend on how the images were batched.
+means. The records are tensors on the model's device: an update does not synchronize with the GPU, a gather over ranks
+is a concatenation, and results do not depend on how images were batched. Letters: n images, K classes.
 
-Letters: n images, K classes.
-
-"Undefined" is None everywhere (no images; a class that never occurs), so that it survives a trip through strict JSON
-and can never be mistaken for a score. `is_better` treats it as worse than anything.
-
-torchmetrics takes some seconds to import, whichever part of it is wanted, so it is imported where the first result is
-computed: `import vit` and `vitral predict` never pay for it.
+Undefined values (no images; a class that never occurs) are None: valid in strict JSON, and ranked last by `is_better`.
+torchmetrics takes seconds to import, so it is imported when the first result is computed.
 """
 
 from __future__ import annotations
@@ -25,24 +20,24 @@ from torch.nn import functional as F
 
 from vit.tasks.classification.calibration import Outputs
 
-ECE_BINS = 15  # Guo et al. 2017, section 4
-THRESHOLD = 0.5  # above it a multi-label class is predicted
+ECE_BINS = 15  # as in Guo et al. 2017, section 4
+THRESHOLD = 0.5  # a multi-label class is predicted above this score
 Z95 = 1.959963984540054  # the 97.5 % quantile of the standard normal
-# The largest float32 below 1. torchmetrics bins confidences in [a, b), so exactly 1.0 would get a bin of its own; above
-# 1 by rounding, torchmetrics would take all of them for logits and pass them through a sigmoid.
+# The largest float32 below 1. torchmetrics would put exactly 1.0 into a bin of its own, and would treat values above 1
+# (by rounding) as logits.
 BELOW_ONE = 1.0 - 2.0**-24
 
 
 class ClassificationMetrics:
-    """Collects logits and targets; gives top-1, top-5, F1, calibration and more for the whole set.
+    """Collects logits and targets; computes top-1, top-5, F1, calibration and more for the whole set.
 
     Args:
-        classes: names for `per_class`, or just their number K ("0" ... "K-1" are then the names).
+        classes: names for `per_class`, or their number K (then named "0" ... "K-1").
         multilabel: targets are 0/1 over K labels, scored by sigmoids; otherwise one class each, by a softmax.
         keep_logits: keep every logit, for `outputs`.
 
-    A row with a NaN or infinite logit is counted in `nonfinite` and is wrong in every respect: argmax over NaN
-    would otherwise name a class, now and then the right one.
+    A row with a NaN or infinite logit is counted in `nonfinite` and is always wrong: argmax over NaN would name some
+    class, at times the right one.
     """
 
     def __init__(self, classes: Sequence[str] | int, multilabel: bool = False, *, keep_logits: bool = False):
@@ -59,14 +54,13 @@ class ClassificationMetrics:
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Add a batch: logits float [B, K]; targets int64 [B], or 0/1 [B, K] for multi-label.
 
-        Raises ValueError when a shape does not fit (a target outside 0..K-1 is raised by `compute`, which is where
-        looking at values costs no extra synchronisation).
+        Raises ValueError if a shape does not fit. `compute` checks the values of targets, to avoid a synchronization.
         """
         expected = (len(logits), self.num_classes) if self.multilabel else (len(logits),)
         if logits.shape != (len(logits), self.num_classes) or targets.shape != expected:
             raise ValueError(
-                f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not fit "
-                f"{self.num_classes} classes{' (multi-label)' if self.multilabel else ''}"
+                f"Logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not fit "
+                f"{self.num_classes} classes{' (multi-label)' if self.multilabel else ''}."
             )
         if not len(logits):
             return
@@ -76,14 +70,14 @@ class ClassificationMetrics:
             self._records[-1] |= {"logits": logits.detach().float().cpu()}
 
     def state(self) -> dict[str, Tensor]:
-        """Everything seen so far: tensors of n rows each, to be gathered over ranks, then `merged`."""
+        """Everything collected so far: tensors of n rows, to gather over ranks and pass to `merged`."""
         if not self._records:
             none = torch.zeros(0, self.num_classes)
             return _multilabel_record(none, none) if self.multilabel else _single_label_record(none, none[:, 0])
         return {key: torch.cat([r[key] for r in self._records]) for key in self._records[0]}
 
     def merged(self, states: Iterable[dict[str, Tensor]], order: Sequence[int] | None = None) -> ClassificationMetrics:
-        """A new metric with the rows of all `states` (of every rank, say), whatever their lengths, in `order`."""
+        """A new metric with the rows of all `states` (of every rank, say), in `order`; lengths may differ."""
         whole = ClassificationMetrics(self.classes, self.multilabel, keep_logits=self.keep_logits)
         whole._records = [state for state in states if len(state["finite"])]
         if order is not None and whole._records:
@@ -92,11 +86,11 @@ class ClassificationMetrics:
         return whole
 
     def scalars(self) -> dict[str, Any]:
-        """The cheap part, for every epoch: numbers only, None where undefined. See `compute` for the keys."""
+        """The cheap metrics, for every epoch: numbers only, None if undefined. See `compute` for the keys."""
         return _multilabel_scalars(self) if self.multilabel else _single_label_scalars(self)
 
     def compute(self) -> dict[str, Any]:
-        """All of it, as plain Python values (strict JSON).
+        """All metrics, as plain Python values (strict JSON).
 
         Single label: n, nonfinite, top1, top5 (top min(5, K)), top1_ci95 [low, high], macro_f1, ece, loss,
         per_class {name: {precision, recall, f1, n}}, confusion (K lists of K counts, row = true, column = predicted;
@@ -122,18 +116,18 @@ class ClassificationMetrics:
     def confusion(self) -> Tensor:
         """int64 [K, K], row = true class, column = predicted class; on the CPU."""
         if self.multilabel:
-            raise ValueError("a confusion matrix needs exactly one true class per image")
+            raise ValueError("A confusion matrix needs exactly one true class per image.")
         from torchmetrics.functional.classification import multiclass_confusion_matrix
 
         state = self._checked()
         if not len(state["target"]):
             return torch.zeros(self.num_classes, self.num_classes, dtype=torch.int64)
-        # Class K stands for "no finite answer": the row keeps its true class and matches no predicted one.
+        # Class K stands for non-finite logits: the row keeps its true class and matches no prediction.
         matrix = multiclass_confusion_matrix(state["predicted"], state["target"], self.num_classes + 1)
         return matrix[: self.num_classes, : self.num_classes].to("cpu", torch.int64)
 
     def outputs(self, index: Sequence[int]) -> Outputs:
-        """Every logit and target, with `keep_logits`. index: position in the split of each image."""
+        """All logits and targets; needs `keep_logits`. index: position in the split of each image."""
         targets = torch.cat([record["target"].cpu() for record in self._records])
         logits = torch.cat([record["logits"] for record in self._records])
         return Outputs(logits, targets.float() if self.multilabel else targets, torch.tensor(index))
@@ -143,7 +137,7 @@ class ClassificationMetrics:
         target = state["target"]
         top = 2 if self.multilabel else self.num_classes
         if len(target) and not 0 <= int(target.min()) <= int(target.max()) < top:
-            raise ValueError(f"a target lies outside 0..{top - 1}: {int(target.min())}..{int(target.max())}")
+            raise ValueError(f"A target lies outside 0..{top - 1}: {int(target.min())}..{int(target.max())}.")
         return state
 
     def _counts(self) -> Tensor:
@@ -161,10 +155,10 @@ class ClassificationMetrics:
             rows = multiclass_stat_scores(state["predicted"], state["target"], self.num_classes + 1, average="none")[
                 : self.num_classes
             ]
-        return rows[:, [0, 1, 3]].to("cpu", torch.int64)  # torchmetrics gives tp, fp, tn, fn, support
+        return rows[:, [0, 1, 3]].to("cpu", torch.int64)  # torchmetrics returns tp, fp, tn, fn, support
 
     def _average_precisions(self) -> list[float | None]:
-        """Per class, None without a positive. A non-finite row is never retrieved: recall stops short of it."""
+        """Per class, None without positives. A non-finite row is never retrieved: recall stays below 1."""
         from torchmetrics.functional.classification import binary_average_precision
 
         state = self._checked()
@@ -185,8 +179,8 @@ class ClassificationMetrics:
 def wilson_interval(successes: int, n: int, z: float = Z95) -> list[float] | None:
     """Wilson's score interval [low, high] for a proportion; None for n = 0.
 
-    Closed form: Brown, Cai and DasGupta 2001, "Interval Estimation for a Binomial Proportion", equation 4. Unlike
-    p +- z s it keeps its coverage near 100 %, which is where accuracies live.
+    Brown, Cai and DasGupta 2001, "Interval Estimation for a Binomial Proportion", equation 4. Unlike p +- z s it keeps
+    its coverage for accuracies near 100 %.
     """
     if n == 0:
         return None
@@ -259,7 +253,7 @@ def _multilabel_scalars(metrics: ClassificationMetrics) -> dict[str, Any]:
         "micro_f1": _precision_recall_f1(*counts.sum(0).tolist())["f1"],
         "macro_f1": _macro_f1(counts),
         "exact": int(exact) / n if n else None,
-        # Over all n x K yes/no answers: how far the sigmoid of a label is from that label's frequency.
+        # Over all n x K binary predictions: the distance of a label's sigmoid from its frequency.
         "ece": _calibration_error(state["score"][finite].flatten(), state["target"][finite].flatten() == 1),
         "loss": _mean(state["nll"][finite]),
     }
@@ -271,14 +265,13 @@ def _calibration_error(confidence: Tensor, right: Tensor) -> float | None:
         return None
     from torchmetrics.functional.classification import binary_calibration_error
 
-    # The binary form is the general one: it compares a confidence with how often it was right. float64, because
-    # the bins are summed one by one.
+    # The binary form compares any confidence with how often it was right. float64, because the bins are summed in turn.
     return float(binary_calibration_error(confidence.cpu().double(), right.cpu().long(), n_bins=ECE_BINS))
 
 
 def _precision_recall_f1(tp: int, fp: int, fn: int) -> dict[str, Any]:
-    """Precision without a prediction and recall without a true case are undefined; F1 (2tp / (2tp + fp + fn)) is
-    undefined only when the class occurs on neither side."""
+    """Precision is undefined without predictions, recall without true cases; F1 = 2tp / (2tp + fp + fn) only without
+    either."""
     return {
         "precision": tp / (tp + fp) if tp + fp else None,
         "recall": tp / (tp + fn) if tp + fn else None,

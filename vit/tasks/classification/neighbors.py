@@ -1,4 +1,4 @@
-"""Nearest neighbors as a classifier: how good frozen features are, of a checkpoint or of public weights."""
+"""k-nearest-neighbor classification on frozen features, of a checkpoint or of public weights."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ CHUNK = 1024
 def neighbors(
     k: int, predictor: Predictor, classes: Sequence[str], queries: Loader[Batch], memory: Loader[Batch]
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """k-NN on frozen features, with the images of `memory` as the labeled examples; and its headline figures."""
-    found = []
+    """k-NN on frozen features, with the images of `memory` as the labeled examples; and its main metrics."""
+    sets = []
     for loader in (memory, queries):
         features = Features.of(loader, predictor.features, progress(len(loader.images)))
         if not len(features.index):
-            raise UserError(f"--knn: None of the images can be read. The first: {loader.bad[0].reason}")
-        found.append(features)
-    known, query = found
-    logits = knn_logits(query.values, known.values, known.targets, k, num_classes=len(classes))
+            raise UserError(f"--knn: none of the images can be read. The first: {loader.bad[0].reason}")
+        sets.append(features)
+    reference, query = sets
+    logits = knn_logits(query.values, reference.values, reference.targets, k, num_classes=len(classes))
     metrics = ClassificationMetrics(classes, query.targets.ndim == 2, keep_logits=True)
     metrics.update(logits, query.targets)
     result = metrics.compute() | {"temperature": None, "ece_calibrated": None}
     headline = {key: result[key] for key in ("n", "top1", "top5", "macro_f1", "map") if key in result}
     evaluation = Evaluation(result, metrics, query.index.tolist(), None)
-    return evaluation, {"k": k, "memory": len(known.index), **headline}
+    return evaluation, {"k": k, "memory": len(reference.index), **headline}
 
 
 def evaluate_public(question: Any, options: EvaluationOptions, log: Callable[[str], object]) -> Evaluation:
-    """Public weights, which have no head for the classes of the data: nearest neighbors on their features classify.
+    """Evaluate public weights, which have no head for the data's classes, by nearest neighbors on their features.
 
-    question: a `vit.tasks.checkpoints.Question`. log: is called with each line for the user.
+    question: a `vit.tasks.checkpoints.Question`. log: called with each note for the user.
     """
     others = options.tta or options.tile is not None or options.nms is not None
     if question.data is None or options.knn is None or others:
         raise UserError(
-            f"{question.checkpoint} has no head for the classes of your data. Its features can be judged by nearest "
-            "neighbors: with --data and --knn 20, without --tta, --tile and --nms. vitral train probe trains a head."
+            f"{question.checkpoint} has no head for the classes of your data. Evaluate its features by nearest "
+            "neighbors, with --data and --knn 20, without --tta, --tile and --nms; or train a head: vitral train probe."
         )
     data = open_data(question.data, kind="labels", format=question.format)
     split, splits = split_of(data, options.split), data.splits()
     if "train" not in splits:
-        has = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
-        raise UserError(f"{data.source} has no train split; it has {has}. --knn needs it.")
+        available = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
+        raise UserError(f"{data.source} has no train split, which --knn needs; it has {available}.")
     size, device = question.image_size, options.device
     encoder, notes = open_encoder(question.checkpoint, model=question.model, image_size=size, device=device)
     for note in (*data.notes, *notes):
@@ -75,7 +75,7 @@ def evaluate_public(question: Any, options: EvaluationOptions, log: Callable[[st
 
 @torch.no_grad()
 def knn_logits(queries: Tensor, memory: Tensor, labels: Tensor, k: int, *, num_classes: int) -> Tensor:
-    """Classify by the k nearest neighbours in cosine similarity, each voting with weight exp(similarity / .07).
+    """Classify by the k nearest neighbors in cosine similarity, each voting with weight exp(similarity / .07).
 
     Caron et al. 2021, "Emerging Properties in Self-Supervised Vision Transformers" (DINO), after Wu et al. 2018,
     section 3.4.
@@ -83,24 +83,23 @@ def knn_logits(queries: Tensor, memory: Tensor, labels: Tensor, k: int, *, num_c
     Args:
         queries: float [n, D].
         memory: float [m, D], with labels int64 [m], or 0/1 [m, K] for multi-label.
-        k: neighbours; capped at m.
+        k: number of neighbors; capped at m.
 
     Returns:
-        float32 [n, K] that stand in for logits: logarithms of the shares of the votes, or log odds of a label's
-        share when multi-label.
+        float32 [n, K], usable as logits: the log of each class's share of the votes, or its log odds if multi-label.
 
     Raises ValueError for an empty memory or k < 1.
     """
     if not len(memory) or k < 1:
-        raise ValueError(f"k-NN needs a memory and k >= 1, got {len(memory)} features and k = {k}")
+        raise ValueError(f"k-NN needs a memory and k >= 1, got {len(memory)} features and k = {k}.")
     votes = F.one_hot(labels, num_classes).float() if labels.ndim == 1 else labels.float()
     memory, votes = F.normalize(memory.float(), dim=1), votes.to(memory.device)
     shares = []
     for chunk in queries.split(CHUNK):
         near = (F.normalize(chunk.float(), dim=1).to(memory.device) @ memory.T).topk(min(k, len(memory)), dim=1)
-        # A softmax is the weights exp(s / T) divided by their sum: the order is the same, and nothing overflows.
+        # The softmax normalizes the weights exp(s / T) without overflow.
         weights = (near.values / TEMPERATURE).softmax(1)
         shares.append((weights[:, :, None] * votes[near.indices]).sum(1))
     share = torch.cat(shares)
-    # A class that no neighbour has stays below every other one, and finite.
+    # A class without votes ranks last but stays finite.
     return share.logit(eps=1e-7) if labels.ndim == 2 else share.clamp(min=1e-12).log()

@@ -1,8 +1,8 @@
-"""A checkpoint and some images -> labels. The checkpoint alone is enough: classes and preprocessing are inside it.
+"""Predict labels of images. The checkpoint is enough: it includes classes and preprocessing.
 
     predictor = vit.load("runs/digits")
     predictor.predict("seven.png").label
-    predictor.predict(["a.png", "b.jpg"])     # a list in, a list out, run in batches
+    predictor.predict(["a.png", "b.jpg"])     # a list in, a list out, in batches
 
 Letters: B batch, K classes, D width, H W pixels.
 """
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 
 OPTIONS = ("threshold",)
-"""What `load` takes of the options of `vit.load`."""
+"""The options of `vit.load` that `load` takes."""
 TOP = 5
-"""Classes that are named where nobody says how many."""
+"""Default number of classes to show."""
 
 
 class Scored(NamedTuple):
@@ -47,22 +47,22 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the model says about one image."""
+    """The prediction for one image."""
 
     label: str
     """The class with the highest score."""
     score: float
     """Its probability in 0..1."""
     labels: tuple[str, ...]
-    """Multi-label: the classes above the threshold, best first (none is possible). Otherwise just `label`."""
+    """Multi-label: the classes above the threshold, best first; may be empty. Otherwise just `label`."""
     scores: Tensor = field(repr=False)
-    """float32 [K], probabilities: a softmax of the logits, or sigmoids when multi-label, after temperature scaling."""
+    """float32 [K], probabilities: softmax of the logits (sigmoid if multi-label) after temperature scaling."""
     logits: Tensor = field(repr=False)
-    """float32 [K], as the model gave them, without temperature."""
+    """float32 [K], without temperature scaling."""
     classes: tuple[str, ...] = field(repr=False)
     multilabel: bool = False
     source: Any = None
-    """The image as it was handed in."""
+    """The image as passed in."""
 
     def top(self, k: int = 5) -> list[Scored]:
         """The k best classes (all K if there are fewer), best first."""
@@ -71,18 +71,18 @@ class Prediction:
         return [Scored(self.classes[i], score) for i, score in pairs]
 
     def to_dict(self, k: int | None = None) -> dict[str, Any]:
-        """Plain values for JSON: source (when it is a path), label, score, labels, top."""
+        """Plain values for JSON: source (if it is a path), label, score, labels, top."""
         top = [scored._asdict() for scored in self.top(k or TOP)]
         answer = {"label": self.label, "score": self.score, "labels": list(self.labels), "top": top}
         return source_entry(self.source) | answer
 
     def text(self, k: int | None = None) -> str:
-        """The k best classes (5 if None) with their scores, in a line."""
+        """The k best classes (5 if None) with their scores, on one line."""
         scored = ", ".join(f"{label} {100 * score:.2f} %" for label, score in self.top(k or TOP))
         return f"[{', '.join(self.labels)}] {scored}" if self.multilabel else scored
 
     def plot(self, k: int = 5) -> Figure:
-        """The image beside its k best scores. Save it with `.savefig("answer.png")`; a notebook shows it as it is."""
+        """The image beside its k best scores. Save it with `.savefig("answer.png")`; notebooks display it."""
         return draw_prediction(decode(self.source), self.top(k))
 
 
@@ -92,7 +92,7 @@ class Predictor(Streaming[np.ndarray, Prediction]):
     Args:
         model: images float32 [B, 3, H, W] -> logits [B, K]; `forward_features` and `pool` as in `vit.model.classifier`.
         config: the checkpoint's `config.json`.
-        device: "auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
         threshold: multi-label only; the score above which a class counts as present.
     """
 
@@ -116,8 +116,8 @@ class Predictor(Streaming[np.ndarray, Prediction]):
     def each(
         self, forward: Callable[[Tensor], Tensor], sources: Iterable[Source], *, batch_size: int = BATCH_SIZE
     ) -> Iterator[tuple[Tensor, Source] | Unreadable]:
-        """What `forward` (normalised images float32 [B, 3, H, W] -> [B, ...]) gives of each image, on the CPU, and the
-        image, in order. Run in batches, with memory for one batch only."""
+        """Apply `forward` (normalized images float32 [B, 3, H, W] -> [B, ...]) in batches; yields each row, on the CPU,
+        with its image, in order. Memory holds only one batch."""
         return stream_answers(sources, self.prepare, partial(self._run, forward), batch_size)
 
     def _run(
@@ -128,16 +128,16 @@ class Predictor(Streaming[np.ndarray, Prediction]):
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """Normalised images float32 [B, 3, H, W] -> logits float32 [B, K] on this predictor's device."""
+        """Normalized images float32 [B, 3, H, W] -> logits float32 [B, K] on this predictor's device."""
         if images.ndim != 4 or not images.is_floating_point():
-            raise UserError(f"expected float images [B, 3, H, W], got {images.dtype} {list(images.shape)}.")
+            raise UserError(f"Expected float images [B, 3, H, W], got {images.dtype} {list(images.shape)}.")
         return self.model(images.to(self.device)).float()
 
     @torch.no_grad()
     def features(self, x: Source | Iterable[Source] | Tensor, *, batch_size: int = BATCH_SIZE) -> Tensor:
         """Pooled features float32 [B, D] on this predictor's device, as the head sees them.
 
-        x: like `predict` (one image gives B = 1), or normalised images float32 [B, 3, H, W], taken as one batch.
+        x: as for `predict` (one image gives B = 1), or normalized images float32 [B, 3, H, W], as one batch.
         """
         if isinstance(x, Tensor):
             model: Any = self.model
@@ -148,13 +148,12 @@ class Predictor(Streaming[np.ndarray, Prediction]):
                 raise UserError(result.reason)
             rows.append(result[0])
         if not rows:
-            raise UserError("features() was given no images.")
+            raise UserError("features() got no images. Pass at least one.")
         return torch.stack(rows).to(self.device)
 
     @torch.no_grad()
     def patch_features(self, images: Tensor) -> Tensor:
-        """Normalised images float32 [B, 3, H, W] -> a feature of each patch, float32 [B, h, w, D], on this predictor's
-        device."""
+        """Normalized images float32 [B, 3, H, W] -> patch features float32 [B, h, w, D] on this predictor's device."""
         model: Any = self.model
         tokens = model.forward_features(images.to(self.device))
         return tokens.patches.unflatten(1, tokens.grid).float()
@@ -177,10 +176,8 @@ class Predictor(Streaming[np.ndarray, Prediction]):
 
 
 def load(checkpoint: str | Path, *, device: str = "auto", threshold: float | None = None, **others: Any) -> Predictor:
-    """What `vit.load` gives for a classifier. threshold: of a multi-label one, the score above which a class counts.
-
-    Raises UserError for an option that is not for classifiers.
-    """
+    """Load a classifier for `vit.load`. threshold: multi-label only; the score above which a class counts as present.
+    Raises UserError for an option that is not for classifiers."""
     for name, value in others.items():
         if value is not None:
             raise UserError(f"{checkpoint} is a classifier: {name} is for detectors.")
@@ -192,9 +189,9 @@ def load(checkpoint: str | Path, *, device: str = "auto", threshold: float | Non
 
 def _finite(values: Tensor, source: Any) -> Tensor:
     if not bool(values.isfinite().all()):
-        named = str(source) if isinstance(source, str | Path) else "the image"
+        name = str(source) if isinstance(source, str | Path) else "the image"
         raise UserError(
-            f"the model gives NaN or infinite values for {named}: its weights are damaged or its training "
-            "diverged. Load an earlier checkpoint."
+            f"The model outputs NaN or infinite values for {name}: its weights are damaged or its training diverged. "
+            "Load an earlier checkpoint."
         )
     return values

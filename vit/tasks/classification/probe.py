@@ -1,4 +1,4 @@
-"""A linear probe: what a frozen encoder gives of an image never changes, so the head is trained on features."""
+"""Linear probe: a frozen encoder computes features once, and the head is trained on them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from vit.tasks.run import Parts, Run
 
 
 class HeadOnly(nn.Module):
-    """The head of a model, on pooled features: [B, D] -> logits [B, K]. Its parameters are the model's own, under the
-    same names."""
+    """The head of a model, on pooled features: [B, D] -> logits [B, K]. Shares the model's parameters and names."""
 
     def __init__(self, model: Classifier):
         super().__init__()
@@ -34,8 +33,8 @@ def trains_head_only(model: nn.Module) -> bool:
 
 
 def pooled(model: Classifier, amp: torch.dtype | None) -> Callable[[Tensor], Tensor]:
-    """images float32 [B, C, H, W] -> what `model`'s head sees of them in evaluation, [B, D], in the precision of the
-    training loop. Leaves the model in evaluation mode."""
+    """A function: images float32 [B, C, H, W] -> pooled features [B, D], in the precision of the training loop. Leaves
+    the model in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
 
@@ -47,8 +46,8 @@ def pooled(model: Classifier, amp: torch.dtype | None) -> Callable[[Tensor], Ten
 
 
 def prepare(run: Run, parts: Parts, feed: Any, folder: Path) -> None:
-    """Before the loop begins: a frozen encoder computes the features of all images once, and the head is trained on
-    them. A run that is resumed takes the encoder of its checkpoint, whatever --weights holds by now."""
+    """Replace images by features, computed once, if the encoder is frozen. A resumed run uses the encoder of its
+    checkpoint, since --weights may have changed."""
     if not feed.once:
         return
     task: Any = parts.task
@@ -59,18 +58,18 @@ def prepare(run: Run, parts: Parts, feed: Any, folder: Path) -> None:
     loader: Any = feed.evaluation(data.train, strict=True)
     with bad_files_listed(folder, loader):
         batches = FeatureBatches(parts.batches, features_of(loader, encode))  # pyright: ignore[reportArgumentType]
-    batches.bad = []  # they are listed
+    batches.bad = []  # already listed
     parts.batches = batches
     if parts.validation is not None:
-        found = features_of(feed.evaluation(data.val), encode)
+        features = features_of(feed.evaluation(data.val), encode)
         size = loader.draws.batch_size
-        parts.validation = lambda: found.batches(size, run.device, rank=world.rank, world=world.size)
+        parts.validation = lambda: features.batches(size, run.device, rank=world.rank, world=world.size)
     task.model = HeadOnly(model)
 
 
 def features_of(loader: Any, encode: Callable[[Tensor], Tensor]) -> Features:
     n = len(loader.images)
-    print(f"{n:,} images go through the frozen encoder, once.", flush=True)
+    print(f"Computing the features of {n:,} images with the frozen encoder, once.", flush=True)
     features = Features.of(loader, encode, progress(n))
     clear()
     return features

@@ -1,7 +1,6 @@
-"""Recipes: every option of training a classifier, with its default.
+"""Recipes of classification: every option with its default.
 
-A field that is None is chosen from the data by `settle`, which says what it chose. `vitral train RECIPE --help`
-lists all options; the settled recipe is saved in the run folder as config.yaml.
+`settle` chooses fields that are None from the data and reports the choice; the run folder's config.yaml stores it.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ class Recipe(RunOptions):
     data: str | None = None
     """Images to train on: class folders (DIR/CLASS/** or DIR/{train,val,test}/CLASS/**), a manifest with the columns
     path,label or path,labels (.csv, .tsv, .jsonl, .parquet), Parquet files with images, tar shards, hf:OWNER/NAME,
-    torchvision:NAME, or a name that `vitral data list` shows, such as digits. Default: none; it must be given."""
+    torchvision:NAME, or a name that `vitral data list` shows, such as digits. Default: none; required."""
     format: Literal["folder", "manifest", "parquet", "shards"] | None = None
-    """Format of --data, where a folder could be read in several. Default: recognized from the files."""
+    """Format of --data, if a folder could be read in several. Default: recognized from the files."""
     image_size: int | None = None
     """Side of the square input, in pixels; a multiple of the patch size. Default: chosen from the data, or the size
     --weights were trained at."""
     resize: Literal["crop", "squash", "letterbox"] | None = None
-    """How evaluation makes an image square: crop its center, squash it, or pad it (letterbox). Default: crop, or squash
-    for grayscale images."""
+    """How to make an image square for evaluation: crop its center, squash it, or pad it (letterbox). Default: crop;
+    squash for grayscale images."""
     balanced: bool = False
     """Draw every class equally often."""
     model: str | None = None
@@ -43,21 +42,21 @@ class Recipe(RunOptions):
     models` lists. Default: chosen from the data, or what --weights hold."""
     weights: str | None = None
     """Weights to start from: a run or checkpoint folder, timm:NAME, hf:OWNER/REPO, or a file of public weights
-    (.safetensors, .pth, .npz, .onnx) together with --model NAME. Default: none, training starts from scratch."""
+    (.safetensors, .pth, .npz, .onnx) together with --model NAME. Default: none; train from scratch."""
     lora_rank: int | None = None
-    """Train low-rank updates (LoRA) of this rank for the linear layers of the blocks, and the head; the rest is frozen.
-    Checkpoints hold the merged weights. Default: none."""
+    """Train only the head and low-rank updates (LoRA) of this rank to the linear layers of the blocks. Checkpoints
+    hold the merged weights. Default: none."""
     lora_alpha: float = 16.0
-    """Scale of the LoRA updates: they are multiplied by alpha / rank."""
+    """Scale of LoRA: updates are multiplied by alpha / rank."""
     head_epochs: int | None = None
-    """Train only the head for this many epochs first, with a warmup of its own, then everything. Default: none."""
+    """Train only the head for this many first epochs, with its own warmup, then everything. Default: none."""
     drop_path: float | None = None
     """Stochastic depth rate of the last block; rates rise linearly from 0 in the first. Default: 0.1, or 0 with
     --weights on fewer than 50,000 images."""
     skip_dropped: bool = False
-    """Do not compute the samples that --drop-path drops: less work at high rates, with sums in another order."""
+    """Skip the computation of samples that --drop-path drops: faster at high rates; sums change their order."""
     patch_dropout: float = 0.0
-    """Fraction of the patches to drop at random from each training image: less work, and a regularizer."""
+    """Fraction of patches to drop at random from each training image: faster, and a regularizer."""
     dropout: float = 0.0
     """Dropout rate of the attention output and of the MLPs."""
     attention_dropout: float = 0.0
@@ -68,7 +67,7 @@ class Recipe(RunOptions):
     """Augmentation of training images: none; glyph (shift, rotate and shear, for digits and text); light (crop, flip
     and color); augreg (RandAugment); deit3 (3-Augment). Default: chosen from the data."""
     flip: Literal["auto", "yes", "no"] = "auto"
-    """Mirror training images left to right; auto follows --augment, except for grayscale images."""
+    """Mirror training images left to right; auto: as --augment does, but never grayscale images."""
     erase: float = 0.0
     """Probability of erasing a random rectangle of a training image."""
     mixup: float | None = None
@@ -76,37 +75,37 @@ class Recipe(RunOptions):
     cutmix: float | None = None
     """Alpha of CutMix; 0 for none. Default: 1, or 0 for small grayscale images."""
     optimizer: Literal["adamw", "muon"] | None = None
-    """Optimizer: adamw, or muon, which is Muon for the matrices of the blocks and AdamW for the rest. Default: muon, or
-    adamw with --lora-rank."""
+    """Optimizer: adamw, or muon (Muon for matrices of the blocks, AdamW for the rest). Default: muon; adamw with
+    --lora-rank."""
     weight_decay: float | None = None
     """Decoupled weight decay of matrices; biases, norms, tokens and positions have none. Default: 0.05 for adamw, 0.5
     or 1 for muon."""
     layer_decay: float | None = None
-    """Factor of the learning rate from each layer to the layer before it; 1 for the same rate everywhere. Default: 1,
-    in finetune 0.75 (1 with --lora-rank)."""
+    """Factor on the learning rate from each layer to the one before it; 1: one rate for all. Default: 1; 0.75 in
+    finetune without --lora-rank."""
     warmup: float | None = None
     """Epochs of linear learning-rate warmup. Default: a fifteenth of the epochs, at most 5."""
     label_smoothing: float = 0.1
-    """Probability that label smoothing spreads over all classes."""
+    """Probability mass that label smoothing spreads over all classes."""
     l1: float = 0.0
     """Weight of the L1 penalty, the sum of the absolute values of all matrices."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.freeze and len(self.keeps) > 1:
-            raise UserError(f"--freeze and the recipe probe train the head only: {self.keeps[1]} goes with finetune.")
+            raise UserError(f"--freeze and the recipe probe train only the head. Use {self.keeps[1]} with finetune.")
         if self.lora_rank is not None and self.optimizer == "muon":
-            raise UserError("--optimizer muon is for the blocks' own matrices, which --lora-rank keeps: use adamw.")
+            raise UserError("--optimizer muon trains the blocks' matrices, which --lora-rank freezes. Use adamw.")
         if self.head_epochs is not None and self.epochs is not None and self.head_epochs >= self.epochs:
-            told = f"--head-epochs {self.head_epochs} leaves none of --epochs {self.epochs} for the rest"
-            raise UserError(f"{told}; to train the head only, use --freeze.")
+            problem = f"--head-epochs {self.head_epochs} leaves none of --epochs {self.epochs} for the rest."
+            raise UserError(f"{problem} Lower it, or use --freeze to train only the head.")
         if self.freeze and (self.patch_dropout or self.skip_dropped):
             option = "--patch-dropout" if self.patch_dropout else "--skip-dropped"
-            raise UserError(f"{option} changes how an encoder is trained, and here it is frozen: leave it out.")
+            raise UserError(f"{option} affects only the training of the encoder, which is frozen. Leave it out.")
         if self.skip_dropped and self.drop_path == 0:
-            raise UserError("--skip-dropped saves the work of what --drop-path drops, which is 0 here: set it, too.")
+            raise UserError("--skip-dropped has no effect, since --drop-path is 0. Set --drop-path above 0.")
         if self.skip_dropped and self.compile:
-            raise UserError("--skip-dropped takes another number of images each time, which --compile cannot: use one.")
+            raise UserError("--skip-dropped changes the batch size of blocks, which --compile cannot handle. Use one.")
 
     @property
     def needs_whole_parameters(self) -> dict[str, bool]:
@@ -126,7 +125,7 @@ class Recipe(RunOptions):
 
     @property
     def keeps(self) -> list[str]:
-        """The options in use, as typed, that keep some of the weights a run starts from."""
+        """The options in use, as typed, that freeze some of the starting weights."""
         names = ("freeze", "freeze_blocks", "lora_rank", "head_epochs")
         on = [name for name in names if (value := getattr(self, name)) is not None and value is not False]
         return [f"--{name.replace('_', '-')}" for name in on]
@@ -157,4 +156,4 @@ RECIPES = {
         ),
     ),
 }  # fmt: skip
-"""name -> (what it is for, the recipe)."""
+"""name -> (help, recipe)."""

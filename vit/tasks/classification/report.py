@@ -1,4 +1,4 @@
-"""The report of a classifier: report.json, its pictures, and the figures on the screen."""
+"""The report of a classifier: report.json, plots, and a summary on the screen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFUSIONS = 5
 
 
 def write_report(folder: str | Path, evaluation: Evaluation) -> list[Path]:
-    """report.json, and for single-label results confusion.png and mistakes.png, into `folder`; the files written."""
+    """Write report.json, and for single-label results confusion.png and mistakes.png; the paths."""
     result, metrics, images = evaluation.result, evaluation.metrics, evaluation.images
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,11 +54,11 @@ class Mistake:
     true: int
     predicted: int
     score: float
-    """Probability given to the predicted class."""
+    """Probability of the predicted class."""
 
 
 def worst_mistakes(outputs: Outputs, limit: int = 24, temperature: float | None = None) -> list[Mistake]:
-    """The wrong answers given with the most confidence, worst first. Empty for multi-label."""
+    """The wrong predictions with the highest confidence, worst first. Empty for multi-label."""
     if outputs.multilabel:
         return []
     finite = outputs.logits.isfinite().all(1)
@@ -72,12 +72,12 @@ def worst_mistakes(outputs: Outputs, limit: int = 24, temperature: float | None 
 
 
 def print_report(result: dict[str, Any], console: Console | None = None) -> None:
-    """The test report of a classifier: the figures, then a line for every class (the hardest when there are many)."""
+    """Print the metrics, then a line per class (the hardest if there are many)."""
     print_summary(_summary(result), console)
 
 
 def report_lines(result: dict[str, Any]) -> list[str]:
-    """The report as plain text, a figure a line."""
+    """The report as plain text, one metric per line."""
     return summary_lines(_summary(result))
 
 
@@ -91,7 +91,7 @@ def _title(result: dict[str, Any]) -> str:
 
 
 def _figures(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """(name, value) in the order of interest; what was not computed is left out, what is undefined says so."""
+    """(name, value) in the order of interest; metrics that were not computed are left out."""
     rows: list[tuple[str, str]] = []
     if "map" in result:
         rows += [("mean AP", _percent(result["map"])), ("micro F1", _percent(result["micro_f1"]))]

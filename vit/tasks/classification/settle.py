@@ -1,4 +1,4 @@
-"""What a recipe leaves open is chosen from the data: model, input size, augmentation, optimizer, length."""
+"""Choose the open fields of a recipe from the data: model, input size, augmentation, optimizer, length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vit.tasks.facts import MOST_WORKERS, Facts, cores
 if TYPE_CHECKING:
 
     class Settled(Recipe):
-        """A recipe after `settle`: nothing is open but what comes with `weights`."""
+        """A recipe after `settle`: only fields that `weights` determine may be None."""
 
         resize: Literal["crop", "squash", "letterbox"]
         augment: Literal["none", "glyph", "light", "augreg", "deit3"]
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
 
 
 TRIAL_BATCH = 32
-"""Images in the batch that --batch-size auto begins with."""
+"""Batch size that --batch-size auto starts with."""
 SMALL = 40
-"""Images of at most so many pixels a side are decoded in no time and kept in memory."""
+"""Images up to this side, in pixels, need no worker processes to decode."""
 FEW = 1000
-"""Up to so many images `folder` names the way to public weights."""
+"""Up to this many images, `folder` recommends public weights."""
 PUBLIC = "hf:facebook/dinov2-small"
 SIDES = (32, 64, 96, 128, 160, 224)
 """Input sizes that `settle` chooses from."""
 
 
 def settle(recipe: Recipe, facts: Facts, start: None = None) -> tuple[Settled, list[str]]:
-    """Fill in every open field from the facts; also the lines that say what was chosen and why."""
+    """Fill every open field from the facts; also notes on what was chosen."""
     r, n = recipe, facts.images
     longest = max(facts.size)
     small = longest <= SMALL
@@ -66,14 +66,14 @@ def settle(recipe: Recipe, facts: Facts, start: None = None) -> tuple[Settled, l
     choose("augment", "glyph" if glyph else "light" if n < 20_000 or not scratch else "deit3")
     rule = r.optimizer or ("muon" if r.lora_rank is None else "adamw")
     choose("optimizer", rule)
-    # Weight decay, drop path and mixup hold back what a few thousand images invite to overfit (benchmarks/digits.md).
+    # Strong weight decay, drop path and mixup keep a few thousand images from overfitting (benchmarks/digits.md).
     choose("weight_decay", 0.05 if rule == "adamw" else 1.0 if glyph else 0.5)
     tunes = r.recipe == "finetune"
-    assert r.batch_size != "auto"  # which is measured before
+    assert r.batch_size != "auto"  # already measured
     batch = r.batch_size or (16 if tunes and n <= 1000 else 64 if n <= 20_000 else 256)
     choose("batch_size", batch)
     if tunes:
-        # LoRA on those of `tuning_epochs`: 93.4, 93.6, 92.8 % at 3e-4, 1e-3, 3e-3; at 1e-3 with layer decay 88.8 %.
+        # LoRA on the digits of `tuning_epochs`: 93.4, 93.6, 92.8 % at 3e-4, 1e-3, 3e-3; 88.8 % with layer decay.
         choose("lr", 3e-4 if r.lora_rank is None else 1e-3)
         choose("layer_decay", 0.75 if r.lora_rank is None else 1.0)
         choose("epochs", tuning_epochs(n, batch))
@@ -85,13 +85,13 @@ def settle(recipe: Recipe, facts: Facts, start: None = None) -> tuple[Settled, l
     assert isinstance(epochs, int)
     choose("warmup", min(5.0, epochs / 15))
     steps = max(1, n // batch) * epochs
-    # An average over about the last 8 % of the run, at most 2,000 steps.
+    # Average over about the last 8 % of the run, at most 2,000 steps.
     choose("ema", round(1 - 1 / min(2000.0, max(10.0, 0.08 * steps)), 5))
     choose("drop_path", 0.1 if scratch or n >= 50_000 else 0.0)
     choose("layer_scale", 0.0 if n < 50_000 else 1e-4)
     choose("mixup", 0.2)
     choose("cutmix", 0.0 if glyph else 1.0)
-    # Some fifteen evaluations are enough to see a curve and to choose the best one from; each also writes checkpoints.
+    # Fifteen evaluations are enough for a curve and for the choice of the best; each also writes checkpoints.
     choose("eval_every", max(1, epochs // 15))
     choose("workers", 0 if small else min(MOST_WORKERS, cores()))
     lines = _choices(chosen, facts) + _advice(r, facts)
@@ -99,31 +99,30 @@ def settle(recipe: Recipe, facts: Facts, start: None = None) -> tuple[Settled, l
 
 
 def largest(recipe: Settled, start: None) -> Settled:
-    """The recipe with every batch as large as its largest: as it is."""
+    """The recipe at its largest input size: unchanged."""
     return recipe
 
 
 def epochs_for(n: int, side: int) -> int:
-    """For small grayscale images of `side` pixels: 34 epochs were enough for 3,500 of 28 pixels; fewer images need more
-    rounds, though fewer steps in all. Smaller ones hold less to learn: 8x8 pixels were learnt within 7."""
-    rounds = 34 * max(1.0, 3500 / max(1, n)) ** 0.75
-    return min(400, max(12, math.ceil(rounds * min(1.0, side / 28) ** 1.5)))
+    """Epochs for small grayscale images of `side` pixels: 34 were enough for 3,500 images of 28 pixels. Fewer images
+    need more epochs, though fewer steps; smaller ones need fewer: 7 were enough at 8x8 pixels."""
+    epochs = 34 * max(1.0, 3500 / max(1, n)) ** 0.75
+    return min(400, max(12, math.ceil(epochs * min(1.0, side / 28) ** 1.5)))
 
 
 def epochs_for_photographs(n: int) -> int:
-    """They have more to learn than glyphs, and take at least 100."""
+    """Photographs need more epochs than glyphs: at least 100."""
     return min(400, max(100, math.ceil(30 * (3500 / max(1, n)) ** 0.75)))
 
 
 def tuning_epochs(n: int, batch: int) -> int:
-    """20, or what makes 200 steps: with 80 labelled digits DINOv2's ViT-S comes to 96 % in 200 steps of 16 images, and
-    to 59 % in the 20 steps that 20 epochs of 64 are."""
+    """20 epochs, or 200 steps if that is more: on 80 labeled digits, DINOv2's ViT-S reaches 96 % in 200 steps of 16
+    images, but 59 % in 20 steps (20 epochs at batch size 64)."""
     return max(20, math.ceil(200 / max(1, n // batch)))
 
 
 def _side_for(longest: int, model: str | None) -> int:
-    """The first of SIDES that loses little of the images; of a model that is asked for, the nearest that its patches
-    divide."""
+    """The first of SIDES that keeps most of the resolution; with a model, the nearest multiple of its patch size."""
     side = next((s for s in SIDES if s >= 0.8 * longest), SIDES[-1])
     if model is None:
         return side
@@ -132,8 +131,8 @@ def _side_for(longest: int, model: str | None) -> int:
 
 
 def _model_for(n: int, side: int) -> str:
-    """More data carries a larger model; below 200,000 images a convolutional stem makes up for what a plain ViT
-    would have to learn from them (83.5 -> 96.6 % on 8,000 small images)."""
+    """More data supports a larger model; below 200,000 images, a convolutional stem supplies the inductive bias that a
+    plain ViT lacks (83.5 -> 96.6 % on 8,000 small images)."""
     size = "nano" if n < 20_000 else "ti" if n < 100_000 else "s" if n < 1_000_000 else "b"
     patch = 8 if side <= 96 else 16
     return f"vit_{size}{patch}" + ("_conv_mean" if n < 200_000 else "")
@@ -144,17 +143,17 @@ def _choices(chosen: dict[str, object], facts: Facts) -> list[str]:
         return []
     h, w = facts.size
     color = "grayscale" if facts.gray else "color"
-    lines = [f"{facts.images:,} training images, {facts.classes} classes, median size {w}x{h}, {color}: chosen"]
+    lines = [f"{facts.images:,} training images, {facts.classes} classes, median size {w}x{h}, {color}. Chosen:"]
     shown = ("model", "image_size", "resize", "augment", "optimizer", "lr", "batch_size", "epochs", "mixup", "cutmix")
     values = [f"{name} {_plain(chosen[name])}" for name in shown if name in chosen]
     lines.append("  " + ", ".join(values))
     if "epochs" in chosen and max(facts.size) > SMALL:
-        lines.append("  --epochs or --minutes makes the run shorter")
+        lines.append("  Use --epochs or --minutes for a shorter run.")
     return lines
 
 
 def _advice(recipe: Recipe, facts: Facts) -> list[str]:
-    """What few images gain from public weights, which a newcomer to `folder` may not know of."""
+    """Recommend public weights for few images, since a newcomer to `folder` may not know them."""
     if recipe.recipe != "folder" or recipe.weights is not None or facts.images > FEW:
         return []
     data = shlex.quote(str(recipe.data))

@@ -1,4 +1,4 @@
-"""Classification as a Task: what the engine knows of a classifier."""
+"""Classification as a `Task` for the engine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from vit.tasks.classification.metrics import ClassificationMetrics
 class Classification:
     """Classification of images [B, 3, H, W] into K classes, or, with multilabel, any number of them.
 
-    `model` is what the loop trains; it may be replaced by the head alone, on features. `whole` is always the model that
-    a checkpoint holds.
+    The loop trains `model`, which may be only the head, on features; a checkpoint stores `whole`.
     """
 
     def __init__(self, model: nn.Module, classes: Sequence[str], loss: ClassificationLoss, *, lora_alpha: float = 16.0):
@@ -39,12 +38,12 @@ class Classification:
         return ClassificationMetrics(self.classes, self.loss.multilabel)
 
     def kept(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The whole model's weights, with every low-rank update merged into its matrix."""
+        """The whole model's weights, with low-rank updates merged."""
         if self.model is not self.whole:
             weights = {**self.whole.state_dict(), **weights}
         return merged(weights, self.lora_alpha)
 
     def uncertainty(self, numbers: dict[str, Any]) -> float:
-        """Of a proportion p over n images: sqrt(p (1 - p) / n). For multi-label mean AP there is no such form: 0."""
+        """Standard error of top-1: sqrt(p (1 - p) / n). Mean AP has no such form: 0."""
         p, n = numbers.get("top1"), numbers.get("n")
         return math.sqrt(p * (1 - p) / n) if p is not None and n else 0.0

@@ -1,4 +1,4 @@
-"""Test-time augmentation: several views of an image, one averaged answer."""
+"""Test-time augmentation: average the probabilities of several views of an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Zooms about the center. 1 comes first and is exact; the others are mild, as the images were framed for 1.
+# Zooms about the center; the first, 1, is exact. The others are mild, since images are framed for 1.
 SCALES = (1.0, 1.1, 0.9)
 
 
@@ -20,10 +20,10 @@ def with_tta(
     scales: tuple[float, ...] = SCALES,
     multilabel: bool = False,
 ) -> Callable[[Tensor], Tensor]:
-    """The same model over every scale, and its mirror image if `flip`, with the probabilities averaged.
+    """The model averaged over all scales, and over mirror images if `flip`.
 
-    Leave `flip` off where left and right differ in meaning: digits, letters, signs. What comes out are the
-    logarithms of averaged probabilities (log odds when multi-label), so that it stands in for logits [B, K].
+    Leave `flip` off if left and right differ in meaning (digits, letters, signs). Returns the log of the averaged
+    probabilities (log odds if multi-label), usable as logits [B, K].
     """
 
     def averaged(images: Tensor) -> Tensor:
@@ -39,10 +39,7 @@ def with_tta(
 
 
 def zoomed(images: Tensor, scale: float) -> Tensor:
-    """Magnify [B, 3, H, W] about the center; the size stays, so that any model takes the result.
-
-    Below 1 the edge pixels are repeated outwards.
-    """
+    """Magnify [B, 3, H, W] about the center, at the same size. Below 1, edge pixels are repeated outward."""
     if scale == 1.0:
         return images
     theta = torch.tensor([[1 / scale, 0.0, 0.0], [0.0, 1 / scale, 0.0]], device=images.device, dtype=images.dtype)

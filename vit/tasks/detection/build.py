@@ -1,4 +1,4 @@
-"""From a settled recipe to what a run of detection trains: model, preprocessing, loss."""
+"""Build the model, preprocessing and loss of a detection run from a settled recipe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OUTPUT = re.compile(r"(?:^|\.)(?:class_head|box_head\.layers\.2)\.")
 
 
 def begin(recipe: Recipe) -> Start:
-    """What the recipe's detector begins with: `recipe.weights`, or nothing."""
+    """What the recipe's detector starts from: `recipe.weights`, or nothing."""
     names = ("queries", "groups", "drop_path", "patch_size")
     fields: dict[str, Any] = {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
     return begin_detector(
@@ -37,8 +37,7 @@ def begin(recipe: Recipe) -> Start:
 
 
 def build(recipe: Settled, data: Any, facts: Facts, start: Start) -> Built:
-    """The detector, and how its images are prepared. Its class heads are new unless the weights know exactly the data's
-    classes in their order."""
+    """The detector and its preprocessing. Class heads are new unless the weights have the data's classes in order."""
     new_head = start.classes != tuple(data.classes)
     model, notes = start.build(len(data.classes), recipe.image_size, new_head=new_head)
     notes += freeze(recipe, model, pretrained=bool(start.tensors))
@@ -46,14 +45,14 @@ def build(recipe: Settled, data: Any, facts: Facts, start: Start) -> Built:
 
 
 def freeze(recipe: Settled, model: Detector, *, pretrained: bool) -> list[str]:
-    """Choose which weights of the encoder the run keeps as they are; what to tell the user."""
+    """Freeze weights of the encoder as the recipe says; notes for the user."""
     depth, kept = len(model.encoder.blocks), recipe.freeze_blocks
     if (recipe.freeze or kept is not None) and not pretrained:
         name = "--freeze" if recipe.freeze else "--freeze-blocks"
-        raise UserError(f"{name} keeps weights that were learned before: add --weights SRC.")
+        raise UserError(f"{name} keeps pretrained weights: add --weights SRC.")
     if recipe.freeze:
         model.encoder.requires_grad_(False)
-        return ["the encoder is frozen: only neck, selection, decoder and heads are trained"]
+        return ["The encoder is frozen: only neck, selection, decoder and heads are trained."]
     if kept is None:
         return []
     if kept > depth:
@@ -61,18 +60,18 @@ def freeze(recipe: Settled, model: Detector, *, pretrained: bool) -> list[str]:
     for name, parameter in model.named_parameters():
         if depth_of(name, depth) <= kept:
             parameter.requires_grad_(False)
-    return [f"the patch embedding, the positions and {kept} of {depth} blocks are frozen"]
+    return [f"The patch embedding, the positions and {kept} of {depth} blocks are frozen."]
 
 
 def detection_preprocess(recipe: Settled, facts: Facts, start: Start) -> Preprocess:
-    """The whole image, normalised as the weights are used to it, new ones by the training set's own statistics."""
-    side, known = recipe.image_size, start.preprocess
-    mean, std = (facts.mean, facts.std) if known is None else (known.mean, known.std)
+    """The whole image, normalized as for the weights; for new ones, by the training set's own statistics."""
+    side, pretrained = recipe.image_size, start.preprocess
+    mean, std = (facts.mean, facts.std) if pretrained is None else (pretrained.mean, pretrained.std)
     return Preprocess(size=(side, side), resize=recipe.resize, interpolation="bilinear", mean=mean, std=std)
 
 
 def build_task(recipe: Settled, built: Built, data: Any) -> Detection:
-    """The loss and the metrics of the run. data: its classes, and how often each occurs among the training boxes."""
+    """The loss and the metrics of the run. data: gives the classes and their counts among the training boxes."""
     weights = inverse_frequency(torch.from_numpy(data.train.counts())) if recipe.class_weights else None
     loss = DetectionLoss(len(data.classes), kind=recipe.loss, class_weights=weights)
     loss.to(next(built.model.parameters()).device)
@@ -81,15 +80,13 @@ def build_task(recipe: Settled, built: Built, data: Any) -> Detection:
 
 
 def by_muon(name: str, parameter: torch.Tensor) -> bool:
-    """What Muon is for in a detector: every matrix and kernel but the learned tables and the last layers of the heads.
-
-    The whole of a new detector learns several times as fast by it (benchmarks/detection.md), not its blocks alone.
-    """
+    """Whether Muon trains a parameter: every matrix and kernel except learned tables and the last layers of heads. A
+    new detector learns several times as fast as with Muon for its blocks only (benchmarks/detection.md)."""
     return not (name.startswith(("query", "encoder.pos_embed")) or _OUTPUT.search(name))
 
 
 def checkpoint_config(task: Detection, preprocess: Preprocess, data: dict[str, Any], flip: float) -> dict[str, Any]:
-    """What config.json holds besides the weights: everything to rebuild the model and to prepare an image."""
+    """The contents of config.json: everything needed to rebuild the model and to preprocess an image."""
     model: Any = task.model
     return {
         "task": "detection",
@@ -103,7 +100,7 @@ def checkpoint_config(task: Detection, preprocess: Preprocess, data: dict[str, A
 
 
 def prepare(run: Run, parts: Parts, feed: Any, folder: Path) -> None:
-    """Before the loop begins: have what the detector finds in the same validation images drawn at every evaluation."""
+    """Draw the detections in the same validation images at every evaluation, if the recipe says so."""
     data = run.data
     if run.recipe.previews and data.val:
         parts.watch = Previews(folder / "previews", data.val, spread(data.val.objects()), data.classes).draw

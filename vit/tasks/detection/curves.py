@@ -1,4 +1,4 @@
-"""What COCO's figures do not say: the threshold with the highest F1, and which class is taken for which.
+"""Metrics beyond COCO's: the score threshold with the highest F1, and the confusion matrix.
 
 Letters: K classes, n objects, m boxes of one image.
 """
@@ -17,13 +17,13 @@ class Matched(NamedTuple):
     """The boxes of one image after matching within each class, best score first."""
 
     rows: np.ndarray
-    """int64 [m]: positions in what was found."""
+    """int64 [m]: positions among the detections."""
     scores: np.ndarray
     """[m]"""
     labels: np.ndarray
     """[m]"""
     objects: np.ndarray
-    """int64 [m]: position in the truth of the object that the box found and no better one had; -1 for none."""
+    """int64 [m]: position in the truth of the matched object; -1 for none."""
     truths: np.ndarray
     """[n]: labels of the objects, without crowds."""
 
@@ -33,7 +33,7 @@ class Matched(NamedTuple):
         return self.objects >= 0
 
     def mistakes(self, threshold: float) -> int:
-        """Boxes on nothing and objects that were missed, at a score threshold."""
+        """The number of false positives and missed objects at a score threshold."""
         chosen = self.scores >= threshold
         return int(chosen.sum() + len(self.truths) - 2 * (chosen & self.right).sum())
 
@@ -48,7 +48,7 @@ class Pool(NamedTuple):
     objects: int
 
     def at(self, threshold: float) -> tuple[float | None, float | None, float | None]:
-        """Precision, recall and F1 of the boxes from this score on; None where there is nothing to divide by."""
+        """Precision, recall and F1 of boxes with at least this score; None if undefined."""
         count = int((self.scores >= threshold).sum())
         hits = int(self.right[:count].sum())
         precision = hits / count if count else None
@@ -57,7 +57,7 @@ class Pool(NamedTuple):
 
 
 def pooled(matched: Sequence[Matched]) -> Pool:
-    """All classes as one."""
+    """All classes pooled."""
     scores = np.concatenate([m.scores for m in matched] or [np.empty(0)])
     right = np.concatenate([m.right for m in matched] or [np.empty(0, bool)])
     order = np.argsort(-scores, kind="stable")
@@ -65,7 +65,7 @@ def pooled(matched: Sequence[Matched]) -> Pool:
 
 
 def pooled_by_class(matched: Sequence[Matched], classes: int) -> list[Pool]:
-    """One for each class."""
+    """One pool per class."""
     none = np.empty(0, np.int64)
     scores, labels, right, truths = (
         np.concatenate(columns or [none])
@@ -82,14 +82,14 @@ def pooled_by_class(matched: Sequence[Matched], classes: int) -> list[Pool]:
 
 
 def match_image(truth: Any, found: Any) -> Matched:
-    """Greedy matching at IoU 0.5 as COCO does it: by falling score, each object once. Boxes on a crowd, and on nothing
-    else, count neither as right nor as wrong: they are left out.
+    """Match greedily at IoU 0.5, as COCO does: by falling score, each object once. Unmatched boxes on a crowd are left
+    out: they count neither as right nor as wrong.
 
     truth: boxes, labels, crowd; found: boxes, scores, labels (see `vit.tasks.detection.metrics`).
     """
     order = np.argsort(-found.scores, kind="stable")
     boxes, scores, labels = found.boxes[order], found.scores[order], found.labels[order]
-    got, ignored = np.full(len(boxes), -1), np.zeros(len(boxes), bool)
+    matched, ignored = np.full(len(boxes), -1), np.zeros(len(boxes), bool)
     for k in np.unique(labels):
         mine, objects = np.flatnonzero(labels == k), np.flatnonzero((truth.labels == k) & ~truth.crowd)
         crowds = truth.boxes[(truth.labels == k) & truth.crowd]
@@ -99,47 +99,47 @@ def match_image(truth: Any, found: Any) -> Matched:
             candidates = np.where(free, overlap[row], 0.0)
             if len(candidates) and candidates.max() >= IOU:
                 free[candidates.argmax()] = False
-                got[i] = objects[candidates.argmax()]
+                matched[i] = objects[candidates.argmax()]
         if len(crowds):
-            ignored[mine] = (got[mine] < 0) & (share_within(boxes[mine], crowds).max(axis=1) >= IOU)
+            ignored[mine] = (matched[mine] < 0) & (share_within(boxes[mine], crowds).max(axis=1) >= IOU)
     keep = ~ignored
-    return Matched(order[keep], scores[keep], labels[keep], got[keep], truth.labels[~truth.crowd])
+    return Matched(order[keep], scores[keep], labels[keep], matched[keep], truth.labels[~truth.crowd])
 
 
 def best_threshold(pool: Pool) -> tuple[float | None, float | None]:
-    """The score at which 2 TP / (boxes + objects) is highest, and that F1; None without objects or right boxes."""
+    """The score with the highest F1 = 2 TP / (boxes + objects), and that F1; None without objects or right boxes."""
     scores, right, objects = pool
     if not objects or not right.any():
         return None, None
     f1 = 2 * right.cumsum() / (np.arange(1, len(right) + 1) + objects)
-    # Boxes of equal score stand or fall together: only the last of them is a threshold.
+    # A threshold keeps all boxes of equal score: only the last of them is a candidate.
     last = np.r_[scores[1:] != scores[:-1], True]
     best = int(np.where(last, f1, -1.0).argmax())
     return float(scores[best]), float(f1[best])
 
 
 def confusion(truths: Sequence[Any], found: Sequence[Any], classes: int, threshold: float) -> np.ndarray:
-    """int64 [K + 1, K + 1] at a score threshold: row = true class, column = predicted class, whatever the class of the
-    box that overlaps an object most; the last row is boxes on nothing, the last column objects that were missed."""
+    """int64 [K + 1, K + 1] at a score threshold: row = true class, column = predicted class. Boxes match objects of any
+    class; the last row counts boxes on background, the last column missed objects."""
     table = np.zeros((classes + 1, classes + 1), np.int64)
     for truth, boxes in zip(truths, found, strict=True):
         chosen = boxes.scores >= threshold
         kept, labels = boxes.boxes[chosen], boxes.labels[chosen]
-        objects, wanted = truth.boxes[~truth.crowd], truth.labels[~truth.crowd]
+        objects, true = truth.boxes[~truth.crowd], truth.labels[~truth.crowd]
         overlap = iou_matrix(kept, objects)
         free_box, free_object = np.ones(len(kept), bool), np.ones(len(objects), bool)
         rows, columns = np.nonzero(overlap >= IOU)
-        # Pairs of the right class first: a wrong box must not take the place of a right one beside it.
-        worth = overlap[rows, columns] + (labels[rows] == wanted[columns])
+        # Pairs of the right class first: a wrong box must not displace a right one beside it.
+        worth = overlap[rows, columns] + (labels[rows] == true[columns])
         order = np.argsort(-worth, kind="stable")
         for i, j in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
             if free_box[i] and free_object[j]:
                 free_box[i] = free_object[j] = False
-                table[wanted[j], labels[i]] += 1
+                table[true[j], labels[i]] += 1
         if truth.crowd.any() and len(kept):
             free_box &= share_within(kept, truth.boxes[truth.crowd]).max(axis=1) < IOU
         np.add.at(table, (np.full(free_box.sum(), classes), labels[free_box].astype(int)), 1)
-        np.add.at(table, (wanted[free_object].astype(int), np.full(free_object.sum(), classes)), 1)
+        np.add.at(table, (true[free_object].astype(int), np.full(free_object.sum(), classes)), 1)
     return table
 
 
@@ -151,7 +151,7 @@ def iou_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def share_within(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:
-    """The share of each box [m, 4] that lies in each crowd [n, 4] -> [m, n]: COCO's measure for crowds."""
+    """The fraction of each box [m, 4] inside each crowd [n, 4] -> [m, n]: COCO's overlap for crowds."""
     return _overlap(boxes, crowds) / np.maximum(_area(boxes)[:, None], 1e-12)
 
 

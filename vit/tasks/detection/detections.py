@@ -1,4 +1,4 @@
-"""What a detector says about one image: boxes with classes and scores, and the forms that other tools want them in.
+"""The detections in one image: boxes with classes and scores, and exports for other tools.
 
 Letters: n boxes, K classes.
 """
@@ -33,7 +33,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The objects of one image, best first. `len()` is their number; iterating gives a `Box` each."""
+    """The objects of one image, best first. `len()` counts them; iterating yields a `Box` each."""
 
     xyxy: np.ndarray
     """float32 [n, 4]: (left, top, right, bottom) in pixels of the original image, within it."""
@@ -45,9 +45,9 @@ class Detections:
     """(H, W) of the image."""
     classes: tuple[str, ...] = field(repr=False)
     category_ids: tuple[int, ...] = field(repr=False)
-    """int [K]: what the training data's own file calls each class; what `to_coco` and `to_dict` give."""
+    """int [K]: the class ids of the training data's own file, for `to_coco` and `to_dict`."""
     source: Any = field(default=None, repr=False)
-    """The image as it was handed in."""
+    """The image as passed in."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,13 +62,13 @@ class Detections:
             yield Box(self.classes[label], score, tuple(box), self.category_ids[label])
 
     def text(self, k: int | None = None) -> str:
-        """The boxes with their names and scores, in a line. k is for other tasks: every box is named."""
-        found = [f"{box.name} {100 * box.score:.1f} % [{', '.join(f'{v:.0f}' for v in box.xyxy)}]" for box in self]
-        return ", ".join(found) or "nothing found"
+        """The boxes with their names and scores, on one line. k is ignored: it is for other tasks."""
+        items = [f"{box.name} {100 * box.score:.1f} % [{', '.join(f'{v:.0f}' for v in box.xyxy)}]" for box in self]
+        return ", ".join(items) or "nothing found"
 
     def to_dict(self, k: int | None = None) -> dict[str, Any]:
-        """Plain values for JSON: source (when it is a path), width, height, and boxes as {label, category_id, score,
-        xyxy}, rounded to what can be meant: .01 pixels and .0001 of a score."""
+        """Plain values for JSON: source (if it is a path), width, height, and boxes as {label, category_id, score,
+        xyxy}, rounded to 0.01 pixels, scores to 0.0001."""
         boxes = [
             {
                 "label": box.name,
@@ -81,8 +81,7 @@ class Detections:
         return {**source_entry(self.source), "width": self.size[1], "height": self.size[0], "boxes": boxes}
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """COCO's form of results, [{image_id, category_id, bbox [x, y, width, height], score}], for any evaluation that
-        reads it."""
+        """COCO's result format: [{image_id, category_id, bbox [x, y, width, height], score}]."""
         return [
             {
                 "image_id": image_id,
@@ -94,14 +93,12 @@ class Detections:
         ]
 
     def to_supervision(self) -> Any:
-        """`supervision.Detections`, for its trackers and annotators: class_id are positions in `classes`, and data
-        holds class_name. Raises UserError where the package is not installed."""
+        """`supervision.Detections`, for its trackers and annotators: class_id holds positions in `classes`, data holds
+        class_name. Raises UserError if the package is not installed."""
         try:
             import supervision  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise UserError(
-                f"to_supervision() needs the package supervision ({error}): pip install supervision."
-            ) from None
+            raise UserError(f"to_supervision() needs a package ({error}): pip install supervision.") from None
         return supervision.Detections(
             xyxy=self.xyxy.copy(),
             confidence=self.scores.copy(),
@@ -110,8 +107,7 @@ class Detections:
         )
 
     def drawn(self) -> np.ndarray:
-        """The image with its boxes, uint8 [H, W, 3]; a small image is enlarged by a whole factor, so that names can be
-        read."""
+        """The image with its boxes, uint8 [H, W, 3]; a small one is enlarged by a whole factor, for legible names."""
         marks = [
             Mark(box.xyxy, f"{box.name} {box.score:.2f}", color_of(label))
             for box, label in zip(self, self.labels.tolist(), strict=True)
@@ -119,5 +115,5 @@ class Detections:
         return draw_boxes(decode(self.source), marks)
 
     def plot(self) -> Figure:
-        """The image with its boxes. Save it with `.savefig("answer.png")`; a notebook shows it as it is."""
+        """The image with its boxes. Save it with `.savefig("answer.png")`; notebooks display it."""
         return draw_image(self.drawn())

@@ -1,4 +1,4 @@
-"""The figures of a detector: a checkpoint and a split of data -> `Evaluation`."""
+"""Evaluate a detector: a checkpoint and a split of data -> `Evaluation`."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ from vit.tasks.evaluation_options import EvaluationOptions
 def evaluate(
     checkpoint: str | Path, data: DetectionData, options: EvaluationOptions, *, calibrated: bool = False
 ) -> Evaluation:
-    """COCO's figures of one split: keys task, split, n, map, map50, map75, per_class, best_threshold and those of
-    `DetectionMetrics.compute`.
+    """COCO's metrics of one split: task, split, data, scan, unreadable, and the keys of `DetectionMetrics.compute`.
 
-    What depends on a score threshold is at the checkpoint's own, which validation chose (so that `calibrated` changes
-    nothing); where it has none, at the best one of this split. Raises UserError when the split does not exist, none of
-    it can be read, or its classes are not the checkpoint's.
+    The score threshold is the checkpoint's own, which validation chose, whatever `calibrated` is; without one, it is
+    the best on this split. Raises UserError if the split does not exist, none of it can be read, or its classes are not
+    the checkpoint's.
     """
     options.refuse(str(checkpoint), "classifiers", knn=options.knn)
     split = split_of(data, options.split)
@@ -54,7 +53,7 @@ def evaluate(
 
 
 def calibrate(checkpoint: str | Path, data: DetectionData, options: EvaluationOptions) -> dict[str, Any]:
-    """What the validation split decides, as entries of config.json: the score thresholds with the highest F1."""
+    """Entries of config.json that validation determines: the score thresholds with the highest F1."""
     model, config = load_detector(checkpoint)
     model.to(pick_device(options.device))
     metrics, _, _ = run(model, config, data.val, Scan(), options)
@@ -69,7 +68,7 @@ def run(
     options: EvaluationOptions,
     tick: Callable[[int], None] | None = None,
 ) -> tuple[DetectionMetrics, list[int], list[Bad]]:
-    """The metrics of every image that can be read, their positions in the split, and those that cannot."""
+    """Metrics of all readable images, their positions in the split, and the unreadable images."""
     scanner = Scanner(model, config, scan)
     preprocess, device = scanner.preprocess, next(model.parameters()).device
     metrics = DetectionMetrics(config["classes"], preprocess.size)
@@ -99,7 +98,7 @@ class WholeBatch(NamedTuple):
 
 
 class Whole(Iterable[WholeBatch]):
-    """One image at a time, as it is: a loader ships images at the model's input size."""
+    """One image at a time, at full size: a loader gives images at the model's input size."""
 
     def __init__(self, images: Any) -> None:
         self.images = images
@@ -117,7 +116,7 @@ class Whole(Iterable[WholeBatch]):
 
 
 def scan_of(options: EvaluationOptions, config: dict[str, Any]) -> Scan:
-    """How the options want an image to be looked at; mirrored in --tta if training mirrored, or as --tta-flip says."""
+    """The scan that the options request; --tta mirrors if training did, or as --tta-flip says."""
     flip = None
     if options.tta:
         trained = config.get("augment", {}).get("flip", 0) > 0
@@ -127,6 +126,6 @@ def scan_of(options: EvaluationOptions, config: dict[str, Any]) -> Scan:
 
 
 def changed(scan: Scan) -> dict[str, Any]:
-    """The options that are not the default."""
+    """The options that differ from the default."""
     plain = asdict(type(scan)())
     return {key: value for key, value in asdict(scan).items() if value != plain[key]}

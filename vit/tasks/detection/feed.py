@@ -1,4 +1,4 @@
-"""How images with boxes reach the model: the data of a recipe, and the batches of a run, augmented or as they are."""
+"""The data of a detection recipe, and the batches of a run for training and evaluation."""
 
 from __future__ import annotations
 
@@ -31,22 +31,19 @@ EXPECTED = "--data DIR (COCO, YOLO, Pascal VOC, CSV, ...), or scenes"
 
 
 def open_data(recipe: Recipe) -> DetectionData:
-    """The data of a recipe. Raises UserError where it cannot be read."""
+    """The data of a recipe. Raises UserError if it cannot be read."""
     assert recipe.data is not None
     return open_source(recipe.data, kind="boxes", seed=recipe.seed, format=recipe.format)
 
 
 def reopen(record: dict[str, Any] | None, source: str | None = None, *, format: str | None = None) -> DetectionData:
-    """The data to evaluate a checkpoint on: with the splits of its training, or another source."""
+    """The data to evaluate a checkpoint on: the training data with the same splits, or another source."""
     return reopen_source(record, source, kind="boxes", format=format)
 
 
 class Feed:
-    """The batches of one process of a run.
-
-    `once`: an encoder needs to see each image only once; never here. `notes`: lines for the user. `flip`: probability
-    with which training mirrors an image.
-    """
+    """The batches of one process of a run. `once`: whether features are computed only once; never here. `notes`: notes
+    for the user. `flip`: probability that training mirrors an image."""
 
     once = False
 
@@ -61,14 +58,14 @@ class Feed:
         if recipe.multi_scale:
             self.scales = MultiScale(self.preprocess.size, model.config.divisor, recipe.multi_scale, recipe.seed)
             sizes = ", ".join(f"{w}x{h}" for h, w in self.scales.sizes)
-            self.notes.append(f"The images of a step are of {sizes} pixels.")
+            self.notes.append(f"The input size changes at every step: {sizes} pixels.")
         if recipe.balanced:
             self.repeats, note = repeated(run.data)
             self.notes.append(note)
         self.cache = run.cache()
 
     def train(self, step: int) -> Loader[BoxBatch]:
-        """The training batches from step `step` on."""
+        """The training batches, starting at `step`."""
         recipe, data = self.run.recipe, self.run.data
         options = self.run.loading(recipe.batch_size, shared=True, cache=self.cache)
         unmixed = recipe.close_mosaic
@@ -82,11 +79,9 @@ class Feed:
         )
 
     def evaluation(self, images: Any, *, shared: bool = False, strict: bool = False) -> Loader[BoxBatch]:
-        """Every image once, in order, as the model sees it in the end.
-
-        shared: this process's part of them. strict: raise UserError where too many cannot be read.
-        """
-        cache = self.cache if images is self.run.data.val else None  # the others are seen once
+        """Every image once, in order, without augmentation. shared: only this process's share of them. strict: raise
+        UserError if too many cannot be read."""
+        cache = self.cache if images is self.run.data.val else None  # other splits are read once
         options = self.run.loading(evaluation_batch(self.run.device), shared=shared, cache=cache)
         return eval_loader(BoxReader(images, self.preprocess), replace(options, strict=strict))
 
@@ -102,12 +97,12 @@ class Feed:
 
 
 def evaluation_batch(device: torch.device) -> int:
-    """Images in a batch where no gradient is needed."""
+    """Images per evaluation batch."""
     return 32
 
 
 def build_pipeline(recipe: Settled, preprocess: Preprocess) -> BoxPipeline:
-    """The augmentation of the recipe, for this model's input size."""
+    """The augmentation of the recipe for this model's input size."""
     augment = named_box_augment(recipe.augment)
     if recipe.flip == "no" or (recipe.flip == "auto" and recipe.data == "scenes"):
         augment = replace(augment, flip=0.0)
@@ -117,7 +112,7 @@ def build_pipeline(recipe: Settled, preprocess: Preprocess) -> BoxPipeline:
 
 
 def crowded(data: DetectionData, queries: int) -> list[str]:
-    """A warning when images have more objects than the detector has queries."""
+    """A warning if images have more objects than the detector has queries."""
     objects = data.train.objects()
     most = objects.max(initial=0)
     if most <= queries:
@@ -125,16 +120,16 @@ def crowded(data: DetectionData, queries: int) -> list[str]:
     share = (objects > queries).mean()
     return [
         f"Warning: {share:.1%} of the training images have more than {queries} objects, up to {most}; the detector "
-        f"finds {queries} at most. Add --queries {most}."
+        f"finds at most {queries}. Add --queries {most}."
     ]
 
 
 def repeated(data: DetectionData) -> tuple[np.ndarray, str]:
-    """How often each training image comes in an epoch so that rare classes are seen, and a line that says so."""
+    """How often each training image occurs in an epoch (repeat-factor sampling), and a note for the user."""
     n = len(data.train)
     images, labels = data.train.labeled()
     repeats = repeat_factors(images, labels, n, len(data.classes))
     length = math.ceil(repeats.sum())
     return repeats, (
-        f"Images with rare classes come up to {repeats.max():.1f} times: an epoch is {length:,} images, not {n:,}."
+        f"Images with rare classes repeat up to {repeats.max():.1f} times: an epoch has {length:,} images, not {n:,}."
     )

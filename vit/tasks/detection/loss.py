@@ -1,4 +1,4 @@
-"""Losses of a detector: IoU-aware classification, L1 and GIoU, on every layer's predictions.
+"""Detection losses: IoU-aware classification, L1 and GIoU, on every layer's predictions.
 
 Letters: B batch, Q queries of all groups, C classes, M matches, S objects of the batch.
 """
@@ -19,14 +19,14 @@ from vit.tasks.detection.matcher import Matcher, Matches
 
 
 class DetectionLoss(nn.Module):
-    """Terms of LW-DETR (Chen et al. 2024): `class`, `l1`, `giou` of the last layer, the same with `_0`, `_1`, ...
-    of the earlier ones and with `_enc` of the encoder's choice. Each is a sum over matches divided by the number of
-    objects. With `_dn0`, `_dn1`, ... those of queries that start from shaken boxes: each belongs to its object, and all
-    of an object weigh as one.
+    """Terms of LW-DETR (Chen et al. 2024): `class`, `l1`, `giou` of the last layer; suffixes `_0`, `_1`, ... mark
+    earlier layers, `_enc` the encoder's selection. Each is a sum over matches divided by the number of objects. `_dn0`,
+    `_dn1`, ... mark denoising queries, which start from noised boxes: each keeps its object, and all queries of an
+    object together weigh as one.
 
     kind: "iou" is the IoU-aware binary cross-entropy, target q = p^.25 * IoU^.75 for a match, weight p^2 elsewhere;
         "mal" is the matchability-aware loss of DEIM (Huang et al. 2024, eq. 3), target IoU^1.5, weight p^1.5.
-    class_weights [C]: factor of the terms of each class.
+    class_weights [C]: factor on each class's terms.
     """
 
     def __init__(
@@ -49,10 +49,8 @@ class DetectionLoss(nn.Module):
         self.class_weights: Tensor | None
 
     def forward(self, outputs: DetectorOutput, targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        """targets: one dict an image with `boxes` float [n, 4] (cxcywh in 0..1) and `labels` int64 [n]; n may be 0.
-
-        An entry `crowd` bool [n] marks boxes that stand for many objects: they are not trained on.
-        """
+        """targets: one dict per image with `boxes` float [n, 4] (cxcywh in 0..1) and `labels` int64 [n]; n may be 0. An
+        entry `crowd` bool [n] marks boxes that cover many objects; they are ignored."""
         device = outputs.last.logits.device
         targets = self.wanted(targets, device)
         count = self.amount(targets, outputs.groups, device).clamp(min=1)
@@ -60,7 +58,7 @@ class DetectionLoss(nn.Module):
         layers |= {f"_{i}": predictions for i, predictions in enumerate(outputs.earlier)}
         if outputs.selected is not None:
             layers["_enc"] = outputs.selected
-        # Half precision overflows in the exponentials and rounds small boxes to nothing.
+        # Half precision overflows in exponentials and rounds small boxes to zero.
         with torch.autocast(device.type, enabled=False):
             terms = {}
             for suffix, predictions in layers.items():
@@ -71,40 +69,40 @@ class DetectionLoss(nn.Module):
                 matches, share = _owned(outputs.denoised.owner, targets)
                 for i, predictions in enumerate(outputs.denoised.layers):
                     for name, value in self._layer(predictions, targets, matches, share).items():
-                        # As many objects as the groups have, but in one group.
+                        # The divisor counts the objects of all groups; denoising queries form one.
                         terms[f"{name}_dn{i}"] = self.weights[name] * value * (outputs.groups / count)
         return terms
 
     def wanted(self, targets: Sequence[dict[str, Any]], device: torch.device) -> list[dict[str, Tensor]]:
-        """`boxes` and `labels` to train on, without crowds, on the device. UserError for a label that is no class."""
+        """`boxes` and `labels` without crowds, on the device. Raises UserError for a label out of range."""
         return [_wanted(target, device, self.num_classes) for target in targets]
 
     def _layer(
         self, predictions: Predictions, targets: list[dict[str, Tensor]], matches: Matches, share: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """share [B, Q]: factor of the terms of each query."""
+        """share [B, Q]: factor on each query's terms."""
         logits, boxes = predictions.logits.float(), predictions.boxes.float()
         labels = torch.cat([target["labels"] for target in targets])[matches.target]  # [M]
-        wanted = torch.cat([target["boxes"] for target in targets])[matches.target]  # [M, 4]
-        found = boxes[matches.image, matches.query]  # [M, 4]
-        weight = torch.ones_like(found[:, 0]) if self.class_weights is None else self.class_weights[labels]
+        true = torch.cat([target["boxes"] for target in targets])[matches.target]  # [M, 4]
+        predicted = boxes[matches.image, matches.query]  # [M, 4]
+        weight = torch.ones_like(predicted[:, 0]) if self.class_weights is None else self.class_weights[labels]
         if share is not None:
             weight = weight * share[matches.image, matches.query]
-        quality = iou(to_xyxy(found.detach()), to_xyxy(wanted))
+        quality = iou(to_xyxy(predicted.detach()), to_xyxy(true))
         classes = self._classification(logits, matches, labels, quality)
         return {
             "class": (classes if share is None else classes * share[..., None]).sum(),
-            "l1": ((found - wanted).abs().sum(-1) * weight).sum(),
-            "giou": ((1 - giou(to_xyxy(found), to_xyxy(wanted))) * weight).sum(),
+            "l1": ((predicted - true).abs().sum(-1) * weight).sum(),
+            "giou": ((1 - giou(to_xyxy(predicted), to_xyxy(true))) * weight).sum(),
         }
 
     def _classification(self, logits: Tensor, matches: Matches, labels: Tensor, quality: Tensor) -> Tensor:
-        """-q log p - w log(1 - p) [B, Q, C], from logits so that no sigmoid saturates to log(0)."""
+        """-q log p - w log(1 - p) [B, Q, C], from logits to avoid log(0)."""
         where = (matches.image, matches.query, labels)
         p = logits.detach().sigmoid()
         if self.kind == "iou":
             target = (p[where] ** self.alpha * quality ** (1 - self.alpha)).clamp(min=0.01)
-            # The weight of a non-match is part of the graph: a confident mistake is pushed down harder.
+            # Gradients flow through the weight of a non-match, which penalizes confident mistakes more.
             rest = logits.sigmoid() ** 2
         else:
             target, rest = quality**1.5, p**1.5
@@ -114,14 +112,13 @@ class DetectionLoss(nn.Module):
         return loss if self.class_weights is None else loss * self.class_weights
 
     def amount(self, targets: Sequence[dict[str, Any]], groups: int, device: torch.device) -> Tensor:
-        """What every sum is divided by, where it is not 0: the objects of all groups."""
+        """The divisor of every sum, unless 0: the number of objects, counted once per group."""
         objects = sum(len(t["labels"]) - int(t["crowd"].sum() if "crowd" in t else 0) for t in targets)
         return torch.tensor(float(groups * objects), device=device)
 
 
 def _owned(owner: Tensor, targets: Sequence[dict[str, Tensor]]) -> tuple[Matches, Tensor]:
-    """Queries matched to the objects they start from, and the share [B, Q] of its object that each stands for: 1 by the
-    number of them, and 0 for those that have none."""
+    """Denoising queries matched to their objects, and weights [B, Q]: 1 / (queries of the object); 0 without one."""
     counts = torch.tensor([len(target["labels"]) for target in targets])
     image, query = torch.nonzero(owner >= 0, as_tuple=True)
     row = owner[image, query] + (counts.cumsum(0) - counts)[image]
@@ -132,7 +129,7 @@ def _owned(owner: Tensor, targets: Sequence[dict[str, Tensor]]) -> tuple[Matches
 
 
 def _wanted(target: dict[str, Any], device: torch.device, num_classes: int) -> dict[str, Tensor]:
-    """Boxes and labels to train on, on the device. Raises UserError for a label that is no class."""
+    """Boxes and labels without crowds, on the device. Raises UserError for a label out of range."""
     labels, boxes = target["labels"], target["boxes"]
     if "crowd" in target:
         keep = ~target["crowd"]
@@ -140,7 +137,7 @@ def _wanted(target: dict[str, Any], device: torch.device, num_classes: int) -> d
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
         raise UserError(
-            f"image {target.get('image_id', '?')} has the label {wrong}; the model has {num_classes} classes, "
-            f"numbered from 0 to {num_classes - 1}."
+            f"Image {target.get('image_id', '?')} has the label {wrong}; the model has {num_classes} classes, "
+            f"numbered 0 to {num_classes - 1}. Correct the annotations."
         )
     return {"labels": labels.to(device), "boxes": boxes.to(device, torch.float32)}

@@ -1,4 +1,4 @@
-"""One-to-one matching of predictions and objects (DETR, Carion et al. 2020, eq. 1), group by group.
+"""One-to-one matching of predictions and objects per group (DETR, Carion et al. 2020, eq. 1).
 
 Letters: B batch, G groups, Q queries of one group, C classes, n objects of one image, S objects of the batch.
 """
@@ -21,17 +21,17 @@ _EMPTY = np.empty(0, np.int64)
 
 
 class Matches(NamedTuple):
-    """Row i of the three: prediction `query[i]` of image `image[i]` stands for object `target[i]`, all int64 [M]."""
+    """Prediction `query[i]` of image `image[i]` is matched to object `target[i]`; all int64 [M]."""
 
     image: Tensor
     query: Tensor
     target: Tensor
-    """Position among all objects of the batch, in the order of the images."""
+    """Position among all objects of the batch, in image order."""
 
 
 @dataclass(frozen=True)
 class Matcher:
-    """Weights of the three costs: focal classification (Lin et al. 2017), L1 of cxcywh, and minus GIoU."""
+    """Weights of the three costs: focal classification (Lin et al. 2017), L1 of cxcywh, and negative GIoU."""
 
     class_cost: float = 2.0
     l1_cost: float = 5.0
@@ -43,7 +43,7 @@ class Matcher:
     def __call__(self, logits: Tensor, boxes: Tensor, targets: Sequence[dict[str, Any]], groups: int = 1) -> Matches:
         """logits [B, G * Q, C], boxes cxcywh [B, G * Q, 4]; targets with `boxes` [n, 4] and `labels` [n].
 
-        Each group is matched to all objects by itself. With more objects than queries, the dearest are left out.
+        Each group is matched to all objects. With more objects than queries, the costliest stay unmatched.
         """
         counts = [len(target["labels"]) for target in targets]
         costs = [
@@ -51,7 +51,7 @@ class Matcher:
             for i, target in enumerate(targets)
         ]
         total, per_group = logits.shape[1], logits.shape[1] // groups
-        # One copy from the device for the whole batch.
+        # One transfer from the device for the whole batch.
         flat = torch.cat(costs).cpu().split([total * n for n in counts])
         images, queries, objects = [_EMPTY], [_EMPTY], [_EMPTY]
         for i, (cost, n) in enumerate(zip(flat, counts, strict=True)):
@@ -63,7 +63,7 @@ class Matcher:
         return Matches(*(torch.from_numpy(np.concatenate(c)).to(logits.device) for c in (images, queries, objects)))
 
     def cost(self, logits: Tensor, boxes: Tensor, labels: Tensor, objects: Tensor) -> Tensor:
-        """logits [N, C] and boxes [N, 4] against n objects -> [N, n], finite even where a prediction is not."""
+        """logits [N, C] and boxes [N, 4] against n objects -> costs [N, n], always finite."""
         logits = logits.float()[:, labels]  # [N, n]
         p = logits.sigmoid()
         # Stable forms of -log(p) and -log(1 - p).
@@ -73,5 +73,5 @@ class Matcher:
         l1 = torch.cdist(boxes, objects, p=1)
         overlap = giou(to_xyxy(boxes)[:, None], to_xyxy(objects))
         cost = self.class_cost * (present - absent) + self.l1_cost * l1 - self.giou_cost * overlap
-        # A prediction that is not finite is matched last; the assignment would refuse NaN.
+        # Non-finite predictions are matched last; the assignment would reject NaN.
         return torch.nan_to_num(cost, nan=1e9, posinf=1e9, neginf=1e9)

@@ -1,4 +1,4 @@
-"""COCO's figures of a detector (Lin et al. 2014), with faster-coco-eval; tests hold them against pycocotools.
+"""COCO's metrics (Lin et al. 2014) with faster-coco-eval; tests compare them with pycocotools.
 
 Letters: K classes, n objects or boxes of one image, T IoU thresholds, R recalls, A area ranges, M limits of boxes.
 """
@@ -27,7 +27,7 @@ class Truth(NamedTuple):
 
 
 class Boxes(NamedTuple):
-    """What was found in one image, best first: boxes xyxy [n, 4] in its pixels, scores [n], labels [n]."""
+    """The detections in one image, best first: boxes xyxy [n, 4] in its pixels, scores [n], labels [n]."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -35,11 +35,8 @@ class Boxes(NamedTuple):
 
 
 class DetectionMetrics:
-    """Collects boxes and objects, image by image.
-
-    input_size: (H, W) of the model's input. Nothing a figure is computed from depends on the order of images or on the
-    size of a batch.
-    """
+    """Collects boxes and objects per image. Results do not depend on the image order or batch size. input_size: (H, W)
+    of the model's input."""
 
     def __init__(self, classes: Sequence[str], input_size: tuple[int, int]):
         self.classes, self.input_size = tuple(classes), input_size
@@ -48,8 +45,7 @@ class DetectionMetrics:
         self.dropped = 0
 
     def update(self, outputs: Predictions | Sequence[Found], targets: Sequence[dict[str, Any]]) -> None:
-        """outputs: predictions of a batch, or the boxes of each of its images. targets: as a loader gives them for
-        evaluation."""
+        """outputs: predictions of a batch, or the boxes of each image. targets: from an evaluation loader."""
         if isinstance(outputs, Predictions):
             placements = [target["placement"] for target in targets]
             sizes = [target["original_size"] for target in targets]
@@ -58,14 +54,14 @@ class DetectionMetrics:
             self.add(found, target)
 
     def add(self, found: Found, target: dict[str, Any]) -> None:
-        """One image: boxes in its pixels, and a target with original_boxes, labels, crowd and area."""
+        """Add one image: boxes in its pixels, and a target with original_boxes, labels, crowd and area."""
         self.dropped += found.dropped
         self.found.append(Boxes(*(_numpy(column) for column in found[:3])))
         columns = (target[name] for name in ("original_boxes", "labels", "crowd", "area"))
         self.truths.append(Truth(*(_numpy(column) for column in columns)))
 
     def state(self) -> DetectionMetrics:
-        """Everything seen so far, to be gathered over ranks, then `merged`."""
+        """Everything collected so far, to gather over ranks and pass to `merged`."""
         return self
 
     def merged(self, others: Iterable[DetectionMetrics], order: Sequence[int] | None = None) -> DetectionMetrics:
@@ -81,7 +77,7 @@ class DetectionMetrics:
 
     def scalars(self) -> dict[str, Any]:
         """n, objects, nonfinite, map, map50, map75, map_small, map_medium, map_large, ar1, ar10, ar100, ar_small,
-        ar_medium, ar_large; None where undefined: no object (of that size) at all."""
+        ar_medium, ar_large; None if undefined: no object (of that size)."""
         return self._scalars(self._evaluated())
 
     def compute(self, threshold: float | None = None) -> dict[str, Any]:
@@ -89,8 +85,8 @@ class DetectionMetrics:
         threshold, the one in use (given, else the best), with precision, recall and f1 there; per_class {name: {ap,
         ap50, objects, precision, recall, threshold: the best of the class}}; confusion (K + 1 rows of K + 1 counts at
         the threshold in use: row = true, column = predicted, the last of both is the background); curves: precision
-        at 101 recalls, of each class at IoU 0.5 (None where undefined) and mean over classes at IoU 0.5, 0.75 and
-        over all ten, and precision, recall and f1 at 101 thresholds."""
+        at 101 recalls per class at IoU 0.5 (None if undefined) and its class mean at IoU 0.5, 0.75 and over all ten,
+        and precision, recall and f1 at 101 thresholds."""
         evaluated = self._evaluated()
         result = self._scalars(evaluated)
         matched = self.matched()
@@ -122,7 +118,7 @@ class DetectionMetrics:
         return result
 
     def matched(self) -> list[Matched]:
-        """Of each image: which boxes are right."""
+        """The matching of each image."""
         return [match_image(t, f) for t, f in zip(self.truths, self.found, strict=True)]
 
     def _scalars(self, evaluated: dict[str, np.ndarray] | None) -> dict[str, Any]:
@@ -149,7 +145,7 @@ class DetectionMetrics:
         return result
 
     def _evaluated(self) -> dict[str, np.ndarray] | None:
-        """COCO's precision and recall tables; None without any object, where every figure is undefined."""
+        """COCO's precision and recall tables; None without any object, when every metric is undefined."""
         from faster_coco_eval import COCO
         from faster_coco_eval.core.faster_eval_api import COCOeval_faster
 
@@ -165,8 +161,7 @@ class DetectionMetrics:
 
 
 def coco_truth(truths: Sequence[Truth], classes: Sequence[str]) -> dict[str, Any]:
-    """COCO's form. Images, categories and annotations are numbered from 1: with an annotation id of 0, COCO's
-    evaluation takes a found object for a missed one."""
+    """COCO's annotation format. Ids start at 1: COCO's evaluation counts an object with annotation id 0 as missed."""
     annotations = []
     for i, truth in enumerate(truths, 1):
         for box, label, crowd, area in zip(*(column.tolist() for column in truth), strict=True):
@@ -188,7 +183,7 @@ def coco_truth(truths: Sequence[Truth], classes: Sequence[str]) -> dict[str, Any
 
 
 def coco_boxes(found: Sequence[Boxes]) -> list[dict[str, Any]]:
-    """COCO's form of results, numbered as `coco_truth` does."""
+    """COCO's result format, with the ids of `coco_truth`."""
     return [
         {"image_id": i, "category_id": int(label) + 1, "bbox": _xywh(box), "score": score}
         for i, boxes in enumerate(found, 1)
@@ -201,7 +196,7 @@ def _xywh(box: Sequence[float]) -> list[float]:
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """COCO marks what is undefined by -1: it is left out, and nothing at all is None, never a score."""
+    """The mean without COCO's -1, which marks undefined values; None if all are."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else None
 
@@ -214,7 +209,7 @@ def _curves(precision: np.ndarray | None, classes: int) -> list[list[float] | No
 
 
 def _mean_curves(precision: np.ndarray | None) -> dict[str, list[float] | None]:
-    """Means over the classes that have objects."""
+    """Means over the classes with objects."""
     if precision is None:
         return dict.fromkeys(("map50", "map75", "map"))
     table = precision[:, :, :, 0, -1]  # [T, R, K]

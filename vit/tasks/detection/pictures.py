@@ -1,4 +1,4 @@
-"""The pictures of a detector's report: precision and recall, predictions beside the truth, the worst images."""
+"""Plots of a detector's report: precision and recall, predictions beside the truth, the worst images."""
 
 from __future__ import annotations
 
@@ -32,35 +32,32 @@ if TYPE_CHECKING:
     from vit.tasks.detection.curves import Matched
 
 NAMED = 10
-"""Up to so many classes have a named curve of their own."""
+"""Up to this many classes, each curve is colored and named."""
 WIDTH = 12.0
-"""Of a page of pictures, in inches."""
+"""Width of a page of images, in inches."""
 LARGEST = 1000
-"""Longer side of an image on such a page, in pixels: a dozen photographs of a camera would fill the memory."""
+"""Maximum side of an image on a page, in pixels: a dozen camera photographs would fill the memory."""
 TEXT = 1 / 28
-"""Height of names as a share of an image's longer side: many images share a page."""
+"""Text height as a fraction of an image's longer side."""
 RIGHT: Color = (90, 210, 120)
 WRONG: Color = (255, 80, 60)
 MISSED: Color = (255, 220, 0)
 
 
 class Scene(NamedTuple):
-    """One image of a report, with what is in it and what was found from the threshold on, best first."""
+    """One image of a report, with its objects and the detections above the threshold, best first."""
 
     image: np.ndarray
     """uint8 [h, w, 3]"""
     name: str
     truth: list[tuple[tuple[float, ...], int, bool]]
-    """(xyxy in pixels of `image`, label, whether a box found it) of every object that is no crowd."""
+    """(xyxy in pixels of `image`, label, whether it was found) of every object except crowds."""
     found: list[tuple[tuple[float, ...], int, float, bool]]
     """(xyxy, label, score, whether it is right)"""
 
 
 def draw_precision_recall(result: dict[str, Any], classes: Sequence[str]) -> Figure:
-    """Precision over recall, of the mean and of each class, and what the score threshold does.
-
-    result: of `DetectionMetrics.compute`.
-    """
+    """Precision over recall, and metrics over the score threshold. result: from `DetectionMetrics.compute`."""
     figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
     recalls = np.linspace(0, 1, 101)
@@ -76,7 +73,7 @@ def draw_precision_recall(result: dict[str, Any], classes: Sequence[str]) -> Fig
         curve = result["curves"]["mean"][key]
         if curve is not None:
             left.plot(recalls, curve, color=color, linewidth=2.2, label=f"mean, {title}  {_percent(result[key])}")
-    dress(right, "What the score threshold does (all classes, IoU .5)", x="score threshold")
+    dress(right, "Effect of the score threshold (all classes, IoU .5)", x="score threshold")
     for key, color in (("precision", BLUE), ("recall", ORANGE), ("f1", GREEN)):
         values = [np.nan if v is None else v for v in result["curves"]["threshold"][key]]
         right.plot(recalls, values, color=color, linewidth=1.8, label="F1" if key == "f1" else key)
@@ -96,7 +93,7 @@ def draw_precision_recall(result: dict[str, Any], classes: Sequence[str]) -> Fig
 
 
 def draw_predictions(scenes: Sequence[Scene], classes: Sequence[str], columns: int = 3) -> Figure:
-    """Pairs of pictures: an image with its true boxes, and with the predicted ones, in the classes' colors."""
+    """Each image twice: with its true boxes and with the predicted ones, in the classes' colors."""
     pictures = []
     for scene in scenes:
         truth = [Mark(box, classes[label], color_of(label)) for box, label, _ in scene.truth]
@@ -112,7 +109,7 @@ def draw_predictions(scenes: Sequence[Scene], classes: Sequence[str], columns: i
 
 
 def draw_worst(scenes: Sequence[Scene], classes: Sequence[str], columns: int = 4) -> Figure:
-    """Images with the most mistakes: right boxes green, wrong ones red with class and score, missed objects dashed."""
+    """Images with most mistakes: right boxes green, wrong ones red with class and score, missed objects dashed."""
     if not scenes:
         figure = new_figure(6, 1.2)
         figure.text(0.5, 0.5, "No mistakes.", ha="center", va="center", fontsize=13, color=GREEN)
@@ -122,20 +119,20 @@ def draw_worst(scenes: Sequence[Scene], classes: Sequence[str], columns: int = 4
         marks = [
             Mark(box, f"{classes[label]} {score:.2f}", WRONG) for box, label, score, right in scene.found if not right
         ]
-        marks += [Mark(box, classes[label], MISSED, dashed=True) for box, label, got in scene.truth if not got]
+        marks += [Mark(box, classes[label], MISSED, dashed=True) for box, label, hit in scene.truth if not hit]
         marks += [Mark(box, "", RIGHT) for box, _, _, right in scene.found if right]
         pictures.append((draw_boxes(scene.image, marks, text=TEXT), scene))
     title = "Most mistakes first: wrong boxes red, missed objects yellow and dashed, right boxes green"
     figure, grid = _grid(pictures, columns, title)
     for axes, (_, scene) in zip(grid, pictures, strict=False):
-        wrong, missed = sum(not ok for *_, ok in scene.found), sum(not got for *_, got in scene.truth)
+        wrong, missed = sum(not ok for *_, ok in scene.found), sum(not hit for *_, hit in scene.truth)
         axes.set_title(f"{wrong} wrong, {missed} missed", fontsize=8, color=RED, pad=3)
         axes.set_xlabel(shortened(scene.name, 40, keep_end=True), fontsize=6.5, color="#6b7780")
     return figure
 
 
 def draw_image(image: np.ndarray) -> Figure:
-    """An image uint8 [H, W, 3] and nothing else, a pixel a dot unless it is large."""
+    """Only an image uint8 [H, W, 3], one dot per pixel unless it is large."""
     height, width = image.shape[:2]
     scale = min(1.0, 14 * DPI / max(height, width)) / DPI
     figure = new_figure(max(1.0, width * scale), max(1.0, height * scale))
@@ -147,20 +144,20 @@ def draw_image(image: np.ndarray) -> Figure:
 
 
 def scene_of(image: np.ndarray, name: str, truth: Any, found: Any, matched: Matched, threshold: float) -> Scene:
-    """truth, found: of `metrics`; matched: of `match_image` on them. A large image is made smaller."""
+    """truth, found: from `metrics`; matched: from `match_image`. Large images are reduced."""
     scale = min(1.0, LARGEST / max(image.shape[:2]))
     if scale < 1:
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
     chosen = matched.scores >= threshold
     rows, objects = matched.rows[chosen], matched.objects[chosen]
-    got = np.isin(np.arange(len(truth.labels)), objects)
-    seen = zip((truth.boxes * scale).tolist(), truth.labels.tolist(), got.tolist(), strict=True)
+    hit = np.isin(np.arange(len(truth.labels)), objects)
+    rows_of_truth = zip((truth.boxes * scale).tolist(), truth.labels.tolist(), hit.tolist(), strict=True)
     boxes, labels = (found.boxes[rows] * scale).tolist(), found.labels[rows].tolist()
     return Scene(
         image,
         name,
-        [row for row, crowd in zip(seen, truth.crowd.tolist(), strict=True) if not crowd],
+        [row for row, crowd in zip(rows_of_truth, truth.crowd.tolist(), strict=True) if not crowd],
         list(zip(boxes, labels, found.scores[rows].tolist(), (objects >= 0).tolist(), strict=True)),
     )
 
@@ -170,7 +167,7 @@ def _grid(pictures: Sequence[tuple[np.ndarray, Scene]], columns: int, title: str
     columns = min(columns, max(1, len(pictures)))
     rows = math.ceil(len(pictures) / columns)
     width = max(WIDTH / columns, 2.2)
-    # As high as the highest picture needs, up to a point: a strip beside squares must not shrink them all.
+    # As tall as the tallest image, up to a limit: one tall strip must not shrink all the others.
     height = width * min(1.3, max(picture.shape[0] / picture.shape[1] for picture, _ in pictures))
     figure = new_figure(width * columns, (height + 0.35) * rows + 0.4)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK)

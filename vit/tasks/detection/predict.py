@@ -1,9 +1,9 @@
-"""A detector's checkpoint and some images -> boxes. The checkpoint alone is enough.
+"""Predict boxes in images. The checkpoint is enough: it includes classes and preprocessing.
 
     predictor = vit.load("runs/scenes")
     for box in predictor.predict("street.jpg"):
         print(box.name, box.score, box.xyxy)
-    predictor.predict(["a.png", "b.jpg"])     # a list in, a list out, run in batches
+    predictor.predict(["a.png", "b.jpg"])     # a list in, a list out, in batches
 
 Letters: n boxes of one image, K classes.
 """
@@ -27,9 +27,9 @@ from vit.tasks.detection.scan.options import Scan
 from vit.tasks.detection.scan.scanner import Scanner
 
 OPTIONS = ("threshold", "limit", "scan", "draw")
-"""What `load` takes of the options of `vit.load`; and that answers can be drawn."""
+"""The options of `vit.load` that `load` takes, and draw: predictions can be drawn."""
 THRESHOLD = 0.5
-"""For checkpoints that store none: those of other projects, and of runs without validation objects."""
+"""For checkpoints without one: from other projects, or from runs without validation objects."""
 
 Threshold = float | Mapping[str, float] | Literal["per-class"] | None
 
@@ -40,13 +40,12 @@ class DetectionPredictor(Streaming[Any, Detections]):
     Args:
         model: the detector.
         config: the checkpoint's `config.json`.
-        device: "auto" (a GPU when there is one), "cpu", "cuda", "cuda:1", "mps".
-        threshold: the score from which a box is given. None is the checkpoint's own, the one with the highest F1 over
-            all classes on the validation images; a number is for all classes; {class: number} for these classes, the
-            checkpoint's own for the others; "per-class" takes the threshold with the highest F1 of each class that
-            validation had enough objects of.
-        limit: boxes an image can have at most, the best ones.
-        scan: in tiles, in several views, with non-maximum suppression; see `Scan`.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" or "mps".
+        threshold: the minimum score of a box. None: the checkpoint's own, with the highest F1 over all classes on
+            validation; a number: for all classes; {class: number}: for these classes, the checkpoint's own for others;
+            "per-class": the threshold with the highest F1 of each class with enough validation objects.
+        limit: maximum number of boxes per image; the best are kept.
+        scan: tiles, several views and non-maximum suppression; see `Scan`.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class DetectionPredictor(Streaming[Any, Detections]):
         scan: Scan | None = None,
     ):
         if limit < 1:
-            raise UserError(f"limit is the number of boxes an image can have, at least 1, not {limit}.")
+            raise UserError(f"limit, the maximum number of boxes per image, must be at least 1, got {limit}.")
         self.device = pick_device(device)
         self.model = model.eval().to(self.device)
         self.config = config
@@ -80,9 +79,9 @@ class DetectionPredictor(Streaming[Any, Detections]):
 
     def _detections(self, found: Found, size: tuple[int, int], source: Any) -> Detections:
         if found.dropped and not len(found.scores):
-            named = str(source) if isinstance(source, str | Path) else "the image"
+            name = str(source) if isinstance(source, str | Path) else "the image"
             raise UserError(
-                f"the model gives NaN or infinite boxes for {named}: its weights are damaged or its training diverged. "
+                f"The model outputs NaN or infinite boxes for {name}: its weights are damaged or training diverged. "
                 "Load an earlier checkpoint."
             )
         found = found.take(found.scores >= torch.from_numpy(self.thresholds).to(found.scores.device)[found.labels])
@@ -99,7 +98,7 @@ def load(
     limit: int | None = None,
     scan: Scan | None = None,
 ) -> DetectionPredictor:
-    """What `vit.load` gives for a detector."""
+    """Load a detector for `vit.load`."""
     model, config = load_detector(checkpoint)
     return DetectionPredictor(
         model, config, device=device, threshold=threshold, limit=LIMIT if limit is None else limit, scan=scan
@@ -107,30 +106,28 @@ def load(
 
 
 def thresholds_of(config: dict[str, Any], threshold: Threshold = None) -> np.ndarray:
-    """float32 [K]. Raises UserError for a class the checkpoint does not have, a number that is no score, and
-    "per-class" where the checkpoint stores none."""
+    """The minimum score of each class, float32 [K]. Raises UserError for an unknown class, a number outside 0..1, and
+    "per-class" if the checkpoint stores no thresholds by class."""
     classes: Sequence[str] = config["classes"]
     own = config.get("threshold")
     result = dict.fromkeys(classes, THRESHOLD if own is None else own)
     if threshold == "per-class":
         if not config.get("class_thresholds"):
-            raise UserError(
-                "the checkpoint stores no thresholds by class: training keeps them where validation has enough objects."
-            )
+            raise UserError("The checkpoint stores no thresholds by class. Give a number, or {class: number}.")
         result |= config["class_thresholds"]
     elif isinstance(threshold, Mapping):
         unknown = [name for name in threshold if name not in result]
         if unknown:
             raise UserError(
-                f"there is no class {unknown[0]!r} to set a threshold for.{nearest(str(unknown[0]), classes)} "
+                f"There is no class {unknown[0]!r} to set a threshold for.{nearest(str(unknown[0]), classes)} "
                 f"Classes: {shown(classes)}."
             )
         result |= threshold
     elif isinstance(threshold, str):
-        raise UserError(f'threshold is a number, {{class: number}} or "per-class", not {threshold!r}.')
+        raise UserError(f'threshold must be a number, {{class: number}} or "per-class", got {threshold!r}.')
     elif threshold is not None:
         result = dict.fromkeys(classes, threshold)
     wrong = [f"{name} {value}" for name, value in result.items() if not 0 <= value <= 1]
     if wrong:
-        raise UserError(f"a threshold is a score in 0..1, not {shown(wrong, 3)}.")
+        raise UserError(f"Thresholds must be in 0..1, got {shown(wrong, 3)}.")
     return np.array([result[name] for name in classes], np.float32)

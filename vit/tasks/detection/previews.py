@@ -1,4 +1,4 @@
-"""What a detector finds in the same few validation images, drawn after every evaluation."""
+"""Draw the detections in the same few validation images after every evaluation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 COUNT, COLUMNS = 16, 4
 CELL = 400
-"""Side in pixels of the square that each image has."""
+"""Side in pixels of each image's square cell."""
 TEXT = 1 / 26
-"""Height of names as a share of it."""
+"""Text height as a fraction of the cell."""
 SCORE = 0.3
-"""Boxes below this are not drawn: early ones would cover everything."""
+"""Minimum score of drawn boxes: early in training, weaker ones would cover everything."""
 PAPER, TRUTH = (255, 255, 255), (255, 255, 255)
 
 
@@ -31,9 +31,9 @@ class Images(Protocol):
 
 
 class Previews:
-    """Writes FOLDER/epoch_001.png and so on: predicted boxes with class and score, the true ones dashed and white.
+    """Writes FOLDER/epoch_001.png and so on: predicted boxes with class and score, true ones dashed and white.
 
-    The predictions are those of the evaluation, so that a page costs the drawing alone. chosen: which images.
+    The predictions are the evaluation's, so that a page costs only the drawing. chosen: positions of the images.
     """
 
     def __init__(self, folder: Path, images: Images, chosen: Sequence[int], classes: Sequence[str]):
@@ -41,8 +41,7 @@ class Previews:
         self._small: dict[int, tuple[np.ndarray, float]] = {}
 
     def draw(self, metrics: DetectionMetrics, index: Sequence[int], epoch: int) -> Path:
-        """The page of an evaluation. index: which image comes when in the metrics; those that cannot be read are left
-        out."""
+        """Write the page of an evaluation; its path. index: positions of the evaluated images, in order."""
         place = {row: k for k, row in enumerate(index)}
         cells = [self._cell(i, metrics, place[i]) for i in self.chosen if i in place]
         rows = max(1, -(-len(cells) // COLUMNS))
@@ -69,7 +68,7 @@ class Previews:
         return cell
 
     def _reduced(self, i: int) -> tuple[np.ndarray, float]:
-        """The image with no side above CELL, and its scale. Kept: decoding photographs takes longer than drawing."""
+        """The image with no side above CELL, and its scale; cached, since decoding takes longer than drawing."""
         if i not in self._small:
             image = Image.fromarray(self.images.image(i))
             scale = min(1.0, CELL / max(image.size))
@@ -79,8 +78,8 @@ class Previews:
 
 
 def spread(objects: np.ndarray, count: int = COUNT) -> list[int]:
-    """Positions of `count` images spread evenly over a set, in order. objects: how many each has; images that have
-    some come first, since empty ones show little."""
+    """Positions of `count` images spread evenly over a set, in order. objects: number per image; images with objects
+    are preferred."""
     filled, empty = np.flatnonzero(objects), np.flatnonzero(objects == 0)
     chosen = filled[np.linspace(0, len(filled) - 1, min(count, len(filled))).round().astype(int)]
     rest = empty[np.linspace(0, len(empty) - 1, min(count - len(chosen), len(empty))).round().astype(int)]

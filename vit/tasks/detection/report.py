@@ -1,4 +1,4 @@
-"""The test report of a detector: on the screen, and as files with pictures."""
+"""The test report of a detector: files with plots, and a summary on the screen."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from vit.tasks.evaluation import Evaluation
 
 BACKGROUND = "background"
 SHOWN, WORST = 12, 12
-"""Images in predictions.png and in mistakes.png."""
+"""Number of images in predictions.png and in mistakes.png."""
 ENOUGH = 10
-"""Objects of a class from which its own best threshold is more than chance."""
+"""Minimum number of objects for a reliable threshold of a class."""
 
 
 def write_report(folder: str | Path, evaluation: Evaluation) -> list[Path]:
-    """report.json, precision_recall.png, confusion.png, predictions.png and mistakes.png into `folder`; the files."""
+    """Write report.json, precision_recall.png, confusion.png, predictions.png and mistakes.png; the paths."""
     result, metrics, index, images = evaluation.result, evaluation.metrics, evaluation.index, evaluation.images
     folder, classes, matched, threshold = Path(folder), metrics.classes, metrics.matched(), result["threshold"]
 
@@ -30,7 +30,7 @@ def write_report(folder: str | Path, evaluation: Evaluation) -> list[Path]:
         pixels, file = images.image(index[i]), images.name(index[i])
         return scene_of(pixels, file, metrics.truths[i], metrics.found[i], matched[i], threshold)
 
-    # Evenly spread, so that sorted files do not all show one thing; without images that have nothing to see.
+    # Evenly spread, since sorted files may show one class in a row; without empty images.
     filled = [i for i, each in enumerate(matched) if len(each.truths) or (each.scores >= threshold).any()]
     choice = np.array(filled if len(filled) >= min(SHOWN, len(index)) else range(len(index)))
     shown = choice[np.linspace(0, len(choice) - 1, min(SHOWN, len(choice))).round().astype(int)].tolist()
@@ -53,7 +53,7 @@ def write_report(folder: str | Path, evaluation: Evaluation) -> list[Path]:
 
 
 def thresholds_to_keep(result: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint's config.json keeps of the figures on validation, for prediction to use."""
+    """The thresholds from validation that config.json stores for prediction."""
     by_class = {
         name: entry["threshold"]
         for name, entry in result["per_class"].items()
@@ -63,7 +63,7 @@ def thresholds_to_keep(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_report(result: dict[str, Any]) -> None:
-    """The figures of an evaluation on the screen."""
+    """Print the metrics of an evaluation."""
     print_summary(summary_of(result))
 
 
@@ -105,7 +105,7 @@ def _class_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _confusions(result: dict[str, Any], limit: int = 5) -> list[str]:
-    """The most frequent mistakes among classes; boxes on nothing and missed objects are no confusions."""
+    """The most frequent confusions between classes, without false positives on background and missed objects."""
     classes = list(result["per_class"])
     pairs = confused_pairs(np.array(result["confusion"])[:-1, :-1], classes, limit)
     return [f"confused: {pair.true} taken for {pair.predicted}, {pair.count} times" for pair in pairs if pair.count > 1]

@@ -1,4 +1,4 @@
-"""What a detection recipe leaves open is chosen from the data: input size, augmentation, optimizer, length."""
+"""Choose the open fields of a detection recipe from the data: input size, augmentation, optimizer, length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vit.tasks.facts import MOST_WORKERS, Facts, cores
 if TYPE_CHECKING:
 
     class Settled(Recipe):
-        """A recipe after `settle`: nothing is open but what comes with the model."""
+        """A recipe after `settle`: only fields that the model determines may be None."""
 
         image_size: int
         resize: Literal["squash", "letterbox"]
@@ -31,18 +31,16 @@ if TYPE_CHECKING:
 
 
 BOXES_SEEN = 400_000
-"""Images times epochs that a run from scratch should at least see."""
+"""Boxes (10 per image) that a run from scratch should see."""
 TRIAL_BATCH = 4
-"""Images in the batch that --batch-size auto begins with."""
+"""Batch size that --batch-size auto starts with."""
 
 
 def settle(recipe: Recipe, facts: Facts, start: Start) -> tuple[Settled, list[str]]:
-    """Fill in every open field, but a batch size of "auto"; also the lines that say what was chosen.
-
-    start: what the weights say. Raises UserError for an input size that the detector cannot take.
-    """
+    """Fill every open field except a batch size of "auto"; also notes on what was chosen. start: what the weights
+    determine. Raises UserError for an input size that the detector cannot take."""
     r, n = recipe, facts.images
-    divisor, known = start.config.divisor, start.preprocess if start.knows_boxes else None
+    divisor, pretrained = start.config.divisor, start.preprocess if start.knows_boxes else None
     chosen: dict[str, object] = {}
 
     def choose(name: str, value: object) -> None:
@@ -51,12 +49,12 @@ def settle(recipe: Recipe, facts: Facts, start: Start) -> tuple[Settled, list[st
 
     longest = max(facts.size)
     nearest = max(divisor, min(round(longest / divisor), 640 // divisor) * divisor)
-    choose("image_size", nearest if known is None else max(known.size))
-    choose("resize", "letterbox" if known is None else known.resize)
+    choose("image_size", nearest if pretrained is None else max(pretrained.size))
+    choose("resize", "letterbox" if pretrained is None else pretrained.resize)
     choose("augment", "light" if n < 5_000 else "lsj")
     choose("optimizer", "muon" if r.weights is None else "adamw")
     choose("batch_size", USUAL_BATCH)
-    # Trained weights move slowly, and the lower their layer the slower (LW-DETR's and RF-DETR's layer decay is 0.8).
+    # Pretrained weights get a low rate, lower for earlier layers (LW-DETR and RF-DETR use a layer decay of 0.8).
     choose("lr", 5e-4 if r.weights is None else 2e-4)
     choose("layer_decay", 1.0 if r.weights is None else 0.8)
     choose("epochs", max(12, min(300, math.ceil(BOXES_SEEN / max(1, n) / 10))))
@@ -70,14 +68,14 @@ def settle(recipe: Recipe, facts: Facts, start: Start) -> tuple[Settled, list[st
     settled = cast("Settled", replace(r, **chosen))  # pyright: ignore[reportArgumentType]
     if settled.image_size % divisor:
         raise UserError(
-            f"--image-size {settled.image_size}: The detector takes multiples of {divisor}, for example "
+            f"--image-size {settled.image_size}: the detector needs a multiple of {divisor}, for example "
             f"{max(divisor, round(settled.image_size / divisor) * divisor)}."
         )
     return settled, [_choices(chosen, facts)]
 
 
 def largest(recipe: Settled, start: Start) -> Settled:
-    """The recipe with every batch as large as its largest: what has to fit into memory."""
+    """The recipe at its largest input size, which has to fit into memory."""
     if not recipe.multi_scale:
         return recipe
     divisor = start.config.divisor
@@ -89,6 +87,6 @@ def _choices(chosen: dict[str, object], facts: Facts) -> str:
     h, w = facts.size
     line = f"{facts.images:,} training images, {facts.classes} classes, median size {w}x{h}"
     if not chosen:
-        return line
+        return f"{line}."
     values = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in chosen.items()]
-    return f"{line}: chosen {', '.join(values)}"
+    return f"{line}. Chosen: {', '.join(values)}."

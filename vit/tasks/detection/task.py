@@ -1,4 +1,4 @@
-"""Detection as a Task: what the engine knows of a detector."""
+"""Detection as a `Task` for the engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Detection:
     def __init__(self, model: Detector, classes: Sequence[str], loss: DetectionLoss, input_size: tuple[int, int]):
         self.model: nn.Module = model
         self.classes, self.loss, self.input_size = tuple(classes), loss, input_size
-        # A batch without a single object leaves out the queries that start from shaken ones.
+        # A batch without objects has no denoising queries, so that their parameters get no gradient.
         self.score, self.least, self.steady = "map", 1.0, False
         self._groups = model.config.groups
 
@@ -40,5 +40,5 @@ class Detection:
         return weights
 
     def uncertainty(self, numbers: dict[str, Any]) -> float:
-        """Mean AP has no simple standard error: 0."""
+        """0: mean AP has no simple standard error."""
         return 0.0

@@ -1,4 +1,4 @@
-"""Boxes of one image found in several passes over it, which are to become one set.
+"""Merge the boxes of several passes over one image.
 
 Letters: n boxes of all passes.
 """
@@ -14,7 +14,7 @@ from vit.detector.postprocess import Found
 
 
 def pooled(found: Sequence[Found], limit: int | None = None) -> tuple[Found, np.ndarray]:
-    """The `limit` best of all boxes, best first and on the CPU, and the pass that each is of, int64 [n]."""
+    """The `limit` best of all boxes, best first and on the CPU, and the pass of each, int64 [n]."""
     boxes, scores, labels = (torch.cat(parts).cpu() for parts in zip(*(f[:3] for f in found), strict=True))
     owner = torch.cat([torch.full((len(f.scores),), i) for i, f in enumerate(found)])
     order = scores.argsort(descending=True, stable=True)[:limit]
@@ -23,11 +23,11 @@ def pooled(found: Sequence[Found], limit: int | None = None) -> tuple[Found, np.
 
 
 def partners(agreement: np.ndarray, scores: np.ndarray, owner: np.ndarray, free: np.ndarray, least: float) -> list[int]:
-    """The boxes that stand for the same object as one of another pass, given how far they agree with it, [n].
+    """The boxes of other passes that show the same object as a box, given their agreement [n] with it.
 
-    At most one of each pass, since no pass finds an object twice: of those that are `free` and agree by at least
-    `least` the one with the highest product of agreement and score. Agreement alone would take a box of hardly any
-    score that happens to lie better, and leave the pass's own answer as a second box of the object.
+    At most one per pass, since no pass finds an object twice: among `free` boxes with an agreement of at least `least`,
+    the one with the highest product of agreement and score. By agreement alone, a low-score box that happens to fit
+    better would leave the pass's best box as a duplicate.
     """
     rows = np.flatnonzero((agreement >= least) & free)
     rows = rows[np.argsort(-agreement[rows] * scores[rows], kind="stable")]

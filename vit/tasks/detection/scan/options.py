@@ -1,4 +1,4 @@
-"""How a detector is to go over an image. Without torch, so that commands can name the options at once."""
+"""How a detector scans an image. Imports no torch, so that commands can list the options at once."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from vit.errors import UserError
 
 @dataclass(frozen=True)
 class Scan:
-    """How to look for objects. The default is one look at the whole image, as in training."""
+    """Options of a scan. The default is one pass over the whole image, as in training."""
 
     tile: int | None = None
-    """Also look at tiles of this side, in pixels of the image; for objects that are small in large images."""
+    """Also run on tiles of this side, in pixels of the image; for small objects in large images."""
     overlap: float = 0.2
-    """Share of a tile's side that neighbors have in common; objects up to this size are never cut in both."""
+    """Fraction of a tile's side that overlaps its neighbor; objects up to this size are whole in one of them."""
     tta: bool = False
-    """Look at every input at several sizes, and mirrored, and fuse the boxes."""
+    """Test-time augmentation: run at several sizes and mirrored, and fuse the boxes."""
     flip: bool | None = None
-    """Mirrored views in tta; None: if training mirrored (a mirrored 3 is no 3)."""
+    """Use mirrored views in tta; None: only if training mirrored (a mirrored 3 is not a 3)."""
     nms: float | None = None
-    """Leave out a box that a better one of its class overlaps by more than this IoU."""
+    """Drop a box if a better one of its class overlaps it by more than this IoU."""
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
-            raise UserError(f"tile is the side of a square in pixels, at least 1, not {self.tile}.")
+            raise UserError(f"tile, a side in pixels, must be at least 1, got {self.tile}.")
         if not 0 <= self.overlap < 1:
-            raise UserError(f"overlap is a share of a tile's side from 0 up to but not 1, not {self.overlap}.")
+            raise UserError(f"overlap must be at least 0 and below 1, got {self.overlap}.")
         if self.nms is not None and not 0 <= self.nms <= 1:
-            raise UserError(f"nms is an IoU in 0..1, not {self.nms}.")
+            raise UserError(f"nms must be an IoU in 0..1, got {self.nms}.")

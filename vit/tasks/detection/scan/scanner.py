@@ -1,4 +1,4 @@
-"""A detector goes over images as a `Scan` says. Prediction and evaluation both come here."""
+"""Run a detector on images as a `Scan` says, for prediction and evaluation."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Prepared(NamedTuple):
     size: tuple[int, int]
     """(H, W) of the image."""
     content: Any
-    """Its pixels at the model's input size, uint8 [h, w, 3]; of an image in tiles, its boxes."""
+    """Its pixels at the model's input size, uint8 [h, w, 3]; with tiles, its boxes."""
 
 
 class Scanner:
     """A detector in evaluation mode with its preprocessing: pixels -> boxes.
 
-    config: the checkpoint's `config.json`. limit: boxes kept for an image.
+    config: the checkpoint's `config.json`. limit: maximum number of boxes per image.
     """
 
     def __init__(self, model: Detector, config: dict[str, Any], scan: Scan, *, limit: int = LIMIT) -> None:
@@ -42,12 +42,12 @@ class Scanner:
     def inputs(
         self, images: Tensor, placements: Sequence[Sequence[float]], sizes: Sequence[tuple[int, int]]
     ) -> list[Found]:
-        """Normalised images float32 [B, 3, H, W] of the input's size, on the model's device, and where the images of
-        (H, W) pixels lie in them (`Preprocess.placement`) -> boxes of each in its own pixels."""
+        """Normalized images float32 [B, 3, H, W] at the input size, on the model's device, with their placements in it
+        (`Preprocess.placement`) and original sizes (H, W) -> boxes of each in its own pixels."""
         return [self._finished(found) for found in self._seen(images, placements, sizes)]
 
     def prepare(self, image: np.ndarray) -> Prepared:
-        """uint8 [H, W, 3] -> what `finish` takes. An image in tiles is looked at here, since it may be large."""
+        """uint8 [H, W, 3] -> input of `finish`. With tiles, detection runs here, since the image may be large."""
         size = (image.shape[0], image.shape[1])
         if self.scan.tile is not None:
             return Prepared(size, self._tiled(image, self.scan.tile))
@@ -73,7 +73,7 @@ class Scanner:
         return stitch(found, windows, size) if len(found) > 1 else found[0]
 
     def _look(self, pixels: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> list[Found]:
-        """pixels: uint8 [h, w, 3] of the input's size, of images of (H, W)."""
+        """pixels: uint8 [h, w, 3] at the input size; sizes: (H, W) of the images."""
         device = next(self.model.parameters()).device
         images = self.preprocess.tensor(torch.from_numpy(np.stack(pixels)).to(device))
         return self._seen(images, [self.preprocess.placement(size) for size in sizes], sizes)

@@ -1,7 +1,7 @@
-"""A large image in overlapping tiles: where they lie, and how the boxes of all of them become one set.
+"""Split a large image into overlapping tiles, and merge their boxes.
 
-An object at the border of a tile is cut there. Two boxes of different tiles stand for one object when they agree in the
-region that both tiles see; which of them is kept then depends on which is cut. Letters: n boxes of all tiles.
+A tile's border cuts objects. Two boxes of different tiles show one object if they agree in the region that the tiles
+share; which is kept depends on which is cut. Letters: n boxes of all tiles.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Window = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels of the image."""
 
 CANDIDATES = 2000
-"""Boxes of an image that are compared with each other; tiles without an object give many of hardly any score."""
+"""Maximum number of boxes per image to compare; empty tiles give many low-score boxes."""
 SAME = 0.5
-"""IoU, in the region that two tiles share, from which their boxes are one object."""
+"""Minimum IoU, in the region that two tiles share, for their boxes to be one object."""
 EDGE = 0.01
-"""A box that comes nearer than this share of a tile's side to its border counts as cut there: no box is exact."""
+"""A box closer to a tile's border than this fraction of its side counts as cut: boxes are inexact."""
 DOUBTFUL = 0.5
-"""Below this share of a cut box's score another box neither takes its place nor adds to it."""
+"""A box below this fraction of a cut box's score neither replaces it nor extends it."""
 
 
 def windows_of(size: tuple[int, int], tile: int, overlap: float) -> list[Window]:
-    """Tiles of side `tile` that cover an image of (H, W), evenly spread, neighbors sharing `overlap` of their side or
-    more; and the whole image first, which shows what is larger than a tile. An image that fits into one tile is one."""
+    """The whole image of (H, W), for large objects, then evenly spread tiles that cover it, with neighbors sharing at
+    least `overlap` of their side. An image that fits into one tile is a single window."""
     height, width = size
     whole = (0, 0, width, height)
     parts = [
@@ -49,40 +49,38 @@ def _starts(side: int, tile: int, overlap: float) -> list[int]:
 
 
 def stitch(found: Sequence[Found], windows: Sequence[Window], size: tuple[int, int]) -> Found:
-    """The boxes of all tiles, in pixels of the image of (H, W), as one set.
-
-    Of boxes of one object the best that no tile cuts is kept. Where every tile cuts it, its parts are put together.
-    """
+    """Merge the boxes of all tiles, in pixels of the image of (H, W). For each object, keep the best uncut box; if all
+    are cut, take the box around them."""
     pool, owner = pooled(found, CANDIDATES)
     window = torch.tensor(windows, dtype=torch.float32)[owner]  # [n, 4]
     cut, agreement = _cut(pool.xyxy, window, size), _agreement(pool, window).numpy()
     boxes, scores, free = pool.xyxy.clone(), pool.scores.numpy(), np.ones(len(owner), bool)
 
-    def taken(i: int, others: np.ndarray) -> list[int]:
+    def claim(i: int, others: np.ndarray) -> list[int]:
         same = partners(agreement[i], scores, owner, free & others, SAME)
         free[same] = False
         return same
 
     kept = []
-    # Whole boxes first: they are better than cut ones, whatever the score.
+    # Uncut boxes first: they are better than cut ones, whatever the score.
     for i in np.argsort(cut, kind="stable").tolist():
         if not free[i]:
             continue
         kept.append(i)
         free[i] = False
         if not cut[i]:
-            taken(i, (owner != owner[i]) & (~cut | (scores[i] >= DOUBTFUL * scores)))
+            claim(i, (owner != owner[i]) & (~cut | (scores[i] >= DOUBTFUL * scores)))
             continue
         parts = [i]
-        for part in parts:  # which grows: a part may agree with one in the next tile
-            parts += taken(part, ~np.isin(owner, owner[parts]) & (scores >= DOUBTFUL * scores[i]))
+        for part in parts:  # grows: a part may agree with one in the next tile
+            parts += claim(part, ~np.isin(owner, owner[parts]) & (scores >= DOUBTFUL * scores[i]))
         boxes[i] = torch.cat([pool.xyxy[parts, :2].amin(0), pool.xyxy[parts, 2:].amax(0)])
     result = pool._replace(xyxy=boxes).take(torch.tensor(kept, dtype=torch.int64))
     return result.take(result.scores.argsort(descending=True, stable=True))
 
 
 def _cut(boxes: Tensor, window: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """bool [n]: which boxes touch a border of their tile that is not the image's."""
+    """bool [n]: whether a box touches a border of its tile inside the image."""
     height, width = size
     margin = EDGE * (window[:, 2:] - window[:, :2]).amax(1, keepdim=True)
     low = (window[:, :2] > 0) & (boxes[:, :2] <= window[:, :2] + margin)
@@ -91,9 +89,8 @@ def _cut(boxes: Tensor, window: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 def _agreement(pool: Found, window: Tensor) -> Tensor:
-    """[n, n]: IoU of two boxes of a class where both tiles see them, 0 for other classes."""
+    """[n, n]: IoU of two boxes in the region that their tiles share; 0 for different classes."""
     low, high = window[:, None, :2], window[:, None, 2:]
-
-    # Row i, column j: box j within the tile of box i.
+    # Row i, column j: box j clipped to the tile of box i.
     inside = torch.cat([torch.maximum(pool.xyxy[:, :2], low), torch.minimum(pool.xyxy[:, 2:], high)], dim=-1)
     return iou(inside, inside.transpose(0, 1)) * (pool.labels[:, None] == pool.labels)

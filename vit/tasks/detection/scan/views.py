@@ -1,4 +1,4 @@
-"""Test-time augmentation of a detector: an image at several sizes, and mirrored, with the boxes of all views fused.
+"""Test-time augmentation of a detector: fuse the boxes of an image at several sizes and mirrored.
 
 Letters: V views, n boxes of one image from all views.
 """
@@ -18,10 +18,10 @@ from vit.detector.output import Predictions
 from vit.detector.postprocess import Found
 from vit.tasks.detection.scan.fuse import partners, pooled
 
-# 1 comes first and is exact; the others are mild, as the model was trained for 1.
+# The first, 1, is exact; the others are mild, since the model was trained at 1.
 SCALES = (1.0, 1.15, 0.87)
 SAME = 0.55
-"""IoU from which boxes of two views are one object (the value of the paper below)."""
+"""Minimum IoU for boxes of two views to be one object (the value of the paper in `fuse`)."""
 
 
 class View(NamedTuple):
@@ -31,9 +31,9 @@ class View(NamedTuple):
 
 
 def views_of(size: tuple[int, int], divisor: int, flip: bool, scales: Sequence[float] = SCALES) -> list[View]:
-    """An input of `size` (H, W) at all scales, in multiples of `divisor`, and mirrored too if `flip`."""
+    """Views of an input of `size` (H, W) at all scales, in multiples of `divisor`; also mirrored if `flip`."""
     sizes = [tuple(max(1, round(side * scale / divisor)) * divisor for side in size) for scale in scales]
-    # A small input may be of the same size at two scales.
+    # A small input may have the same size at two scales.
     different = dict.fromkeys(sizes)
     return [View((h, w), mirrored) for mirrored in ((False, True) if flip else (False,)) for h, w in different]
 
@@ -46,7 +46,7 @@ def seen(images: Tensor, view: View) -> Tensor:
 
 
 def unseen(predictions: Predictions, view: View) -> Predictions:
-    """What a model says of a view -> of the image. Boxes are shares of the sides: a size changes nothing."""
+    """Map predictions on a view back to the image. Boxes are relative to the sides, so only mirroring matters."""
     if not view.flip:
         return predictions
     x, y, w, h = predictions.boxes.unbind(-1)
@@ -54,10 +54,10 @@ def unseen(predictions: Predictions, view: View) -> Predictions:
 
 
 def fuse(found: Sequence[Found]) -> Found:
-    """The boxes of V views of one image as one set (weighted boxes fusion, Solovyev et al. 2021).
+    """Merge the boxes of V views of one image (weighted boxes fusion, Solovyev et al. 2021).
 
-    A cluster holds at most one box of each view, those that overlap its best box most; its box is their mean, weighted
-    by score, and its score their sum divided by V: what few views see counts for less.
+    A cluster has at most one box per view, the one that agrees most with its best box. The fused box is their mean,
+    weighted by score; its score is their sum divided by V, so that objects in few views rank lower.
     """
     pool, owner = pooled(found)
     same = (iou(pool.xyxy[:, None], pool.xyxy) * (pool.labels[:, None] == pool.labels)).numpy()
