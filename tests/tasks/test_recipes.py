@@ -54,6 +54,14 @@ def test_choices(facts, expected):
     assert recipe.model in told[1] and f"epochs {recipe.epochs}" in told[1]
 
 
+def test_few_images_from_scratch_are_told_of_public_weights():
+    few, many = FACTS["a few photos"], FACTS["photos"]
+    told = settle(FOLDER, few)[1]
+    assert told[-1] == "  vitral train finetune --data photos --weights hf:facebook/dinov2-small"
+    for recipe, facts in ((FOLDER, many), (replace(FOLDER, weights="RUN"), few), (RECIPES["digits"][1], few)):
+        assert not any("ublic weights" in line for line in settle(recipe, facts)[1])
+
+
 def test_less_data_is_seen_more_often_by_a_smaller_model():
     few, many = (settle(FOLDER, replace(FACTS["photos"], images=n))[0] for n in (500, 300_000))
     assert few.epochs > many.epochs
@@ -84,7 +92,8 @@ def test_everything_is_settled_and_can_be_built(name, facts):
     allowed |= set() if scratch else {"model", "image_size"}
     left_open = {f.name for f in dataclasses.fields(recipe) if getattr(recipe, f.name) is None}
     assert left_open <= allowed
-    assert settle(recipe, FACTS[facts]) == (recipe, [])
+    again, told = settle(recipe, FACTS[facts])
+    assert again == recipe and not any("chosen" in line for line in told)
     steps = recipe.epochs * max(1, FACTS[facts].images // recipe.batch_size)
     loop = schedule(recipe, steps, torch.device("cpu"))
     assert loop.steps == loop.steps_per_epoch * recipe.epochs and 0 <= loop.warmup < max(2, loop.steps)

@@ -284,7 +284,7 @@ def test_one_file_is_made_of_shards_and_a_strange_index_is_refused(shards, tmp_p
     weights = load_file(tmp_path / "one" / "model.safetensors")
     assert all(torch.equal(weights[k], v) for k, v in found["average"].items())
     vit.load(tmp_path / "one")
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         Gather(str(tmp_path), str(tmp_path / "one")).run()
     (last / "SHA256SUMS").unlink()
     mark = tmp_path / "mark"
