@@ -94,7 +94,7 @@ def test_from_python(table, tmp_path):
 def test_names_are_taken_once():
     from vit.tasks.table import Row, register
 
-    with pytest.raises(ValueError, match="the task classification has digits already"):
+    with pytest.raises(ValueError, match="The task classification already has digits"):
         register(Row("other", "nowhere", ("digits",)))
 
 
@@ -102,5 +102,5 @@ def test_a_checkpoint_of_an_unknown_task_is_named(run, monkeypatch):
     from vit.tasks.table import TASKS
 
     monkeypatch.delitem(TASKS, "regression")
-    with pytest.raises(UserError, match="of the task 'regression'"):
+    with pytest.raises(UserError, match="'regression'"):
         vit.load(run)

@@ -121,7 +121,7 @@ def test_mistakes_with_public_weights(trained: SimpleNamespace, public, two_bloc
         (public, {"knn": 3, "data": str(photos / "train"), "split": "test"}, "no test split; it has train"),
         (public.with_name("no.npz"), {"knn": 3, "data": str(photos), "model": "deit_ti16"}, "does not exist"),
         (public, {"knn": 3, "data": str(photos), "model": "deit_ti16", "image_size": 30}, "not a multiple"),
-        (trained.run, {"model": "deit_ti16"}, "go with public weights"),
+        (trained.run, {"model": "deit_ti16"}, "are for public weights"),
     ):
         with pytest.raises(UserError, match=message):
             evaluation.Evaluate(checkpoint=str(checkpoint), device="cpu", **options).run()
@@ -191,7 +191,7 @@ def test_mistakes_in_the_command(trained: SimpleNamespace, tmp_path: Path):
     loose.mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(loose / "a.png")
     for options, message in (
-        ({"knn": 5, "data": flat}, "no train split; it has test"),
+        ({"knn": 5, "data": flat}, "no train split, which --knn needs; it has test"),
         ({"knn": 5, "split": "train"}, "would find itself"),
         ({"split": "val", "data": flat}, "Try --split test"),
         ({"batch_size": 0}, "at least 1"),

@@ -143,7 +143,7 @@ def test_mistakes(detector: SimpleNamespace, trained: SimpleNamespace, tmp_path:
     (tmp_path / "file").write_text("")
     for arguments, message in (
         ([str(detector.run), image, "--threshold", "gruen=.3"], 'Did you mean "grün"'),
-        ([str(detector.run), image, "--tile", "0"], "side of a square"),
+        ([str(detector.run), image, "--tile", "0"], "tile, a side in pixels"),
         ([str(detector.run), image, "--every", "0"], "at least 1"),
         ([str(detector.run), str(tmp_path / "bad.mp4")], "OpenCV cannot open it"),
         ([str(detector.run), image, "--out", str(tmp_path / "file")], "cannot be written"),

@@ -107,7 +107,7 @@ def test_words_that_are_no_command(words, right):
     ("words", "told"),
     [
         ("trian", "has no command 'trian'. Did you mean \"train\"?\nCommands: train, eval, predict, "),
-        ("data chekc", "vitral data has no command 'chekc'. Did you mean \"check\"?\nCommands: list, check, split, "),
+        ("data chekc", "vitral data has no command 'chekc'. Did you mean \"check\"?\nCommands: check, split, "),
         ("xyzzy", "vitral has no command 'xyzzy'.\nCommands: train, "),
         ("benchmark", "python -m benchmarks"),
         ("tests", "Is it data? vitral train folder --data tests"),

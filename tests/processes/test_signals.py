@@ -19,7 +19,7 @@ def send(number):
 def test_before_anything_can_be_saved_the_program_ends(number, capsys):
     with pytest.raises(SystemExit) as exit, listening():
         run(lambda: send(number))
-    assert exit.value.code == 128 + number and capsys.readouterr().err == "interrupted\n"
+    assert exit.value.code == 128 + number and capsys.readouterr().err == "Interrupted.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -25,6 +25,7 @@ COMMANDS = {
     "data pack": Command("vit.commands.data.pack", "Write a data set as tar shards."),
     "data convert": Command("vit.commands.data.convert", "Write a data set in another format."),
     "data show": Command("vit.commands.data.show", "Draw training images as the model will see them."),
+    "data list": Command("vit.commands.data.list", "List the data sets that --data knows by name."),
 }
 """As they are typed after `vitral`."""
 
