@@ -129,7 +129,7 @@ def test_mistakes_with_public_weights(trained: SimpleNamespace, public, two_bloc
     for file in (tmp_path / "photos" / "test").glob("*/*"):
         file.write_bytes(b"no image")
     options = {"knn": 3, "data": str(tmp_path / "photos"), "model": "deit_ti16", "image_size": 32}
-    with pytest.raises(UserError, match="None of the images can be read"):
+    with pytest.raises(UserError, match="none of the images can be read"):
         evaluation.Evaluate(checkpoint=str(public), device="cpu", **options).run()
 
 
