@@ -33,8 +33,8 @@ from vit.tasks.classification.recipe import RECIPES
 from vit.tasks.classification.settle import settle
 from vit.tasks.facts import facts_of
 from vit.training.batch_norm import IMAGES, with_statistics
+from vit.training.engine import train_step
 from vit.training.parts import build_optimizers, schedule
-from vit.training.step import train_step
 
 
 @dataclass(frozen=True)

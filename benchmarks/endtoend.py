@@ -32,7 +32,7 @@ from vit.optim.schedule import Loop
 from vit.tasks.classification.loss import ClassificationLoss
 from vit.tasks.classification.task import Classification
 from vit.tasks.precision import DTYPES
-from vit.training.step import train_step
+from vit.training.engine import train_step
 
 SIDE = 224
 CROP = (0.08, 1.0)

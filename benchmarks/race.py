@@ -31,8 +31,8 @@ from vit.tasks.detection.settle import settle
 from vit.tasks.facts import Facts
 from vit.tasks.precision import mixed_precision
 from vit.training.batch_norm import IMAGES, with_statistics
+from vit.training.engine import train_step
 from vit.training.parts import build_optimizers, schedule
-from vit.training.step import train_step
 
 if TYPE_CHECKING:
     from vit.tasks.detection.settle import Settled

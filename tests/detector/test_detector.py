@@ -15,7 +15,7 @@ from vit.model.config import EncoderConfig
 from vit.optim.schedule import Loop
 from vit.tasks.detection.loss import DetectionLoss
 from vit.tasks.detection.task import Detection
-from vit.training.step import train_step
+from vit.training.engine import train_step
 
 ENCODER = EncoderConfig(32, 3, 2, 64, patch_size=8, image_size=(64, 64), class_token=False, final_norm=False)
 TINY = DetectorConfig(

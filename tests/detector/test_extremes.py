@@ -14,7 +14,7 @@ from vit.optim.optimizers import make_optimizers
 from vit.optim.schedule import Loop
 from vit.tasks.detection.loss import DetectionLoss
 from vit.tasks.detection.task import Detection
-from vit.training.step import train_step
+from vit.training.engine import train_step
 
 ENCODER = EncoderConfig(32, 2, 2, 64, patch_size=8, image_size=(32, 32), class_token=False, final_norm=False)
 LOOP = Loop(steps=100, steps_per_epoch=10, clip=0.1)

@@ -21,7 +21,7 @@ from vit.tasks.detection.metrics import Boxes, DetectionMetrics, Truth
 from vit.tasks.detection.scan.tiles import stitch, windows_of
 from vit.tasks.detection.task import Detection
 from vit.tasks.evaluation import evaluate
-from vit.training.step import train_step
+from vit.training.engine import train_step
 
 SIDE = 96
 

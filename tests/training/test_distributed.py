@@ -89,8 +89,8 @@ def judged(task, batches, world):
 def one_step_and_an_evaluation(place):
     from vit.optim.schedule import Loop
     from vit.processes.world import join, leave
+    from vit.training.engine import train_step
     from vit.training.spread import spread
-    from vit.training.step import train_step
 
     world, found = join("cpu"), {}
     for name, (made, batch, parts) in CASES.items():

@@ -27,10 +27,10 @@ from vit.tasks.classification.loss import ClassificationLoss
 from vit.tasks.classification.task import Classification
 from vit.tasks.evaluation import evaluate
 from vit.tasks.run import Parts
-from vit.training.engine import _keeps, fit
+from vit.training.engine import fit, train_step
+from vit.training.judge import _keeps
 from vit.training.log import RunLog, read_rows, spike
 from vit.training.safety import Safety
-from vit.training.step import train_step
 
 
 class Batch(NamedTuple):

@@ -17,8 +17,9 @@ from vit.tasks.precision import autocast
 from vit.tasks.run import Parts, Run
 from vit.tasks.table import Row
 from vit.training.batch_norm import IMAGES
+from vit.training.engine import train_step
+from vit.training.memory import out_of_memory
 from vit.training.parts import assemble, average
-from vit.training.step import out_of_memory, train_step
 
 SHARE = 0.92
 """Fraction of GPU memory for a batch; fragmentation, other image sizes and the display need the rest."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from vit.errors import shown
+from vit.tasks.precision import autocast
 from vit.tasks.task import Task
-from vit.training.step import autocast
 
 
 def examine(task: Task, batch: Any, amp: torch.dtype | None) -> list[str]:

@@ -25,13 +25,12 @@ from vit.tasks.facts import facts_of
 from vit.tasks.run import Run
 from vit.tasks.table import Row, task_of_recipe
 from vit.training.budget import affordable, batch_that_fits
-from vit.training.engine import fit
+from vit.training.engine import fit, train_step
 from vit.training.log import RunLog, Silent, write_curves
 from vit.training.parts import Assembly, assemble, average
 from vit.training.safety import Safety
 from vit.training.saving import Saver
 from vit.training.spread import spread
-from vit.training.step import train_step
 from vit.version import version
 
 
