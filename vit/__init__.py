@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vit.tasks.detection.detections import Detections as Detections
     from vit.tasks.detection.predict import DetectionPredictor as DetectionPredictor
     from vit.tasks.detection.scan.options import Scan as Scan
-    from vit.training.start import train as train
+    from vit.training.run import train as train
 
     __version__: str
 
@@ -34,7 +34,7 @@ _HOMES = {
     "Detections": "vit.tasks.detection.detections",
     "evaluate": "vit.tasks.checkpoints",
     "load": "vit.tasks.checkpoints",
-    "train": "vit.training.start",
+    "train": "vit.training.run",
     "models": "vit.pretrained.registry.listing",
     "Prediction": "vit.tasks.classification.predict",
     "Predictor": "vit.tasks.classification.predict",

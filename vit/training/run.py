@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import shlex
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from vit.data.check.quick import advice
-from vit.errors import UserError
+from vit.errors import UserError, nearest
 from vit.model.cost import count_parameters, measure
 from vit.predict.predictor import pick_device
 from vit.processes.signals import listening
@@ -22,8 +22,9 @@ from vit.runs.checkpoint import find_checkpoint, set_config
 from vit.runs.folder import bad_files_listed, open_run, write_recipe
 from vit.tasks.evaluation_options import EvaluationOptions
 from vit.tasks.facts import facts_of
+from vit.tasks.options import RunOptions
 from vit.tasks.run import Run
-from vit.tasks.table import Row, task_of_recipe
+from vit.tasks.table import Row, base_of_recipe, task_of_recipe
 from vit.training.budget import affordable, batch_that_fits
 from vit.training.engine import fit, train_step
 from vit.training.log import RunLog, Silent, write_curves
@@ -34,8 +35,13 @@ from vit.training.spread import spread
 from vit.version import version
 
 
-def train(recipe: Any) -> dict[str, Any]:
-    """Run a recipe; the test report, as `vitral eval --json` prints it. Raises UserError for a user's mistake."""
+def train(recipe: str | RunOptions = "digits", **options: Any) -> dict[str, Any]:
+    """Run a recipe, as `vitral train RECIPE --options` does; the test report, as `vitral eval --json` gives it.
+
+    recipe: a name (digits, folder, finetune, probe, scenes, detect), or a recipe of a task's `RECIPES`. options: fields
+    of the recipe, such as data="photos", epochs=3. Raises UserError for a user's mistake.
+    """
+    recipe = with_options(base_of_recipe(recipe) if isinstance(recipe, str) else recipe, options)
     row = task_of_recipe(recipe.recipe)
     with listening():
         run = prepare(row, recipe)
@@ -44,6 +50,16 @@ def train(recipe: Any) -> dict[str, Any]:
         folder = train_in_folder(row, run)
         leave()
         return report(row, run, folder) if run.world.main else {}
+
+
+def with_options(recipe: Any, options: dict[str, Any]) -> Any:
+    """The recipe with these fields. Raises UserError for a name that is no option."""
+    names = [field.name for field in fields(recipe) if field.name != "recipe"]
+    for name in options:
+        if name not in names:
+            raise UserError(f"The recipe {recipe.recipe} has no option {name!r}.{nearest(name, names)}")
+    paths = {name: str(value) for name, value in options.items() if isinstance(value, Path)}
+    return replace(recipe, **options | paths)
 
 
 def prepare(row: Row, recipe: Any, *, quiet: bool = False) -> Run:
