@@ -59,9 +59,9 @@ class LabelReader(Reader[Batch]):
         """Resize every image once, not once an epoch: for images in memory whose augmentation comes after the resizing.
         That was a third of the time of a batch of digits."""
         height, width = self.preprocess.size
-        first = self.pipeline is None or self.pipeline.augment.crop is None
-        again = self.preprocess.resize != "crop" or self.preprocess.crop == 1  # resizing twice changes nothing
-        if first and again and len(self.images) * height * width * 3 <= CACHE_BYTES:
+        resized_first = self.pipeline is None or self.pipeline.augment.crop is None
+        idempotent = self.preprocess.resize != "crop" or self.preprocess.crop == 1  # resizing twice changes nothing
+        if resized_first and idempotent and len(self.images) * height * width * 3 <= CACHE_BYTES:
             self._resized = {}
 
     def cached(self, cache: PixelCache) -> Self:
