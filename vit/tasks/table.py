@@ -5,13 +5,14 @@ A task is a package with these modules and functions:
 recipe    RECIPES {name: (help, Recipe)}; Recipe is a frozen dataclass that extends `RunOptions`
 settle    settle(recipe, facts, start) -> (recipe without open fields, lines for the user); TRIAL_BATCH and
           largest(recipe, start) for --batch-size auto
-feed      EXPECTED, what --data may be; open_data(recipe), reopen(record, source, format=) -> data; evaluation_batch(device);
-          Feed(run, built) with train(step), evaluation(images, shared=, strict=), seen(batch), once, flip, notes
+feed      EXPECTED, what --data may be; open_data(recipe), reopen(record, source, format=) -> data;
+          evaluation_batch(device); Feed(run, built) with train(step), evaluation(images, shared=, strict=), seen(batch),
+          once, flip, notes
 build     begin(recipe) -> what the weights say before there is a model; build(recipe, data, facts, start) -> Built;
           build_task(recipe, built, data) -> Task; by_muon(name, parameter); checkpoint_config(task, preprocess, record,
           flip) -> config.json; prepare(run, parts, feed, folder), called once before the loop
-evaluate  evaluate(checkpoint, data, options, calibrated=) -> Evaluation; calibrate(checkpoint, data, options) -> entries of
-          config.json that the validation split decides
+evaluate  evaluate(checkpoint, data, options, calibrated=) -> Evaluation; calibrate(checkpoint, data, options) ->
+          entries of config.json that the validation split decides
 report    write_report(folder, evaluation) -> files; print_report(result)
 predict   OPTIONS, those of `vit.load` that it takes; load(checkpoint, device=, **options) -> a predictor
 
