@@ -6,8 +6,8 @@ recipe    RECIPES {name: (help, Recipe)}; Recipe is a frozen dataclass that exte
 settle    settle(recipe, facts, start) -> (recipe without open fields, lines for the user); TRIAL_BATCH and
           largest(recipe, start) for --batch-size auto
 feed      EXPECTED, what --data may be; open_data(recipe), reopen(record, source, format=) -> data;
-          evaluation_batch(device); Feed(run, built) with train(step), evaluation(images, shared=, strict=), seen(batch),
-          once, flip, notes
+          evaluation_batch(device); Feed(run, built) with train(step), evaluation(images, shared=, strict=),
+          seen(batch), once, flip, notes
 build     begin(recipe) -> what the weights say before there is a model; build(recipe, data, facts, start) -> Built;
           build_task(recipe, built, data) -> Task; by_muon(name, parameter); checkpoint_config(task, preprocess, record,
           flip) -> config.json; prepare(run, parts, feed, folder), called once before the loop
