@@ -1,9 +1,8 @@
 """The figures of a split."""
 
-from vit.data.load.label_reader import LabelReader
-
 from tests.regression.metrics import RegressionMetrics
 from tests.regression.predict import load
+from vit.data.load.label_reader import LabelReader
 from vit.data.load.loader import LoaderOptions, eval_loader
 from vit.tasks.evaluation import Evaluation, split_of
 from vit.tasks.evaluation import evaluate as evaluate_batches

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from vit.data.load.label_reader import LabelReader
-from vit.data.sets.data import Splits
 
 from vit.data.augment.images import Augment, Pipeline
+from vit.data.load.label_reader import LabelReader
 from vit.data.load.loader import LoaderOptions, eval_loader, train_loader
+from vit.data.sets.data import Splits
 from vit.data.sets.imageset import FileSet
 from vit.data.sets.names import NameTable
 from vit.errors import UserError
