@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": Command("vit.commands.convert", "Write a checkpoint as a file of timm, Hugging Face or torchvision."),
     "gather": Command("vit.commands.gather", "Merge a sharded checkpoint into one file."),
     "replay": Command("vit.commands.replay", "Repeat a step whose loss was not finite and find out where it began."),
+    "data list": Command("vit.commands.data.list", "List the public data sets that --data knows by name."),
     "data check": Command("vit.commands.data.check", "Find what is wrong with a data set before you train on it."),
     "data split": Command("vit.commands.data.split", "Divide a data set into train, val and test."),
     "data pack": Command("vit.commands.data.pack", "Write a data set as tar shards."),
