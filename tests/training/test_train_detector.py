@@ -66,13 +66,13 @@ def test_scenes_are_trained_on_and_evaluated(
     report = json.loads((run / "report.json").read_text())
     assert report["task"] == "detection" and report["split"] == "test" and report["n"] == 4
     assert {"map", "map50", "map75", "per_class", "best_threshold"} <= set(report)
-    evaluation.Evaluate(str(run), json=tmp_path / "out.json", device="cpu").run()
+    evaluation.Evaluate(checkpoint=str(run), json=tmp_path / "out.json", device="cpu").run()
     again = json.loads((tmp_path / "out.json").read_text())
     assert again["map"] == report["map"] and again["objects"] == report["objects"]
     assert "test: 4 images" in capsys.readouterr().out
     pictures = {"curves.png", "precision_recall.png", "confusion.png", "predictions.png", "mistakes.png"}
     assert pictures <= {file.name for file in run.iterdir()}
-    evaluation.Evaluate(str(run), json=tmp_path / "tta.json", device="cpu", tta=True).run()
+    evaluation.Evaluate(checkpoint=str(run), json=tmp_path / "tta.json", device="cpu", tta=True).run()
     assert json.loads((tmp_path / "tta.json").read_text())["scan"] == {"tta": True, "flip": False}  # digits: no mirror
 
 
