@@ -119,7 +119,11 @@ def test_nms_and_limit_come_last():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"tile": 0}, "side of a square"), ({"overlap": 1.0}, "share of a tile"), ({"nms": 1.5}, "an IoU in 0..1")],
+    [
+        ({"tile": 0}, "tile, a side in pixels"),
+        ({"overlap": 1.0}, "overlap must be at least 0 and below 1"),
+        ({"nms": 1.5}, "an IoU in 0..1"),
+    ],
 )
 def test_mistakes(options: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
