@@ -27,7 +27,7 @@ class RunOptions:
     data: str | None = None
     """Data to train on. Default: none; required."""
     format: str | None = None
-    """Format of --data, if a folder could be read in several. Default: recognized from the files."""
+    """Format of --data, if a folder could be read in more than one. Default: recognized from the files."""
     image_size: int | None = None
     """Side of the square input, in pixels. Default: chosen from the data."""
     workers: int | None = None

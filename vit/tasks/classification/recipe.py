@@ -28,7 +28,7 @@ class Recipe(RunOptions):
     path,label or path,labels (.csv, .tsv, .jsonl, .parquet), Parquet files with images, tar shards, hf:OWNER/NAME,
     torchvision:NAME, or a name that `vitral data list` shows, such as digits. Default: none; required."""
     format: Literal["folder", "manifest", "parquet", "shards"] | None = None
-    """Format of --data, if a folder could be read in several. Default: recognized from the files."""
+    """Format of --data, if a folder could be read in more than one. Default: recognized from the files."""
     image_size: int | None = None
     """Side of the square input, in pixels; a multiple of the patch size. Default: chosen from the data, or the size
     --weights were trained at."""

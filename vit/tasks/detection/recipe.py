@@ -31,7 +31,7 @@ class Recipe(RunOptions):
     annotation file, torchvision:NAME, or a name that `vitral data list` shows, such as scenes. Default: none;
     required."""
     format: Literal["coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
-    """Format of --data, if a folder could be read in several. Default: recognized from the files."""
+    """Format of --data, if a folder could be read in more than one. Default: recognized from the files."""
     image_size: int | None = None
     """Side of the square input, in pixels. Default: chosen from the data, at most 640, or the size --weights were
     trained at."""
