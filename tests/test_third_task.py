@@ -86,6 +86,12 @@ def test_predict_prints_a_number(run, table, capsys):
     assert out.strip().endswith(f"{value:.4f}")
 
 
+def test_its_training_images_are_shown(table, tmp_path):
+    words = ["data", "show", str(table), "--recipe", "regress", "--out", str(tmp_path / "grid.png"), "--images", "4"]
+    assert command(words) == 0
+    assert Image.open(tmp_path / "grid.png").size[0] > 300
+
+
 def test_from_python(table, tmp_path):
     report = vit.train("regress", data=table, out=str(tmp_path / "run"), epochs=1, device="cpu")
     assert vit.evaluate(tmp_path / "run", device="cpu") == report

@@ -13,6 +13,7 @@ from vit.data.sets.data import Splits
 from vit.data.sets.imageset import FileSet
 from vit.data.sets.names import NameTable
 from vit.errors import UserError
+from vit.tasks.run import Seen
 
 EXPECTED = "--data FILE.csv with the columns path,value"
 
@@ -70,6 +71,10 @@ class Feed:
         rank, size = (self.run.world.rank, self.run.world.size) if shared else (0, 1)
         options = LoaderOptions(evaluation_batch(self.run.device), rank=rank, world=size, device=self.run.device)
         return eval_loader(LabelReader(images, self.preprocess), options)
+
+    def seen(self, batch):
+        for pixels, value in zip(self.preprocess.denormalize(batch.images), batch.targets.tolist(), strict=True):
+            yield Seen(pixels, f"{value:.3f}", [])
 
 
 def evaluation_batch(device):

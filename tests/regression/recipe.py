@@ -10,6 +10,7 @@ class Recipe(RunOptions):
     """Train a model that gives an image a number."""
 
     recipe: str = "regress"
+    augment: str = "flip"
     image_size: int | None = 16
     beta: float = 1.0
     """Where the loss goes from squared to absolute."""
