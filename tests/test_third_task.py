@@ -89,7 +89,8 @@ def test_predict_prints_a_number(run, table, capsys):
 def test_its_training_images_are_shown(table, tmp_path):
     words = ["data", "show", str(table), "--recipe", "regress", "--out", str(tmp_path / "grid.png"), "--images", "4"]
     assert command(words) == 0
-    assert Image.open(tmp_path / "grid.png").size[0] > 300
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.width > 300
 
 
 def test_from_python(table, tmp_path):
