@@ -1,1 +1,1 @@
-"""Readers of images with boxes, and the one place where their boxes are judged."""
+"""Read images with boxes, and validate the boxes in one place."""

@@ -1,7 +1,7 @@
-"""From what a reader found to a BoxFiles: the one place where images and boxes of every format are judged.
+"""Turn a reader's Draft into BoxFiles or BoxRows: the one place that validates images and boxes of every format.
 
-A reader of detection data fills a Draft and knows nothing of what may be wrong with a box. `settle` counts each fault
-in the findings and leaves out or cuts what it must; nothing is repaired silently.
+A detection reader fills a Draft without validating boxes. `settle` records each fault in the findings and drops or
+clips what it must; nothing is repaired silently.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from vit.errors import UserError, shown
 from vit.images.preprocess import image_size
 
 SIZES_CHECKED = 20_000
-"""Above this, opening every file to compare its size would take minutes; the rest is compared when it is read."""
+"""Images whose size is checked up front; more would take minutes, so the rest are checked when read."""
 STORED_CHECKED = 200
-"""The same for images that lie many to a file: to see the size of one, all of it is read."""
+"""The same for images in a store, where getting a size means reading the whole image."""
 UNTOLD = (0, 0)
 LOOKED_FOR = 20
-"""So many of the first images tell which folder they are in."""
+"""How many of the first images decide the image folder."""
 ALL = "all"
 
 
 class Categories(NamedTuple):
-    """The classes of a source, and what they are called in its own files."""
+    """The classes of a source, and their ids in its own files."""
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
@@ -44,53 +44,53 @@ class Drafts(NamedTuple):
     """What a reader found in a source."""
 
     parts: dict[str, Draft]
-    """By split: train, val, test; ALL where nothing says which split it is."""
+    """By split: train, val, test; ALL if the source has no splits."""
     categories: Categories
     rule: str
-    """What says which image is in which split."""
+    """What determined the splits."""
 
 
 @dataclass
 class Draft:
-    """The images and boxes of one split as a reader found them, not yet judged."""
+    """The images and boxes of one split as a reader found them, not yet validated."""
 
     where: str
     """The annotation file or folder, for messages."""
     root: str
-    """The folder that the names are relative to."""
+    """The folder to which the names are relative."""
     form: str = ""
-    """What the four numbers of a box are in this format, for a message."""
+    """The meaning of a box's four numbers in this format, for messages."""
     mark: str = "annotation {}"
-    """How a message calls one box of an image."""
+    """Format string that names one box of an image in messages."""
     slack: float = 0.5
-    """Up to so many pixels over the border are rounding."""
+    """Overhang in pixels that counts as rounding."""
     shares: bool = False
-    """Boxes and areas are shares of the image, not pixels."""
+    """Boxes and areas are normalized by the image size, not in pixels."""
     guess: bool = False
-    """Whether boxes are corners or x, y, width, height is to be found out."""
+    """Detect whether boxes are corners or x, y, width, height."""
     allowed: str = ""
-    """Which labels there may be, where the categories do not say it."""
+    """The allowed labels for messages, if the categories do not give them."""
     store: Store | None = None
-    """What has the images, row by row, where they are no files of their own."""
+    """Holds the images by row if they are not separate files."""
     places: np.ndarray | None = None
-    """int64 [n]: the rows of the store, if not all of them."""
+    """int64 [n]: the store's rows, if not all."""
     names: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
-    """(H, W) as told, else UNTOLD."""
+    """(H, W) from the source, else UNTOLD."""
     ids: list[int] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
-    """The image of each box."""
+    """The image index of each box."""
     marks: list[object] = field(default_factory=list)
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
-    """xyxy, whatever order the file has; see `guess`."""
+    """xyxy; with `guess`, as in the file."""
     labels: list[int | str] = field(default_factory=list)
-    """An id or a name of the categories."""
+    """A category id or name."""
     crowd: list[bool] = field(default_factory=list)
     areas: list[float] = field(default_factory=list)
-    """Of the object's outline; NaN for that of the box."""
+    """Area of the object's outline; NaN for the box area."""
 
     def image(self, name: str, size: tuple[int, int] = UNTOLD, id: int | None = None) -> int:
-        """One more image; its position."""
+        """Add an image and return its index."""
         self.names.append(name)
         self.sizes.append(size)
         self.ids.append(len(self.ids) + 1 if id is None else id)
@@ -106,7 +106,7 @@ class Draft:
         crowd: bool = False,
         area: float = math.nan,
     ) -> None:
-        """One more box of image `owner`; `mark` is its number or line in the file."""
+        """Add a box to image `owner`; `mark` is its number or line in the file."""
         self.owners.append(owner)
         self.marks.append(mark)
         self.boxes.append(box)
@@ -115,15 +115,14 @@ class Draft:
         self.areas.append(area)
 
     def named(self, rows: np.ndarray) -> list[str]:
-        """What to call these boxes in a message; the first ones are enough."""
+        """Names of the first 10 of these boxes, for messages."""
         return [f"{self.names[self.owners[k]]}, {self.mark.format(self.marks[k])}" for k in rows[:10].tolist()]
 
 
 def settle(draft: Draft, categories: Categories, findings: Findings) -> BoxFiles | BoxRows:
-    """Images with their boxes, within them; every fault is counted in the findings.
+    """Validate a draft: clip boxes to their images and record every fault in the findings.
 
-    Images that are not there or have 0 bytes are left out, and so are boxes without extent, with NaN or infinity or
-    with a label that is no class.
+    Drops missing and 0-byte images, and boxes that are empty, not finite or have an unknown label.
     """
     there = _there(draft, findings)
     sizes = _sizes(draft, there, findings)
@@ -142,7 +141,7 @@ def settle(draft: Draft, categories: Categories, findings: Findings) -> BoxFiles
 
 
 def _there(draft: Draft, findings: Findings) -> np.ndarray:
-    """Which of the images are files with something in them: bool [n]."""
+    """bool [n]: which images are nonempty files."""
     n = len(draft.names)
     twice = [k for k, count in Counter(draft.ids).items() if count > 1]
     findings.add("image-id-twice", draft.where, map(str, twice), len(twice), of=n)
@@ -153,7 +152,7 @@ def _there(draft: Draft, findings: Findings) -> np.ndarray:
         try:
             status = os.stat(os.path.join(draft.root, name))
             found = stat.S_ISREG(status.st_mode)
-        except (OSError, ValueError):  # ValueError: a zero byte in the name
+        except (OSError, ValueError):  # ValueError: a null byte in the name
             found = False
         if not found:
             findings.add("image-missing", draft.where, name, of=n, detail=f"They were looked for in {draft.root}.")
@@ -164,7 +163,7 @@ def _there(draft: Draft, findings: Findings) -> np.ndarray:
 
 
 def _sizes(draft: Draft, there: np.ndarray, findings: Findings) -> np.ndarray:
-    """(H, W) of every image, read where the file does not tell it: int64 [n, 2]; UNTOLD for one that is no image."""
+    """int64 [n, 2]: (H, W) of each image, read if the source lacks it; UNTOLD for one that is not an image."""
     sizes = np.array(draft.sizes, np.int64).reshape(-1, 2)
     limit = SIZES_CHECKED if draft.store is None else STORED_CHECKED
     for looked, i in enumerate(np.flatnonzero(there).tolist()):
@@ -177,7 +176,7 @@ def _sizes(draft: Draft, there: np.ndarray, findings: Findings) -> np.ndarray:
             else:
                 found = image_size(draft.store.file(i if draft.places is None else int(draft.places[i]))[1])
         except UserError:
-            continue  # a file that cannot be read is reported when it is decoded
+            continue  # an unreadable file is reported when it is decoded
         if told == UNTOLD:
             sizes[i] = found
         elif found != told:
@@ -189,7 +188,7 @@ def _sizes(draft: Draft, there: np.ndarray, findings: Findings) -> np.ndarray:
 def _boxes(
     draft: Draft, there: np.ndarray, sizes: np.ndarray, categories: Categories, findings: Findings
 ) -> tuple[np.ndarray, Annotation]:
-    """The rows that are kept, int64 [m], and their columns."""
+    """The rows to keep, int64 [m], and their columns."""
     n, where = len(draft.boxes), draft.where
     owners = np.array(draft.owners, np.int64)
     boxes = np.array(draft.boxes, np.float64).reshape(-1, 4)
@@ -208,7 +207,7 @@ def _boxes(
     boxes = np.where(usable[:, None], boxes, 0.0)
     over = np.concatenate([-boxes[:, :2], boxes[:, 2:] - extent[:, 2:]], axis=1).max(axis=1, initial=0.0)
     cut = np.clip(boxes, 0.0, extent)
-    # A box that begins beyond the border, or is turned inside out, has no side left; rounding may take one, too.
+    # Boxes outside the image or with swapped corners are empty after clipping; so are some after rounding to float32.
     cut32, turned = cut.astype(np.float32), (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
     empty = turned | (cut32[:, 2:] <= cut32[:, :2]).any(axis=1)
     without = np.flatnonzero(usable & empty)
@@ -228,7 +227,7 @@ def _boxes(
 
     kept = np.flatnonzero(usable)
     areas = np.array(draft.areas, np.float64)[kept] * (extent[kept, 2:].prod(axis=1) if draft.shares else 1.0)
-    # Of the rounded corners, so that the same box has the same area however its numbers were written.
+    # Use the rounded corners, so that a box has the same area in every format.
     corners = cut32[kept].astype(np.float64)
     sides = corners[:, 2:] - corners[:, :2]
     known = np.isfinite(areas) & (areas > 0)
@@ -237,7 +236,7 @@ def _boxes(
 
 
 def allowed(categories: Categories) -> str:
-    """Which labels there may be."""
+    """The allowed labels, for messages."""
     ids, names = categories.ids, categories.names
     if ids == tuple(range(len(ids))):
         return f"Allowed are 0..{len(ids) - 1}: {shown(names)}."
@@ -245,6 +244,6 @@ def allowed(categories: Categories) -> str:
 
 
 def likeliest(names: list[str], folders: list[str]) -> str:
-    """The folder that most of the first names are in; the first folder where none is in any."""
+    """The folder that holds most of the first names; the first folder if none holds any."""
     there = [sum(os.path.isfile(os.path.join(folder, name)) for name in names[:LOOKED_FOR]) for folder in folders]
     return folders[there.index(max(there))]

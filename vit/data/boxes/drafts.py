@@ -1,4 +1,4 @@
-"""From what a reader of boxes found to the data set that training sees."""
+"""Turn a box reader's drafts into the data set used for training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vit.errors import UserError, shown
 
 
 def open_drafts(request: Request, read: Callable[[str, Findings], Drafts]) -> DetectionData:
-    """The images and boxes that `read` finds at the requested place, judged and split.
+    """Read, validate and split the images and boxes at the requested path.
 
-    Raises UserError for a source without usable images or without train; where the request collects no findings, also
-    for the first error.
+    Raises UserError for a source without usable images or without train and, unless the request collects findings, for
+    the first error.
     """
     source, seed = request.path, request.seed
     findings = Findings() if request.findings is None else request.findings
@@ -48,7 +48,7 @@ def open_drafts(request: Request, read: Callable[[str, Findings], Drafts]) -> De
 
 
 def facts(split: str, images: BoxFiles | BoxRows) -> str:
-    """One line: "train: 48 images, 8 without boxes; 90 boxes, 2 of them crowds"."""
+    """One line, such as "train: 48 images, 8 without boxes; 90 boxes, 2 of them crowds"."""
     bare, crowd = int((images.targets == 0).sum()), int(images.rows.crowd.sum())
     line = f"{split}: {len(images):,} images" + (f", {bare:,} without boxes" if bare else "")
     return f"{line}; {len(images.rows.labels):,} boxes" + (f", {crowd:,} of them crowds" if crowd else "")

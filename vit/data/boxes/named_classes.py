@@ -1,4 +1,4 @@
-"""The classes of formats that know them by name only, and the file categories.csv that may pin them."""
+"""Determine the classes of formats that have only names, or read them from categories.csv."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vit.data.check.findings import Findings
 from vit.errors import UserError, nearest
 
 PINNED = "categories.csv"
-"""`id,name` on each line, beside the annotations: the order of the classes, their ids and those without boxes."""
+"""`id,name` lines next to the annotations: fixes class order and ids, and includes classes without boxes."""
 
 
 def named_classes(drafts: Mapping[str, Draft], source: str, findings: Findings) -> Categories:
-    """The classes of `categories.csv`; where there is none, the labels that occur, in alphabetical order.
+    """The classes in `categories.csv`, or else the labels that occur, in alphabetical order.
 
-    Labels that are whole numbers are their own ids, and other names are 1, 2, ... in their order. A label that only val
-    or test has is then an error.
+    Integer labels are their own ids; other names get 1, 2, ... in order. Without the file, a label that only val or
+    test has is reported as an error.
     """
     pinned = pinned_categories(source)
     if pinned is not None:
@@ -34,7 +34,7 @@ def named_classes(drafts: Mapping[str, Draft], source: str, findings: Findings) 
 
 
 def categories_of(labels: set[str]) -> Categories:
-    """Of the labels that occur."""
+    """Number the labels that occur."""
     if labels and all(re.fullmatch(r"\d{1,9}", label) for label in labels):
         names = sorted(labels, key=lambda label: (int(label), label))
         if len({int(label) for label in labels}) == len(labels):
@@ -44,7 +44,7 @@ def categories_of(labels: set[str]) -> Categories:
 
 
 def pinned_categories(source: str) -> Categories | None:
-    """What categories.csv says, None where there is none. Raises UserError, with the line, for one that is wrong."""
+    """Read categories.csv; None if there is none. Raises UserError, with the line, for an invalid file."""
     file = os.path.join(source if os.path.isdir(source) else os.path.dirname(source), PINNED)
     if not os.path.isfile(file):
         return None

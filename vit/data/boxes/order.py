@@ -1,4 +1,4 @@
-"""Which four numbers a box is, where the format leaves it open: x, y, width, height, or the two corners."""
+"""Detect whether boxes are x, y, width, height or two corners, for formats that do not say."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import numpy as np
 from vit.data.check.findings import Findings
 
 SHARE = 0.01
-"""Up to this share of boxes may be wrong under the right reading."""
+"""Largest fraction of boxes that may be invalid under the correct interpretation."""
 SLACK = 1.0
 
 
 def ordered(boxes: np.ndarray, extent: np.ndarray, where: str, findings: Findings) -> np.ndarray:
-    """Boxes as they are in the file, float64 [n, 4], -> xyxy.
+    """Convert boxes as stored in the file, float64 [n, 4], to xyxy.
 
-    x, y, width, height is what Hugging Face's own documents say; sets with corners exist all the same. These are taken
-    where the first reading puts more than SHARE of the boxes outside their images and the second does not, and it is
-    told. extent: (W, H, W, H) of each box's image, 0 where unknown.
+    Hugging Face documents x, y, width, height, but some data sets store corners. Corners are assumed, and reported, if
+    more than SHARE of the boxes are invalid as x, y, width, height and at most SHARE as corners.
+    extent: (W, H, W, H) of each box's image, 0 if unknown.
     """
     corners = boxes.copy()
     corners[:, 2:] += corners[:, :2]

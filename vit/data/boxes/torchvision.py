@@ -1,8 +1,8 @@
-"""`torchvision:NAME` of data sets with boxes: downloaded by torchvision's own classes -> Draft.
+"""Read `torchvision:NAME` detection data sets, downloaded by torchvision, into a Draft.
 
-VOCDetection[/YEAR], Kitti, WIDERFace and CocoDetection (which has no download) [@FOLDER]. VOC's and COCO's files are
-read by the readers of these formats. Kitti's regions that are not to be looked at (DontCare) have no class and are left
-out; WIDERFace's invalid faces are not trained on, and ignored in evaluation.
+VOCDetection[/YEAR], Kitti, WIDERFace and CocoDetection (which has no download) [@FOLDER]. The VOC and COCO readers read
+those files. Kitti's DontCare regions have no class and are dropped; WIDERFace's invalid faces are excluded from
+training and ignored in evaluation.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ RULE = "torchvision's own splits"
 
 
 def names_boxes(source: str) -> bool:
-    """Whether a source is a data set of torchvision's with boxes."""
+    """Whether a source is a torchvision data set with boxes."""
     match = re.match(r"torchvision:(\w+)", source)
     return match is not None and match[1] in READERS
 
 
 def read(source: str, findings: Findings) -> Drafts:
-    """`torchvision:NAME[/VARIANT][@FOLDER]`, in FOLDER or the user's cache folder.
+    """Read `torchvision:NAME[/VARIANT][@FOLDER]` from FOLDER or the user's cache folder.
 
-    Raises UserError: a variant that does not exist, data that are neither there nor can be downloaded.
+    Raises UserError for an unknown variant, and for data that are missing and cannot be downloaded.
     """
     match = re.fullmatch(r"torchvision:(\w+)(?:/([^@]*))?(?:@(.+))?", source)
     name, variant, folder = match.groups() if match else ("", None, None)
@@ -70,7 +70,7 @@ def _kitti(source: str, folder: str, _: str | None, findings: Findings) -> Draft
             if thing["type"] != "DontCare":
                 left, top, right, bottom = thing["bbox"]
                 draft.box(owner, k, (left, top, right, bottom), thing["type"])
-    # Its test images have no labels.
+    # Kitti's test images have no labels.
     parts = {"all": draft}
     return Drafts(parts, named_classes(parts, folder, findings), RULE)
 
@@ -89,8 +89,8 @@ def _faces(source: str, folder: str, _: str | None, findings: Findings) -> Draft
             # An image without faces has one line of zeros.
             owner, count = draft.image(lines[place]), max(1, int(lines[place + 1]))
             for k, line in enumerate(lines[place + 2 : place + 2 + count], 1):
-                # After the box, as the data's readme says: blur, expression, illumination, invalid, occlusion, pose.
-                # torchvision calls them by other names.
+                # After the box, per the data's readme: blur, expression, illumination, invalid, occlusion, pose.
+                # torchvision uses other names.
                 said = [int(word) for word in line.split()]
                 x, y, width, height = said[:4]
                 if any(said[:4]):

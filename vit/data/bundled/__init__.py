@@ -1,1 +1,1 @@
-"""What comes with the package: the digits, the scenes, and the cards of public data sets."""
+"""Bundled data: digits, scenes, and cards of public data sets."""

@@ -1,4 +1,4 @@
-"""The cards of public data sets: where each comes from, what it holds, and under which license."""
+"""Cards of public data sets: source, contents and license."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vit.data.sets.data import Kind
 from vit.errors import UserError, nearest, shown
 
 FROM_FOLDER = "folder"
-"""The source of a data set that is downloaded by hand."""
+"""The source of a data set that is downloaded manually."""
 COMES_ALONG = "bundled"
 SOURCE = re.compile(rf"{FROM_FOLDER}|{COMES_ALONG}|torchvision:\w+(/\w+)?|hf:[^/@#]+/[^@#]+")
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -25,28 +25,28 @@ LARGEST = 64 * 2**10
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One public data set. Fields are those of the file."""
+    """One public data set. Fields match the file."""
 
     name: str
     title: str
     task: Literal["classification", "detection"]
     source: str
-    """torchvision:NAME, hf:OWNER/NAME, "folder" for one that is downloaded by hand, "bundled"."""
+    """torchvision:NAME, hf:OWNER/NAME, "folder" (downloaded manually), or "bundled"."""
     splits: dict[str, int]
-    """Images of train, val and test as the source has them."""
+    """Images in the source's train, val and test splits."""
     classes: int
     license: str
     citation: str
     command: str
     names: list[str] = field(default_factory=list)
-    """Of the classes, in their order; none where they are many."""
+    """Class names in order; empty if there are many."""
     homepage: str = ""
     format: str = ""
-    """Of a folder: a name in `vit.data.formats.TABLE`."""
+    """For a folder: a name in `vit.data.formats.TABLE`."""
     layout: str = ""
-    """Of a folder: which files are expected where."""
+    """For a folder: the expected files."""
     score: dict[str, float] = field(default_factory=dict)
-    """Percent on the test split, as `command` was measured to give."""
+    """Percent on the test split, measured with `command`."""
 
     @property
     def kind(self) -> Kind:
@@ -54,12 +54,12 @@ class Card:
 
 
 def names() -> list[str]:
-    """Of all cards, in alphabetical order."""
+    """Names of all cards, in alphabetical order."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def card(name: str) -> Card | None:
-    """The card of a data set; None where no set has this name. Raises UserError for a card that is not valid."""
+    """The card of a data set; None if there is none. Raises UserError for an invalid card."""
     path = FOLDER / f"{name}.yaml"
     return read_card(path) if NAME.fullmatch(name) and path.is_file() else None
 
@@ -69,7 +69,7 @@ def cards() -> list[Card]:
 
 
 def read_card(path: Path) -> Card:
-    """Raises UserError, naming the file, for anything but a valid card."""
+    """Read a card. Raises UserError, naming the file, if it is invalid."""
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(f"A card of more than {LARGEST:,} bytes.")
@@ -106,7 +106,7 @@ def _checked(content: Any) -> Card:
 
 
 def _fits(key: str, value: Any) -> bool:
-    """Whether a field may have this value."""
+    """Whether this value is valid for the field."""
     match key:
         case "splits":
             names = ("train", "val", "test")
@@ -132,7 +132,7 @@ def _numbers(values: dict[Any, Any], kind: Any) -> bool:
 
 
 def table(rows: Iterable[Card]) -> list[str]:
-    """Lines for a screen: name, task, images of train, val and test, classes, where it comes from, license."""
+    """Format cards as lines: name, task, images of train, val and test, classes, source, license."""
     head = ("name", "task", "train", "val", "test", "classes", "source", "license")
     cells: list[tuple[str, ...]] = [head]
     for row in rows:
@@ -150,7 +150,7 @@ def table(rows: Iterable[Card]) -> list[str]:
 
 
 def what_is_expected(card: Card) -> str:
-    """For somebody who asked for a data set that cannot be downloaded."""
+    """Instructions for a data set that must be downloaded manually."""
     return (
         f"{card.name}: must be downloaded by hand ({card.homepage}). Put it into a folder {card.name}/ here, with "
         f"{card.layout}; or give another folder with --data DIR. Splits: {shown(list(card.splits))}."

@@ -1,4 +1,4 @@
-"""The embedded default: 5,000 MNIST digits. ORIGIN.md beside the bytes says where they come from."""
+"""The bundled default: 5,000 MNIST digits. ORIGIN.md next to the data gives their source."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SPLITS = ("train", "val", "test")
 
 
 def load_digits() -> dict[str, ArraySet]:
-    """3,500 / 500 / 1,000 images uint8 28 x 28, stratified; the split is stored and never changes."""
+    """Load 3,500 / 500 / 1,000 images, uint8 28 x 28; the stratified split is stored and never changes."""
     with np.load(FOLDER / "digits" / "digits.npz", allow_pickle=False) as stored:
         images, labels, split = stored["images"], stored["labels"].astype(np.int64), stored["split"]
     classes = [str(digit) for digit in range(10)]

@@ -1,7 +1,7 @@
-"""The embedded detection data: scenes of handwritten digits, composed when they are asked for.
+"""The bundled detection data: scenes of handwritten digits, composed on demand.
 
-Scene i of a split is a pure function of (split, i). Digits come from the split's own part of the bundled digits only:
-no test scene holds a digit that was trained on.
+Scene i of a split is a pure function of (split, i). Digits come only from the same split of the bundled digits, so
+test scenes contain no training digits.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ COUNTS = {"train": 8000, "val": 200, "test": 500}
 SMALLEST, LARGEST = 14, 64
 MOST = 6
 EMPTY = 0.08
-"""Share of scenes without a digit."""
+"""Fraction of scenes without a digit."""
 COVERED = 0.25
-"""Largest share of a digit's box that later ones may cover, in sum."""
+"""Largest total fraction of a digit's box that later boxes may cover."""
 CONTRAST, CLUTTER = 90, 60
-"""Gray values: the least a digit's luminance differs from what lies under it, the most a line's color does."""
+"""Gray values: minimum luminance difference of a digit, and maximum color difference of a line, from the background."""
 INK = 40
-"""Gray value from which a pixel belongs to a digit."""
+"""Minimum gray value of a digit's pixels."""
 LOOKED_AT = 500
-"""So many scenes tell how many digits of each class there are."""
+"""Scenes sampled to count the digits of each class."""
 _STREAM = {"train": 1, "val": 2, "test": 3}
 
 
 class Scenes(ImageSet):
-    """128 x 128 pixels, 0 to 6 digits of 14 to 64 pixels over textured, noisy, cluttered backgrounds."""
+    """128 x 128 pixels with 0 to 6 digits of 14 to 64 pixels on textured, noisy, cluttered backgrounds."""
 
     def __init__(self, split: str, indices: np.ndarray) -> None:
         digits = load_digits()[split]
@@ -61,16 +61,16 @@ class Scenes(ImageSet):
         return Annotation(boxes, labels, np.zeros(len(labels), bool), size.prod(axis=1))
 
     def counts(self) -> np.ndarray:
-        """Digits per class over the first scenes: int64 [K]."""
+        """Digits per class in the first LOOKED_AT scenes: int64 [K]."""
         return np.bincount(self.labeled(LOOKED_AT)[1], minlength=len(self.classes))
 
     def labeled(self, first: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Scene and class of every digit, or of those in the `first` scenes: int64 [m] each."""
+        """Scene and class of every digit, or of those in the first `first` scenes: int64 [m] each."""
         labels = [self.annotation(i).labels for i in range(min(len(self), first or len(self)))]
         return np.repeat(np.arange(len(labels)), [len(row) for row in labels]), np.concatenate(labels)
 
     def objects(self) -> np.ndarray:
-        """Digits of each of the first scenes: int64 [m]."""
+        """Digits in each of the first LOOKED_AT scenes: int64 [m]."""
         return np.bincount(self.labeled(LOOKED_AT)[0], minlength=min(len(self), LOOKED_AT))
 
     def select(self, indices: np.ndarray) -> Scenes:
@@ -84,13 +84,13 @@ class Scenes(ImageSet):
         return np.random.Generator(np.random.PCG64(derive_seed(_STREAM[self.split], int(self.indices[i]))))
 
     def _layout(self, i: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Masks uint8 [h, w] of the digits, their boxes xyxy float32 [n, 4] and labels int64 [n], in painting order."""
+        """The digits' masks uint8 [h, w], boxes xyxy float32 [n, 4] and labels int64 [n], in painting order."""
         rng = self._rng(i)
         count = 0 if rng.random() < EMPTY else int(rng.integers(1, MOST + 1))
         masks: list[np.ndarray] = []
         boxes: list[tuple[int, ...]] = []
         labels: list[int] = []
-        hidden: list[float] = []  # share of each digit's box that later ones cover
+        hidden: list[float] = []  # fraction of each digit's box that later boxes cover
         for _ in range(count):
             chosen = int(rng.integers(len(self._glyphs)))
             side = int(rng.integers(SMALLEST, LARGEST + 1))
@@ -127,7 +127,7 @@ def load_scenes() -> dict[str, Scenes]:
 
 @lru_cache(maxsize=3)
 def _glyphs(split: str) -> list[np.ndarray]:
-    """Every digit of a split, cut to its ink: uint8 [h, w]."""
+    """Every digit of a split, cropped to its ink: uint8 [h, w]."""
     cut = []
     for image in load_digits()[split].images:
         rows, columns = np.flatnonzero((image >= INK).any(axis=1)), np.flatnonzero((image >= INK).any(axis=0))
@@ -136,7 +136,7 @@ def _glyphs(split: str) -> list[np.ndarray]:
 
 
 def _resized(glyph: np.ndarray, side: int) -> np.ndarray:
-    """With its longer side `side` pixels long."""
+    """Resize a glyph so that its longer side is `side` pixels."""
     h, w = glyph.shape
     scale = side / max(h, w)
     size = (max(2, round(w * scale)), max(2, round(h * scale)))
@@ -144,17 +144,17 @@ def _resized(glyph: np.ndarray, side: int) -> np.ndarray:
 
 
 def _covered(old: tuple[int, ...], new: tuple[int, ...]) -> float:
-    """The share of box `old` under box `new`."""
+    """The fraction of box `old` that box `new` covers."""
     width = min(old[2], new[2]) - max(old[0], new[0])
     height = min(old[3], new[3]) - max(old[1], new[1])
     return max(0, width) * max(0, height) / ((old[2] - old[0]) * (old[3] - old[1]))
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """A cloudy texture with lines, circles and patches over it: float32 [SIDE, SIDE, 3].
+    """A cloudy texture with lines, circles and patches: float32 [SIDE, SIDE, 3].
 
-    Lines cross the whole picture and circles are larger than any digit: nobody can tell a short stroke from a 1. They
-    differ less from the background than digits do.
+    Lines cross the whole picture, since a short stroke looks like a 1, and circles are larger than any digit. All have
+    less contrast than digits.
     """
     cells = int(rng.integers(2, 12))
     base, spread = rng.uniform(30, 225) + rng.uniform(-25, 25, 3), rng.uniform(4, 20)

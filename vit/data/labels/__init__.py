@@ -1,1 +1,1 @@
-"""Readers of images with labels: class folders, manifests, Parquet, tar shards, torchvision."""
+"""Read labeled images: class folders, manifests, Parquet, tar shards, torchvision."""

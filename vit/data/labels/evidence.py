@@ -1,4 +1,4 @@
-"""What lies in a folder of labeled images: the files and folders that speak for each format."""
+"""Detect the format of a folder of labeled images from its files and folders."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vit.images.preprocess import IMAGE_SUFFIXES
 
 MANIFESTS = (".csv", ".tsv", ".jsonl")
 LOOKED_AT = 64
-"""So many entries of a folder say what is in it; a class folder may hold a million."""
+"""Entries examined per folder, since a class folder may hold a million."""
 
 
 def evidence(root: str) -> dict[str, list[str]]:
-    """{format of labels: the files and folders that speak for it}, without the formats that nothing does."""
+    """Return {label format: the files and folders that suggest it}, without formats that have none."""
     seen: dict[str, list[str]] = {}
     top = list(_entries(root))
     folders = [entry.name for entry in top if entry.is_dir()]
@@ -27,7 +27,7 @@ def evidence(root: str) -> dict[str, list[str]]:
     nested = [f"{name}/{file}" for name, inside in inner.items() for file in inside]
     seen["shards"] = [name for name in (*files, *nested) if name.endswith(".tar")]
     tables = [name for name in (*files, *nested) if name.endswith(".parquet")]
-    # DIR/default/train/0000.parquet, as the Hub writes them
+    # The Hub writes DIR/default/train/0000.parquet.
     tables += [f"{name}/" for name in folders if not tables and _holds(os.path.join(root, name), (".parquet",))]
     named = {name: columns_of(header_of(os.path.join(root, name))) for name in tables if "/" not in name}
     lists = [name for name in files if name.endswith(MANIFESTS) and columns_of(header_of(os.path.join(root, name)))]
@@ -38,7 +38,7 @@ def evidence(root: str) -> dict[str, list[str]]:
 
 
 def _class_folders(root: str, folders: list[str]) -> list[str]:
-    """Folders of images, if there are as many as classes at least; those in train/ and the like, if there are."""
+    """Folders of images inside split folders, if there are any; otherwise at the top, if there are at least two."""
     splits = [name for name in folders if name.lower() in SPLIT_NAMES]
     if splits:
         inside = {name: [e.name for e in _entries(os.path.join(root, name)) if e.is_dir()] for name in splits}
@@ -53,7 +53,7 @@ def _class_folders(root: str, folders: list[str]) -> list[str]:
 
 
 def _holds(folder: str, suffixes: tuple[str, ...], depth: int = 3) -> bool:
-    """Whether one of the first entries has such a suffix, here or in one of the first folders."""
+    """Whether one of the first entries has such a suffix, here or in one of the first subfolders."""
     below = []
     for entry in islice(_entries(folder), LOOKED_AT):
         if entry.name.lower().endswith(suffixes):
@@ -64,7 +64,7 @@ def _holds(folder: str, suffixes: tuple[str, ...], depth: int = 3) -> bool:
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """The entries of a folder as they come, without hidden ones and litter."""
+    """Yield a folder's entries in file system order, without hidden ones and litter."""
     try:
         with os.scandir(folder) as entries:
             yield from (e for e in entries if not e.name.startswith(".") and e.name not in LITTER)
@@ -73,15 +73,14 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def is_shards(source: str) -> bool:
-    """Whether this is a shard, a pattern of shards or a folder that has some and nothing else that is recognized."""
+    """Whether this is a shard, a pattern of shards, or a folder whose only recognized content is shards."""
     if os.path.isdir(source):
         return list(evidence(source)) == ["shards"]
     return source.endswith(".tar") and (os.path.isfile(source) or any(sign in source for sign in "{*?["))
 
 
 def manifests(root: str) -> dict[str, str]:
-    """{split: path} of the manifests in a folder; {"all": path} where there is one. UserError where several are of one
-    split."""
+    """Return {split: path} of a folder's manifests; {"all": path} for one. Raises UserError for two of one split."""
     files = evidence(root).get("manifest", [])
     if not files:
         raise UserError(f"{root}: no manifest. Expected is one with the columns path and label or labels.")
@@ -97,7 +96,7 @@ def manifests(root: str) -> dict[str, str]:
 
 
 def format_of_file(path: str) -> str | None:
-    """The format of a single file; None where it is none that is read."""
+    """The format of a single file; None if it is not supported."""
     name = path.lower()
     if name.endswith(".parquet"):
         return "manifest" if columns_of(header_of(path)) else "parquet"

@@ -1,4 +1,4 @@
-"""Class folders: DIR/{train,val,test}/CLASS/** or DIR/CLASS/**."""
+"""Read class folders: DIR/{train,val,test}/CLASS/** or DIR/CLASS/**."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vit.data.split_names import SPLIT_NAMES
 from vit.errors import UserError, nearest, shown
 from vit.images.preprocess import IMAGE_SUFFIXES
 
-# What operating systems and archivers leave behind.
+# Files left behind by operating systems and archivers.
 LITTER = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")
 _LITTER = frozenset(map(os.fsencode, LITTER))
 _SUFFIXES = tuple(map(os.fsencode, IMAGE_SUFFIXES))
@@ -28,7 +28,7 @@ _SUFFIXES = tuple(map(os.fsencode, IMAGE_SUFFIXES))
 
 @dataclass
 class Few:
-    """How many there are, and the first of them by name: a list of a million would take more than the index."""
+    """A count and the first 10 names; a list of a million would take more memory than the index."""
 
     count: int = 0
     names: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Few:
         return self.told(10)
 
 
-# Images of kinds that are not read: somebody will miss them.
+# Image formats that are not supported; they are reported apart from other files.
 UNREAD = (
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".eps", ".ico", ".tga", ".exr", ".hdr", ".dcm"),
     *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
@@ -60,12 +60,12 @@ UNREAD = (
 
 @dataclass
 class LeftOut:
-    """What a scan saw and left out."""
+    """What a scan left out."""
 
     empty: Few = field(default_factory=Few)
     broken: Few = field(default_factory=Few)
     other: Counter[str] = field(default_factory=Counter)
-    """By suffix."""
+    """Counts by suffix."""
     loose: Few = field(default_factory=Few)
 
     def report(self, root: str, findings: Findings) -> None:
@@ -80,9 +80,9 @@ class LeftOut:
 def open_folder(root: str, *, seed: int | None = 0, evaluation: bool = False, findings: Findings | None = None) -> Data:
     """Read class folders; `evaluation` and `seed` as in `open_data`.
 
-    findings: collects what is wrong; without it the first error is raised.
+    findings: collects what is wrong; without it, the first error is raised.
 
-    Raises UserError: no images, images without class folders, class folders that differ between splits.
+    Raises UserError for no images, images outside class folders, and class folders that differ between splits.
     """
     parts = _split_folders(root, evaluation)
     left, report = LeftOut(), Findings() if findings is None else findings
@@ -112,7 +112,7 @@ def open_folder(root: str, *, seed: int | None = 0, evaluation: bool = False, fi
 
 
 def _split_folders(root: str, evaluation: bool) -> dict[str, str]:
-    """{"train": "train", "val": "validation", ...} as found, {} for the flat layout."""
+    """Return {"train": "train", "val": "validation", ...} as found; {} for the flat layout."""
     parts: dict[str, str] = {}
     for entry in _visible(root):
         name = SPLIT_NAMES.get(entry.name.lower())
@@ -126,12 +126,12 @@ def _split_folders(root: str, evaluation: bool) -> dict[str, str]:
 
 
 def _visible(folder: str) -> list[os.DirEntry[str]]:
-    """The entries of a folder by name, without hidden ones and litter."""
+    """A folder's entries sorted by name, without hidden ones and litter."""
     return sorted(_entries(folder), key=lambda entry: entry.name)
 
 
 def _entries(folder: AnyStr) -> Iterator[os.DirEntry[AnyStr]]:
-    """The same in any order, one after the other."""
+    """Yield the same entries in any order."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -144,7 +144,7 @@ def _entries(folder: AnyStr) -> Iterator[os.DirEntry[AnyStr]]:
 
 
 def _read(root: str, left: LeftOut) -> FileSet:
-    """All images under root/CLASS/**; the classes are the folder names in sorted order."""
+    """Read all images under root/CLASS/**; the classes are the sorted folder names."""
     folders: list[str] = []
     loose = Few()
     for entry in _visible(root):
@@ -162,7 +162,7 @@ def _read(root: str, left: LeftOut) -> FileSet:
     left.loose.join(loose)
     tables: list[NameTable] = []
     for name in folders:
-        # One class at a time, and bytes: the strings of a million names would take more than the index.
+        # One class at a time, as bytes: a million names as str would take more memory than the index.
         files: list[bytes] = []
         _collect(os.fsencode(root), os.fsencode(name), files, left, {_identity(root)})
         files.sort()
@@ -176,10 +176,10 @@ def _read(root: str, left: LeftOut) -> FileSet:
 
 
 def _collect(root: bytes, folder: bytes, files: list[bytes], left: LeftOut, above: set[tuple[int, int]]) -> None:
-    """Append the images below root/folder to `files`, relative to root, with "/" between the parts, in any order."""
+    """Append the images below root/folder to `files`, relative to root, with "/" separators, in any order."""
     here = os.path.join(root, folder)
     identity = _identity(here)
-    if identity in above:  # a link to a folder above itself
+    if identity in above:  # a link to one of its parents
         return
     for entry in _entries(here):
         if entry.is_dir():
@@ -200,14 +200,14 @@ def _identity(folder: str | bytes) -> tuple[int, int]:
 
 
 def _compare_classes(sets: dict[str, FileSet], folders: dict[str, str], findings: Findings) -> None:
-    """An error when val's class folders are not train's, when test has others, or when there is only one; the sets are
-    numbered by the classes of all."""
+    """Report val classes that differ from train, test classes not in train, and a single class; relabel all sets to the
+    union of the classes."""
     train = sets["train"].classes if "train" in sets else ()
     for name in ("val", "test") if train else ():
         if name not in sets:
             continue
         here = sets[name].classes
-        # A test set may lack a class: it is reported on what it has.
+        # A test set may lack a class: metrics cover the classes that it has.
         missing = [] if name == "test" else [k for k in train if k not in here]
         added = [k for k in here if k not in train]
         lines = [f"{k} only in {folders['train']}" for k in missing]
@@ -221,7 +221,7 @@ def _compare_classes(sets: dict[str, FileSet], folders: dict[str, str], findings
 
 
 def _empty_classes(sets: dict[str, FileSet]) -> list[str]:
-    """A warning and the table of counts, when a class folder of any split holds no image."""
+    """A warning with a table of counts if a class folder of any split holds no images."""
     counts = {name: images.counts() for name, images in sets.items()}
     classes = next(iter(sets.values())).classes
     empty = [(k, name) for name, count in counts.items() for k in np.flatnonzero(count == 0).tolist()]

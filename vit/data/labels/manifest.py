@@ -1,12 +1,12 @@
-"""Manifests: one image a row, `path,label` or `path,labels`, optionally `split`; CSV, TSV, JSON lines or Parquet.
+"""Read manifests, one image per row: `path,label` or `path,labels`, optional `split`; CSV, TSV, JSON lines or Parquet.
 
     path,label              path,labels                 path,label,split
     cats/1.jpg,cat          beach.jpg,sea;sky           a.png,0,train
 
 Paths are relative to the manifest. Several labels are separated by ";" or "|"; in JSON and Parquet they may be a list.
-None at all make an image that is of no class. Where a file classes.txt (one name a line) lies beside the manifest,
-labels are its names or their numbers from 0; otherwise the labels that occur are the classes. Without a column split,
-files such as train.csv and val.csv in one folder are the splits.
+An image with an empty `labels` belongs to no class. If classes.txt (one name per line) is next to the manifest, labels
+are its names or their 0-based numbers; otherwise the labels that occur are the classes. Without a split column, files
+such as train.csv and val.csv in one folder are the splits.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ PARTS = ("train", "val", "test", "all")
 
 @dataclass
 class _Table:
-    """All rows of all files in arrays: a million of them as Python objects would take a gigabyte."""
+    """All rows of all files in arrays; a million rows as Python objects would take a gigabyte."""
 
     files: tuple[str, ...]
     names: NameTable
     file: np.ndarray
-    """int64 [n]: which of `files` a row is from, and `line` there."""
+    """int64 [n]: each row's index in `files`; `line` is its line there."""
     line: np.ndarray
     part: np.ndarray
-    """int64 [n]: position in PARTS."""
+    """int64 [n]: index in PARTS."""
     labels: np.ndarray
-    """int64 [m]: positions in `words`; those of row i end at ends[i]."""
+    """int64 [m]: indices in `words`; those of row i end at ends[i]."""
     ends: np.ndarray
     words: list[str]
     multilabel: bool
@@ -59,10 +59,9 @@ def open_manifest(
     source: str, files: Mapping[str, str] | None = None, *, seed: int | None = 0, evaluation: bool = False
 ) -> Data:
     """Read a manifest; `evaluation` as in `open_data`. files: {split: manifest} of the folder `source`, "all" for one
-    that holds all rows; by default `source` is the file.
+    that holds all rows; by default, `source` is the file.
 
-    Raises UserError, with file and line, for a wrong header or row, a label that is not in classes.txt, and
-    for images that do not exist.
+    Raises UserError, with file and line, for an invalid header or row, a label not in classes.txt, and missing images.
     """
     files = files or {"all": source}
     table = _read(files)
@@ -128,7 +127,7 @@ def _array(values: array[int]) -> np.ndarray:
 
 
 def _require_files(where: str, root: str, table: _Table) -> None:
-    # A missing image is told with its line, and with its file where there are several.
+    # Report each missing image with its line, and with its file if there are several.
     missing: list[str] = []
     count, only = 0, next(iter(table.files))
     for i, name in enumerate(table.names.encoded()):
@@ -158,7 +157,7 @@ def stated_classes(root: str) -> list[str] | None:
 
 
 def in_order(labels: Sequence[str]) -> list[str]:
-    """The labels that occur as classes: in the order of numbers if all are numbers, else of text."""
+    """Sort labels into classes: numerically if all are integers, else as text."""
     if all(re.fullmatch(r"-?\d+", label) for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)

@@ -1,4 +1,4 @@
-"""The rows of a manifest, whatever kind of file it is: CSV, TSV, JSON lines or Parquet."""
+"""Read the rows of a manifest: CSV, TSV, JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Row(NamedTuple):
     path: str
     labels: list[str]
     split: str | None
-    """As written, in lower case; None where there is no such column."""
+    """As written, lowercased; None without a split column."""
 
 
 class Columns(NamedTuple):
-    """What the columns are called in this file."""
+    """The column names in this file."""
 
     path: str
     label: str
@@ -39,12 +39,12 @@ class Columns(NamedTuple):
 
 
 def place(path: str, line: int) -> str:
-    """Where a row is, for a message."""
+    """The location of a row, for messages."""
     return f"{path}, {'row' if path.lower().endswith('.parquet') else 'line'} {line}"
 
 
 def columns_of(names: Sequence[str]) -> Columns | None:
-    """None where the columns are not those of a manifest."""
+    """Find a manifest's columns; None if these are not a manifest's."""
     paths, labels = ([name for name in wanted if name in names] for wanted in (PATH_COLUMNS, LABEL_COLUMNS))
     if len(paths) != 1 or len(labels) != 1:
         return None
@@ -52,7 +52,7 @@ def columns_of(names: Sequence[str]) -> Columns | None:
 
 
 def read_rows(path: str) -> tuple[Columns, Iterator[Row]]:
-    """The columns of a manifest and its rows, one after the other. Raises UserError with file and line."""
+    """The columns of a manifest and an iterator over its rows. Raises UserError with file and line."""
     kind = path.lower().rpartition(".")[2]
     if kind == "jsonl":
         rows = _json_lines(path)
@@ -71,7 +71,7 @@ def read_rows(path: str) -> tuple[Columns, Iterator[Row]]:
 
 
 def header_of(path: str) -> list[str]:
-    """The columns alone; [] for a file that cannot be read as its suffix says."""
+    """The column names; [] for a file that cannot be read as its suffix says."""
     try:
         if path.lower().endswith(".parquet"):
             return [name.lower() for name in open_parquet_file(path).schema_arrow.names]
@@ -105,7 +105,7 @@ def _row(path: str, line: int, cells: dict[str, Any], columns: Columns) -> Row:
 
 
 def _delimited(path: str, delimiter: str) -> Iterator[tuple[int, list[Any]]]:
-    """(line, cells); the first are the columns, in lower case."""
+    """Yield (line, cells), the lowercased column names first."""
     kind = "CSV" if delimiter == "," else "TSV"
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader, header = csv.reader(file, delimiter=delimiter), []
@@ -128,7 +128,7 @@ def _delimited(path: str, delimiter: str) -> Iterator[tuple[int, list[Any]]]:
 
 
 def _json_lines(path: str) -> Iterator[tuple[int, list[Any]]]:
-    """(line, values); the first are the keys of the first object, which all others must have."""
+    """Yield (line, values), the lowercased keys of the first object first; all objects need its manifest columns."""
     header: list[str] = []
     with open(path, encoding="utf-8-sig") as file:
         try:
@@ -156,7 +156,7 @@ def _json_lines(path: str) -> Iterator[tuple[int, list[Any]]]:
 
 
 def _parquet(path: str) -> Iterator[tuple[int, list[Any]]]:
-    """(row, values), a few thousand rows at a time; the first are the columns, in lower case."""
+    """Yield (row, values), the lowercased column names first; reads 8,192 rows at a time."""
     file = open_parquet_file(path)
     names: list[str] = file.schema_arrow.names
     header = [name.lower() for name in names]

@@ -1,9 +1,9 @@
-"""Parquet files as Hugging Face writes them: an image column with bytes, a label column, names in the metadata.
+"""Read Hugging Face Parquet files: an image column with bytes, a label column, and class names in the metadata.
 
     DIR/data/train-00000-of-00003.parquet, DIR/train/0000.parquet, DIR/test.parquet, ...
 
-The schema's metadata say under the key `huggingface` which column is the image and what the classes are called. Files
-without them are read if the columns leave no doubt.
+The schema's metadata key `huggingface` names the image column and the classes. Files without it are read if the
+columns are unambiguous.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ IMAGES = ("image", "img", "jpg", "png", "picture", "photo")
 
 
 class Layout(NamedTuple):
-    """Which columns are what in one file."""
+    """The roles of the columns in one file."""
 
     image: str
     label: str
     classes: tuple[str, ...] | None
-    """Their names, where the file tells them."""
+    """Class names, if the file has them."""
 
 
 def open_parquet(
@@ -48,10 +48,10 @@ def open_parquet(
 ) -> Data:
     """Read a folder of Parquet files, or one file; `evaluation` as in `open_data`.
 
-    root: where the files lie, if not at `source`. column: the label's, where there are several.
+    root: the location of the files, if not `source`. column: the label column, if there are several.
 
-    Raises UserError: several data sets in one folder, no image or label column or several, labels beyond the classes,
-    damaged files; pyarrow is missing.
+    Raises UserError for several data sets in one folder, missing or ambiguous image or label columns, labels out of
+    range, damaged files, and if pyarrow is not installed.
     """
     root = root or source
     if os.path.isfile(root):
@@ -80,7 +80,7 @@ def open_parquet(
 
 
 def parquet_files(root: str) -> list[str]:
-    """All Parquet files below root, relative to it, in order."""
+    """All Parquet files below root, relative to it, sorted."""
     found = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -89,7 +89,7 @@ def parquet_files(root: str) -> list[str]:
 
 
 def _one_data_set(source: str, root: str, files: list[str]) -> list[str]:
-    """The files, if all lie in the folders of one data set; the Hub calls them configurations."""
+    """The files, if all belong to one data set (a configuration, on the Hub); otherwise raises UserError."""
     if not files:
         raise UserError(f"{source}: no .parquet files.")
     configurations = {_configuration(file) for file in files}
@@ -117,10 +117,10 @@ def layout_of(root: str, file: str, column: str | None = None) -> Layout:
         raise UserError(f"{path}: has no column {column!r}.{nearest(column, names)} Its columns: {shown(names)}.")
     classes = {name: found for name in names if (found := _class_names(features.get(name))) is not None}
     if "objects" in names and not classes:
-        raise UserError(f"{path}: its objects have boxes: python train.py detect reads it.")
+        raise UserError(f"{path}: its objects have boxes: vitral train detect reads it.")
     candidates = [column] if column is not None else list(classes)
     if len(candidates) != 1:
-        # Of several, or of none that is said to be one, the usual names decide.
+        # If the metadata name several label columns or none, fall back to the usual names.
         among = candidates or names
         candidates = [next(name for name in LABELS if name in among)] if any(n in among for n in LABELS) else candidates
     if len(candidates) != 1:
@@ -130,7 +130,7 @@ def layout_of(root: str, file: str, column: str | None = None) -> Layout:
 
 
 def features_of(schema: Any) -> dict[str, Any]:
-    """{column: its type, as Hugging Face describes it}; {} where the file does not say."""
+    """Return {column: its Hugging Face feature}; {} if the file has none."""
     try:
         content = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = content["info"]["features"]
@@ -140,7 +140,7 @@ def features_of(schema: Any) -> dict[str, Any]:
 
 
 def image_column(path: str, schema: Any, features: dict[str, Any]) -> str:
-    """The one column of images. UserError where there is none, or no saying which."""
+    """The image column. Raises UserError if it is missing or ambiguous."""
     said = [name for name in schema.names if isinstance(f := features.get(name), dict) and f.get("_type") == "Image"]
     if not said:
         kinds = {name: schema.field(name).type for name in schema.names}
@@ -163,8 +163,8 @@ def _is_image_struct(kind: Any) -> bool:
 
 
 def _class_names(feature: Any) -> tuple[str, ...] | None:
-    """Names of a ClassLabel, or of a list of them."""
-    if isinstance(feature, list) and len(feature) == 1:  # as the first versions wrote lists
+    """The names of a ClassLabel, or of a list of ClassLabels."""
+    if isinstance(feature, list) and len(feature) == 1:  # early versions wrote lists like this
         feature = feature[0]
     if not isinstance(feature, dict):
         return None
@@ -192,17 +192,17 @@ def _require_alike(root: str, layouts: dict[str, Layout]) -> None:
 
 
 class _Labels(NamedTuple):
-    """codes int64 [m]: positions in `words`, -1 for none; counts int64 [n]: how many a row has, None for one each."""
+    """codes int64 [m]: indices in `words`, -1 for none; counts int64 [n]: labels per row, None for one each."""
 
     codes: np.ndarray
     counts: np.ndarray | None
     words: list[str]
     integers: bool
-    """Whether the words are numbers in the file."""
+    """Whether the file stores the words as integers."""
 
 
 def _labels(root: str, files: Sequence[str], layout: Layout) -> _Labels:
-    """The label column of some files, whose values become words: "3" for 3."""
+    """Read the label column of some files; values become words, such as "3" for 3."""
     places: dict[str, int] = {}
     codes: list[np.ndarray] = []
     counts: list[np.ndarray] = []
@@ -234,7 +234,7 @@ def _labels(root: str, files: Sequence[str], layout: Layout) -> _Labels:
 def _targets(
     labels: _Labels, classes: Sequence[str], layout: Layout, store: ParquetStore
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of all rows, and bool [n]: which have one. -1 is how Hugging Face writes that a row has none."""
+    """Targets of all rows, and bool [n]: which have one. Hugging Face writes -1 for a row without a label."""
     owners = np.arange(len(store)) if labels.counts is None else np.repeat(np.arange(len(store)), labels.counts)
     if layout.classes is not None and labels.integers:
         values = list(map(int, labels.words))
@@ -260,7 +260,7 @@ def _targets(
 
 
 def _slow(source: str, store: ParquetStore) -> list[str]:
-    """A note where reading in random order decodes far more than it uses."""
+    """A note if reading in random order decodes far more than it uses."""
     if store.bytes <= KEPT_BYTES or store.groups == 0:
         return []
     each = store.bytes / store.groups

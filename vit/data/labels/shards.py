@@ -1,10 +1,10 @@
-"""Tar shards with WebDataset's names as a set with random access: 000123.jpg and 000123.cls, or .json.
+"""Read tar shards in WebDataset's naming with random access: 000123.jpg and 000123.cls, or .json.
 
     DIR/*.tar, DIR/{train,val}/*.tar, DIR/train-{000000..000012}.tar
 
-Every image is read by its place in the shard, so that the order of an epoch, resuming and the number of ranks are as
-with single files. What .cls holds are numbers or names; names to the numbers are in DIR/dataset.json (as `python -m
-datasets pack` writes it) or DIR/classes.txt, one a line.
+Images are read by their offset in the shard, so epoch order, resuming and the number of ranks work as with single
+files. A .cls holds a number or a name; DIR/dataset.json (as `vitral data pack` writes it) or DIR/classes.txt (one name
+per line) names the numbers.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from vit.errors import UserError, shown
 
 FACTS = "dataset.json"
 OPEN_FILES = 64
-"""So many shards a process keeps open; systems limit their number."""
+"""Shards that a process keeps open; systems limit open files."""
 
 
 class ShardStore:
-    """The images of some shards. files: relative to root, one for each of `parts`."""
+    """The images of some shards. files: relative to root, one per element of `parts`."""
 
     def __init__(self, root: str, files: Sequence[str], parts: Sequence[ShardIndex]) -> None:
         self.root, self.files = root, tuple(files)
@@ -64,7 +64,7 @@ class ShardStore:
         )
 
     def bytes_at(self, row: int, offset: int, size: int) -> bytes:
-        """Bytes of the shard that a row is in."""
+        """Read bytes from the shard that contains a row."""
         path = self._path(row)
         try:
             content = os.pread(self._opened.of(path), size, offset)
@@ -86,7 +86,7 @@ class ShardStore:
 
 
 class _Descriptors:
-    """Open files. A read at a place moves nothing, so that processes may share them."""
+    """Open files. os.pread moves no file position, so processes can share them."""
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}
@@ -104,14 +104,14 @@ class _Descriptors:
 
 
 def open_shards(source: str, *, seed: int | None = 0, evaluation: bool = False) -> Data:
-    """Read a folder of shards, one shard or a pattern of them; `evaluation` as in `open_data`.
+    """Read a folder of shards, one shard, or a pattern; `evaluation` as in `open_data`.
 
-    Raises UserError: what `indexes` does, samples without labels or with labels beyond the classes.
+    Raises UserError for samples with boxes, a source without labels, labels out of range, and where `indexes` does.
     """
     root, files = find_shards(source)
     found = load_indexes(root, [file for part in files.values() for file in part])
     if any((index.kind == BOXES).any() for index in found.values()):
-        raise UserError(f"{source}: its samples have boxes: python train.py detect reads them.")
+        raise UserError(f"{source}: its samples have boxes: vitral train detect reads them.")
     notes = left_out(root, found)
     multilabel = _one_kind(source, found)
     classes = classes_of(root)
@@ -132,8 +132,8 @@ def open_shards(source: str, *, seed: int | None = 0, evaluation: bool = False) 
 
 
 def find_shards(source: str) -> tuple[str, dict[str, list[str]]]:
-    """The folder, and {split: its shards}, relative to it. source: a folder, a shard, or a pattern with {000..012},
-    {a,b}, * or ?; a missing shard of a pattern with braces is an error."""
+    """Return the folder and {split: its shards}, relative to it. source: a folder, a shard, or a pattern with
+    {000..012}, {a,b}, * or ?. Raises UserError if a shard that braces name is missing."""
     if os.path.isdir(source):
         root = source
         files = [
@@ -177,7 +177,7 @@ def _matching(path: str) -> list[str]:
 
 
 def load_indexes(root: str, files: Sequence[str]) -> dict[str, ShardIndex]:
-    """The index of each shard; each folder keeps those of its own."""
+    """The index of each shard; indexes are stored per folder."""
     folders: dict[str, list[str]] = {}
     for file in files:
         folders.setdefault(os.path.dirname(file), []).append(os.path.basename(file))
@@ -189,7 +189,7 @@ def load_indexes(root: str, files: Sequence[str]) -> dict[str, ShardIndex]:
 
 
 def left_out(root: str, found: Mapping[str, ShardIndex]) -> list[str]:
-    """What to tell of files in the shards that are no samples."""
+    """Notes about files in the shards that are not samples."""
     empty = [f"{os.path.join(root, file)}, {name}" for file, index in found.items() for name in index.empty]
     without = sum(index.without_image for index in found.values())
     lines = [f"Left out {len(empty)} files of 0 bytes: {shown(empty)}."] if empty else []
@@ -197,7 +197,7 @@ def left_out(root: str, found: Mapping[str, ShardIndex]) -> list[str]:
 
 
 def facts_of(root: str) -> dict[str, Any]:
-    """What dataset.json beside the shards says; {} where there is none."""
+    """Read dataset.json next to the shards; {} if there is none. Raises UserError if it is invalid."""
     path = os.path.join(root, FACTS)
     if not os.path.isfile(path):
         return {}
@@ -218,7 +218,7 @@ def classes_of(root: str) -> list[str] | None:
 
 
 def _one_kind(source: str, found: Mapping[str, ShardIndex]) -> bool:
-    """Whether the samples have lists of labels."""
+    """Whether the samples are multi-label. Raises UserError for no labels or a mix of both kinds."""
     kinds = set(np.concatenate([np.unique(index.kind) for index in found.values()]).tolist()) - {NONE}
     if not kinds:
         raise UserError(
@@ -242,7 +242,7 @@ def _targets(
         codes.append(part.codes + len(words))
         counts.append(np.diff(part.label_ends, prepend=0))
         words += part.words
-    # A number is a class's position where the classes are stated, and else its name.
+    # A number is a class index if the classes are stated, and otherwise a class name.
     values = [word if stated and isinstance(word, int) else position.get(str(word), -1) for word in words]
     numbers, count = np.array(values, np.int64)[np.concatenate(codes)], np.concatenate(counts)
     owners = np.repeat(np.arange(len(store)), count)

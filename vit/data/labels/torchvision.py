@@ -1,6 +1,6 @@
-"""`torchvision:NAME`: torchvision's data sets of labeled images, read and downloaded by its own classes.
+"""Read `torchvision:NAME`: torchvision's labeled data sets, downloaded and read by its own classes.
 
-Some of them come as pickles; torchvision reads one only if its checksum is that of the original file.
+Some are distributed as pickles; torchvision loads one only if its checksum matches the original.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Options = Mapping[str, Any]
 
 
 class _Known(NamedTuple):
-    """splits: the arguments that give each. variants: further arguments by name, the first is the default."""
+    """splits: constructor arguments per split. variants: extra arguments by name; the first is the default."""
 
     splits: Mapping[str, Options]
     variants: Mapping[str, Options] = {"": {}}
@@ -45,7 +45,7 @@ SETS: dict[str, _Known] = {
     **{name: _Known(_THREE) for name in ("Flowers102", "RenderedSST2", "PCAM", "CLEVRClassification")},
     **{name: _Known(_VALID) for name in ("CelebA", "Country211")},
     **{name: _Known(_ALL) for name in ("SEMEION", "Caltech101", "Caltech256", "EuroSAT", "SUN397", "LFWPeople")},
-    # The other alphabets of Omniglot, and the other people of LFW, are classes that training never sees.
+    # The other parts of Omniglot and LFW contain classes that training never sees.
     "Omniglot": _Known({"all": {"background": True}}),
     "EMNIST": _Known(
         _FLAG, {name: {"split": name} for name in ("balanced", "byclass", "bymerge", "letters", "digits", "mnist")}
@@ -72,10 +72,10 @@ SETS: dict[str, _Known] = {
 
 
 def open_torchvision(source: str, *, seed: int | None = 0, evaluation: bool = False) -> Data:
-    """`torchvision:NAME[/VARIANT][@FOLDER]`; `evaluation` as in `open_data`.
+    """Read `torchvision:NAME[/VARIANT][@FOLDER]`; `evaluation` as in `open_data`.
 
-    Looked for in FOLDER, by default the user's cache folder, and downloaded there where it is missing and torchvision
-    can. Raises UserError: no such data set, neither there nor to be downloaded, a package missing that it needs.
+    FOLDER defaults to the user's cache folder; missing data are downloaded there if torchvision can. Raises UserError
+    for an unknown data set, data that are missing and cannot be downloaded, and a missing package.
     """
     name, variant, folder = _parts(source)
     known = SETS[name]
@@ -97,7 +97,7 @@ def open_torchvision(source: str, *, seed: int | None = 0, evaluation: bool = Fa
 
 
 class TorchvisionSet(ImageSet):
-    """A data set whose images torchvision itself reads, as PIL images; `rows` int64 [n] says which."""
+    """A data set whose images torchvision reads as PIL images; `rows` int64 [n] are their indices."""
 
     def __init__(
         self, classes: Sequence[str], targets: np.ndarray, dataset: Any, rows: np.ndarray, prefix: str
@@ -113,7 +113,7 @@ class TorchvisionSet(ImageSet):
             return decode(self.dataset[int(self.rows[i])][0])
         except UserError as error:
             raise UserError(f"{self.name(i)}: {error}") from None
-        except Exception as error:  # whatever Pillow, h5py or lmdb raise
+        except Exception as error:  # anything that Pillow, h5py or lmdb raises
             reason = str(error) or type(error).__name__
             raise UserError(f"{self.name(i)}: cannot be decoded ({reason}). Download the data anew.") from error
 
@@ -135,7 +135,7 @@ def _parts(source: str) -> tuple[str, str | None, str]:
 
 
 def load_set(source: str, name: str, options: Options, folder: str) -> Any:
-    """The torchvision data set; where its class lets us choose how images are read, it gives their paths."""
+    """Open the torchvision data set; if its class accepts a loader, its images are their paths."""
     from torchvision import datasets as theirs
 
     kind = getattr(theirs, name, None)
@@ -157,7 +157,7 @@ def load_set(source: str, name: str, options: Options, folder: str) -> Any:
 
 
 def _accepted(kind: type) -> set[str]:
-    """The arguments a class takes, with those of its bases where it passes others on."""
+    """The arguments of a class, with those of its bases if it takes **kwargs."""
     names: set[str] = set()
     for base in kind.__mro__:
         if "__init__" not in base.__dict__:
@@ -182,7 +182,7 @@ def _constructed(source: str, folder: str, build: Callable[[], Any], told: str) 
 
 
 def _targets(dataset: Any) -> np.ndarray:
-    """What torchvision gives as the target of every image: int64 [n], -1 for none, or 0 or 1 [n, K]."""
+    """torchvision's target of every image: int64 [n], -1 for none, or 0 or 1 [n, K]."""
     n = len(dataset)
     if hasattr(dataset, "attr"):  # CelebA
         return dataset.attr.numpy()
@@ -198,7 +198,7 @@ def _targets(dataset: Any) -> np.ndarray:
     if found is None and isinstance(samples := getattr(dataset, "_samples", None), list):
         found = [label for _, label in samples]
     if found is None or len(found) != n:
-        # A path costs nothing to look at; FakeData's images are made, and few.
+        # Getting a path costs nothing; FakeData generates its images, but they are few.
         found = [_sample(dataset, i)[1] for i in range(n)]
     of_tensor = getattr(found, "numpy", None)  # `vitral data` starts without torch
     numbers = np.array([-1 if value is None else value for value in found]) if of_tensor is None else of_tensor()
@@ -213,7 +213,7 @@ def _targets(dataset: Any) -> np.ndarray:
 
 
 def _sample(dataset: Any, i: int) -> tuple[Any, Any]:
-    """What is looked at but not decoded: some sets open a file for it, which is closed again."""
+    """The image and target of sample i. A PIL image is closed undecoded, since some sets open a file for it."""
     picture, label = dataset[i]
     if isinstance(picture, Image.Image):
         picture.close()
@@ -223,7 +223,7 @@ def _sample(dataset: Any, i: int) -> tuple[Any, Any]:
 class _Classes(NamedTuple):
     names: tuple[str, ...]
     values: np.ndarray | None
-    """What torchvision calls each where it has no names: int64 [K]; None for 0 to K - 1."""
+    """torchvision's number of each class if it has no names: int64 [K]; None for 0 to K - 1."""
 
 
 def _classes(dataset: Any, targets: list[np.ndarray]) -> _Classes:
@@ -237,7 +237,7 @@ def _classes(dataset: Any, targets: list[np.ndarray]) -> _Classes:
     highest = max(int(numbers.max(initial=0)) for numbers in targets)
     if found and not isinstance(found, str) and highest < len(found):
         names = [", ".join(name) if isinstance(name, tuple) else str(name) for name in found]
-        # ImageNet has two classes of the name crane.
+        # ImageNet has two classes named crane.
         return _Classes(tuple(f"{n} ({k})" if names.count(n) > 1 else n for k, n in enumerate(names)), None)
     values = np.unique(np.concatenate(targets))
     values = values[values >= 0]
@@ -245,7 +245,7 @@ def _classes(dataset: Any, targets: list[np.ndarray]) -> _Classes:
 
 
 def _positions(numbers: np.ndarray, classes: _Classes) -> tuple[np.ndarray, np.ndarray]:
-    """Targets as an ImageSet has them, and bool [n]: which images have one."""
+    """Targets in ImageSet form, and bool [n]: which images have one."""
     if numbers.ndim == 2:
         return numbers.astype(np.float32), np.ones(len(numbers), bool)
     known = numbers >= 0
@@ -263,7 +263,7 @@ def _image_set(
     targets: np.ndarray,
     rows: np.ndarray,
 ) -> ImageSet:
-    """Image files where torchvision's class gave their paths, in the order of their names."""
+    """A FileSet, sorted by name, if torchvision's class gave paths; otherwise a TorchvisionSet."""
     if not isinstance(_sample(dataset, 0)[0], str):
         return TorchvisionSet(classes, targets, dataset, rows, f"{source.partition('@')[0]}/{split}")
     names = [os.path.relpath(dataset[i][0], folder).replace(os.sep, "/") for i in rows.tolist()]

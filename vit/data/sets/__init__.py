@@ -1,1 +1,1 @@
-"""What every reader gives: images by index with their labels or boxes."""
+"""Data sets that readers return: images by index, with labels or boxes."""

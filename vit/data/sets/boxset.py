@@ -1,4 +1,4 @@
-"""Images with boxes: what every detection reader gives and the detection loader takes."""
+"""Images with boxes: the output of every detection reader and the input of the detection loader."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Annotation(NamedTuple):
     """The objects of one image."""
 
     boxes: np.ndarray
-    """float32 [n, 4]: xyxy in pixels of the image, within it."""
+    """float32 [n, 4]: xyxy in pixels, within the image."""
     labels: np.ndarray
-    """int64 [n]: positions in the set's classes."""
+    """int64 [n]: indices of the set's classes."""
     crowd: np.ndarray
-    """bool [n]: the box stands for many objects; it is not trained on and costs nothing in evaluation."""
+    """bool [n]: the box covers many objects; it is excluded from training and ignored in evaluation."""
     area: np.ndarray
-    """float32 [n]: in pixels, of the object's outline where the file gives it, else of the box."""
+    """float32 [n]: square pixels, of the object's outline if the file gives it, else of the box."""
 
 
 class BoxSet(Protocol):
@@ -47,8 +47,8 @@ class BoxSet(Protocol):
 
 
 class Boxed(ImageSet):
-    """What sets of images with boxes have in common. The boxes are in flat arrays: image i owns the rows
-    ends[i - 1]..ends[i]. ids: int64 [n], the images' own; sizes: int64 [n, 2], (H, W) as the annotations say."""
+    """Base of sets with boxes. Boxes are in flat arrays; image i owns rows ends[i - 1]..ends[i].
+    ids: int64 [n], image ids; sizes: int64 [n, 2], (H, W) from the annotations."""
 
     ends: np.ndarray
     rows: Annotation
@@ -66,7 +66,7 @@ class Boxed(ImageSet):
         return int(self.ids[i])
 
     def read(self, i: int) -> np.ndarray:
-        image = super().read(i)  # pyright: ignore[reportAbstractUsage]  # of the set that has the files
+        image = super().read(i)  # pyright: ignore[reportAbstractUsage]  # defined by the other base class
         self.check_size(i, (image.shape[0], image.shape[1]))
         return image
 
@@ -78,27 +78,27 @@ class Boxed(ImageSet):
         return super().read_part(i, checked)
 
     def check_size(self, i: int, size: tuple[int, int]) -> None:
-        """Raises UserError where image i, of (H, W) pixels, is of another size than its annotations say."""
+        """Raises UserError if the size (H, W) of image i differs from its annotations."""
         height, width = self.sizes[i].tolist()
         if size != (height, width):
             raise UserError(wrong_size(self.name(i), size, (height, width)))
 
     def counts(self) -> np.ndarray:
-        """Boxes per class, without crowds: int64 [K]."""
+        """Boxes per class, excluding crowds: int64 [K]."""
         return np.bincount(self.rows.labels[~self.rows.crowd], minlength=len(self.classes))
 
     def labeled(self) -> tuple[np.ndarray, np.ndarray]:
-        """Image and class of every box that is no crowd: int64 [m] each."""
+        """Image and class of every box, excluding crowds: int64 [m] each."""
         owners = np.repeat(np.arange(len(self)), np.diff(self.ends, prepend=0))
         single = ~self.rows.crowd
         return owners[single], self.rows.labels[single]
 
     def objects(self) -> np.ndarray:
-        """Boxes of each image, without crowds: int64 [n]."""
+        """Boxes per image, excluding crowds: int64 [n]."""
         return np.bincount(self.labeled()[0], minlength=len(self))
 
     def rarest(self) -> np.ndarray:
-        """Of the classes in each image the one that fewest images have, -1 where there is none: int64 [n]."""
+        """int64 [n]: for each image, its class that occurs in the fewest images; -1 without boxes."""
         pairs = np.unique(np.stack(self.labeled()), axis=1)
         images = np.bincount(pairs[1], minlength=len(self.classes))
         order = np.lexsort((images[pairs[1]], pairs[0]))
@@ -108,10 +108,10 @@ class Boxed(ImageSet):
         return found
 
     def chosen(self, indices: np.ndarray) -> tuple[np.ndarray, Annotation, np.ndarray, np.ndarray]:
-        """Ends, rows, ids and sizes of these images, in this order."""
+        """Ends, rows, ids and sizes of the selected images, in this order."""
         counts = np.diff(self.ends, prepend=0)[indices]
         ends = np.cumsum(counts)
-        # Row k of the result is as far from its image's last row as it is here.
+        # A row keeps its distance from its image's last row.
         rows = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.ends[indices] - ends, counts)
         return ends, Annotation(*(column[rows] for column in self.rows)), self.ids[indices], self.sizes[indices]
 
@@ -142,7 +142,7 @@ class BoxFiles(Boxed, FileSet):
 
 
 class BoxRows(Boxed, RowSet):
-    """Images with boxes that lie many to a file; `store_rows` int64 [n] says which rows of the store they are."""
+    """Images with boxes in a store; `store_rows` int64 [n] are their rows in the store."""
 
     def __init__(
         self,
@@ -162,9 +162,9 @@ class BoxRows(Boxed, RowSet):
 
 
 def label_table(own: Sequence[str], classes: Sequence[str], counts: np.ndarray) -> np.ndarray:
-    """int64 [K]: the number in `classes` of each of our classes, -1 for one that has no boxes and is not there.
+    """int64 [K]: the index in `classes` of each class in `own`, -1 for a class without boxes that `classes` lacks.
 
-    Raises UserError for a class with boxes that `classes`, a model's own list, does not have.
+    Raises UserError for a class with boxes that is not in `classes`, the model's list.
     """
     position = {name: k for k, name in enumerate(classes)}
     unknown = [name for name, count in zip(own, counts, strict=True) if count and name not in position]

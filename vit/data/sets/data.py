@@ -1,4 +1,4 @@
-"""A data set as training sees it: its splits, its classes, and the record from which they can be opened again."""
+"""A data set as used in training: its splits, its classes, and a record for reopening it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vit.data.sets.imageset import ImageSet
 
 Kind = Literal["labels", "boxes"]
 BUNDLED: dict[str, Kind] = {"digits": "labels", "scenes": "boxes"}
-"""The data sets that come with the package, by the name that is their source."""
+"""The bundled data sets, by source name."""
 REMOTE = ("hf:", "torchvision:")
-"""How a source begins that is not a path."""
+"""Prefixes of sources that are not paths."""
 
 
 def place_of(source: str) -> str:
-    """The same source from every folder."""
+    """Make a source independent of the current folder."""
     if source in BUNDLED or source.startswith(REMOTE):
         name, sign, folder = source.partition("@")  # torchvision:NAME@FOLDER
         return f"{name}@{place_of(folder)}" if sign and source.startswith("torchvision:") else source
@@ -27,17 +27,17 @@ def place_of(source: str) -> str:
 
 
 def record_of(sets: Mapping[str, ImageSet], source: str, seed: int | None, rule: str) -> dict[str, Any]:
-    """Plain values that go into the run folder; rule: what says which image is in which split."""
+    """Plain values for the run folder. rule: what determined the splits."""
     splits = {name: {"images": len(images), "names": images.fingerprint()} for name, images in sets.items()}
     return {"source": place_of(source), "seed": seed, "rule": rule, "splits": splits}
 
 
 @dataclass(kw_only=True)
 class Splits:
-    """What a data set of either kind has.
+    """Common fields of both kinds of data set.
 
-    notes: what the user should read, a line or a small table each.
-    record: plain values that go into the run folder: with them, `vit.data.open.reopen` gives the same splits.
+    notes: messages for the user, a line or a small table each.
+    record: plain values for the run folder, from which `vit.data.open.reopen` restores the same splits.
     """
 
     train: Any
@@ -49,14 +49,14 @@ class Splits:
     record: dict[str, Any] = field(default_factory=dict)
 
     def splits(self) -> dict[str, Any]:
-        """The splits that have images, by name."""
+        """The nonempty splits, by name."""
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: images for name, images in named.items() if images is not None and len(images)}
 
 
 @dataclass(kw_only=True)
 class Data(Splits):
-    """Images with labels. `train` is empty where there is none."""
+    """Images with labels. `train` is empty if there is none."""
 
     train: ImageSet
     val: ImageSet | None
@@ -84,10 +84,10 @@ class Data(Splits):
 
 @dataclass(kw_only=True)
 class DetectionData(Splits):
-    """Images with boxes. `train` is None where there is none."""
+    """Images with boxes. `train` is None if there is none."""
 
     category_ids: tuple[int, ...]
-    """What each class is called in the source's own files: predictions go back to these."""
+    """Each class's id in the source's files; predictions are written with these ids."""
 
     @classmethod
     def of(

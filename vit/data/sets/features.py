@@ -1,4 +1,4 @@
-"""Batches of features that were computed once, in place of the images they came from."""
+"""Batches of precomputed features in place of images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vit.data.load.loader import Bad, Loader
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder gives of a split, on the CPU: values float32 [n, D] of the n images that could be read, their
-    targets, and index int64 [n], their rows in the split."""
+    """An encoder's features of a split, on the CPU: values float32 [n, D] of the n readable images, their targets, and
+    index int64 [n], their rows in the split."""
 
     values: torch.Tensor
     targets: torch.Tensor
@@ -29,15 +29,15 @@ class Features:
         encode: Callable[[torch.Tensor], torch.Tensor],
         tick: Callable[[int], None] | None = None,
     ) -> Features:
-        """`encode` (images float32 [B, 3, H, W] -> [B, D]) over every batch of an `eval_loader`.
+        """Run `encode` (images float32 [B, 3, H, W] -> [B, D]) on every batch of an `eval_loader`.
 
-        `tick`, if given, is called with the number of images done so far.
+        `tick`, if given, is called with the number of images processed so far.
         """
         values, index, done = torch.empty(0, 0), torch.empty(len(loader.images), dtype=torch.int64), 0
         targets = torch.from_numpy(loader.images.targets)
         for batch in loader:
             found = encode(batch.images).float().cpu()
-            if not done:  # one tensor for all: joining many would take twice the memory
+            if not done:  # one tensor for all: concatenating batches would need twice the memory
                 values = torch.empty(len(index), found.shape[1])
             rows = slice(done, done + len(found))
             values[rows], index[rows] = found, batch.index
@@ -47,18 +47,18 @@ class Features:
         return cls(values[:done], targets[index[:done]], index[:done], loader.bad)
 
     def batches(self, size: int, device: torch.device, *, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """All of them once, in order, `size` at a time: features on the device in place of the images. Rank r takes
-        every `world`-th batch from r."""
+        """Yield all features once, in order, in batches of `size` on the device. Rank r takes every `world`-th batch,
+        starting at r."""
         for first in range(rank * size, len(self.index), world * size):
             rows = slice(first, first + size)
             yield Batch(self.values[rows].to(device), self.targets[rows].to(device), self.index[rows])
 
 
 class FeatureBatches:
-    """The batches of a `train_loader` in the same order, with features in place of the images.
+    """The batches of a `train_loader` in the same order, with features in place of images.
 
-    `features` are those of all its images. An image that could not be read is left out of its batch; where nothing
-    else is in it, the next readable one of the set takes the place, as in the loader.
+    `features` cover all its images. Unreadable images are left out of their batch; a batch with none left gets the next
+    readable image of the set, as in the loader.
     """
 
     def __init__(self, loader: Loader[Batch], features: Features) -> None:
@@ -72,7 +72,7 @@ class FeatureBatches:
         return len(self._loader)
 
     def starting_at(self, step: int) -> FeatureBatches:
-        """The same batches from another step of the run on."""
+        """The same batches, starting at another step of the run."""
         return FeatureBatches(self._loader.starting_at(step), self._features)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""ImageSet: names, targets and pixels by index. The one interface every reader gives and the loader takes."""
+"""ImageSet: names, targets and pixels by index. The interface between every reader and the loader."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vit.data.sets.window import Choose, View, decode_window, whole_cut
 from vit.errors import UserError, nearest, shown
 from vit.images.preprocess import MAX_PIXELS, decode
 
-# Decoding a 28 x 28 PNG takes longer than augmenting it; below this, decoded pixels are kept in memory.
+# Decoding a 28 x 28 PNG takes longer than augmenting it, so sets up to this size are cached decoded.
 CACHE_BYTES = 64 * 2**20
 
 
 class ImageSet(ABC):
-    """Labeled images. `targets` is int64 [n], multi-hot float32 [n, K] for multi-label data, or float32 [n] for a
-    number an image, where there are no classes."""
+    """Labeled images. `targets` is int64 [n], multi-hot float32 [n, K] for multi-label data, or float32 [n] for one
+    number per image without classes."""
 
     def __init__(self, classes: Sequence[str], targets: np.ndarray) -> None:
         self.classes = tuple(classes)
@@ -43,10 +43,10 @@ class ImageSet(ABC):
 
     @abstractmethod
     def name(self, i: int) -> str:
-        """What to call image i in a message: its path, or a made-up one such as digits/test/17."""
+        """Name of image i in messages: its path, or a made-up one such as digits/test/17."""
 
     def key(self, i: int) -> bytes:
-        """The name within the set, the same wherever the set lies."""
+        """Name within the set, independent of the set's location."""
         return os.fsencode(self.name(i))
 
     def keys(self) -> Iterator[bytes]:
@@ -55,54 +55,53 @@ class ImageSet(ABC):
 
     @abstractmethod
     def read(self, i: int) -> np.ndarray:
-        """Decode image i: uint8 [H, W, 3]. UserError when that is not possible."""
+        """Decode image i: uint8 [H, W, 3]. Raises UserError if it cannot be decoded."""
 
     def file(self, i: int) -> tuple[str, bytes]:
-        """Image i as a file: its suffix, such as ".jpg", and its bytes; a PNG where the source has no file of it."""
+        """Image i as a file: its suffix, such as ".jpg", and its bytes; a PNG if the source has no file."""
         buffer = io.BytesIO()
         Image.fromarray(self.read(i)).save(buffer, "PNG")
         return ".png", buffer.getvalue()
 
     def thinned(self, most: int) -> ImageSet:
-        """At most so many of the images, evenly spread over the set."""
+        """At most `most` of the images, evenly spaced over the set."""
         return self if len(self) <= most else self.select(np.linspace(0, len(self) - 1, most).astype(int))
 
     @abstractmethod
     def select(self, indices: np.ndarray) -> ImageSet:
-        """The set of these images, in this order."""
+        """The subset with these images, in this order."""
 
     def image(self, i: int) -> np.ndarray:
-        """Image i: uint8 [H, W, 3], not to be written to. UserError when it cannot be decoded."""
+        """Image i: uint8 [H, W, 3], read-only. Raises UserError if it cannot be decoded."""
         if self._cache is not None and i in self._cache:
             return self._cache[i]
         return self.read(i)
 
     def whole(self, i: int) -> View:
-        """All of image i, which `box` and `size` of the view tell the size of: what evaluation shows. UserError as for
-        `image`."""
+        """All of image i with its size, for evaluation. Raises UserError as `image` does."""
         image = self.image(i)
         height, width = image.shape[:2]
         return View(image, (0, 0, width, height), (height, width))
 
     def view(self, i: int, choose: Choose) -> View:
-        """The part of image i that `choose` wants; only as much of a file is decoded as that needs, if the reader can.
-        UserError as for `image`."""
+        """The window of image i that `choose` returns; the reader decodes only what it needs, if it can.
+        Raises UserError as `image` does."""
         if self._cache is not None and i in self._cache:
             return whole_cut(self._cache[i], choose)
         return self.read_part(i, choose)
 
     def read_part(self, i: int, choose: Choose) -> View:
-        """What `view` is to `image`, to `read`."""
+        """`view` without the cache."""
         return whole_cut(self.read(i), choose)
 
     def cache(self, limit: int = CACHE_BYTES) -> bool:
-        """Keep all decoded images in memory if they take at most `limit` bytes; say whether they do."""
+        """Keep all decoded images in memory if they fit into `limit` bytes; return whether they do."""
         if self._cache is not None:
             return True
         kept: dict[int, np.ndarray] = {}
         used = 0
         n = len(self)
-        # A few from all over the set first, so that a large one is given up after a few decodes.
+        # Decode a few from across the set first, to give up early on a large one.
         probe = np.unique(np.linspace(0, n - 1, min(n, 8)).astype(np.int64)).tolist()
         for i in chain(probe, range(n)):
             if i in kept:
@@ -110,7 +109,7 @@ class ImageSet(ABC):
             try:
                 kept[i] = self.read(i)
             except UserError:
-                continue  # read again, and reported, when a batch asks for it
+                continue  # reported when a batch needs it
             used += kept[i].nbytes
             if used > limit or used / len(kept) * n > 2 * limit:
                 return False
@@ -126,20 +125,20 @@ class ImageSet(ABC):
         return np.bincount(self.targets, minlength=len(self.classes))
 
     def fingerprint(self) -> str:
-        """A hash of all names in order: it differs when files were added, removed or renamed."""
+        """A hash of all names in order; changes when files are added, removed or renamed."""
         digest = hashlib.blake2b(digest_size=8)
         for key in self.keys():
             digest.update(key + b"\0")
         return digest.hexdigest()
 
     def stamp(self) -> str:
-        """A hash that differs when the pixels may: where there are files, of their names, sizes and times of change."""
+        """A hash that changes when pixels may have; for files, of their names, sizes and modification times."""
         return self.fingerprint()
 
     def relabel(self, classes: Sequence[str]) -> None:
-        """Number the targets by `classes`, a model's own list, which may be longer or in another order.
+        """Renumber the targets by `classes`, a model's list, which may be longer or in another order.
 
-        Raises UserError when a class that has images here is not in `classes`.
+        Raises UserError if a class that has images is not in `classes`.
         """
         position = {name: k for k, name in enumerate(classes)}
         occurring = [name for name, count in zip(self.classes, self.counts(), strict=True) if count]
@@ -162,7 +161,7 @@ class ImageSet(ABC):
 
 
 class ArraySet(ImageSet):
-    """Images that are in memory: uint8 [n, H, W] or [n, H, W, 3]."""
+    """Images in memory: uint8 [n, H, W] or [n, H, W, 3]."""
 
     def __init__(self, classes: Sequence[str], targets: np.ndarray, images: np.ndarray, prefix: str) -> None:
         super().__init__(classes, targets)
@@ -185,8 +184,8 @@ class ArraySet(ImageSet):
 class FileSet(ImageSet):
     """Image files under a root folder.
 
-    The names are one block of bytes and one array of offsets: a million Python strings would take
-    100 MB, and be copied into every worker as their reference counts change.
+    Names are one block of bytes and an array of offsets: a million Python strings would take 100 MB and be copied into
+    every worker as their reference counts change.
     """
 
     def __init__(

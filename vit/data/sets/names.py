@@ -1,4 +1,4 @@
-"""A million file names in two arrays."""
+"""Store a million file names in two arrays."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 CHUNK = 65536
-"""Names that are handled at a time: the strings of a million at once would take more than the table."""
+"""Names processed at a time; a million strings at once would take more memory than the table."""
 
 
 class NameTable:
-    """Strings in two arrays: the bytes of all of them, uint8, and where each ends, int64 [n]."""
+    """Strings in two arrays: uint8 bytes of all strings, and int64 [n] end offsets."""
 
     def __init__(self, blob: np.ndarray, ends: np.ndarray) -> None:
         self.blob = blob
@@ -20,7 +20,7 @@ class NameTable:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> NameTable:
-        # fsencode keeps names that are not valid Unicode.
+        # fsencode preserves names that are not valid Unicode.
         return cls.of_encoded([os.fsencode(name) for name in names])
 
     @classmethod
@@ -60,7 +60,7 @@ class NameTable:
         for first in range(0, len(ends), CHUNK):
             some = slice(first, first + CHUNK)
             begin, end = int(ends[first] - lengths[first]), int(ends[some][-1])
-            # Byte k of the result is as far from its name's first byte as it is here.
+            # A byte keeps its distance from its name's first byte.
             shift = np.repeat(starts[indices[some]] - (ends[some] - lengths[some]), lengths[some])
             blob[begin:end] = self.blob[np.arange(begin, end) + shift]
         return NameTable(blob, ends)

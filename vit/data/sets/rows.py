@@ -1,4 +1,4 @@
-"""Images that lie many to a file: a store gives them by row, a RowSet is some of the rows of one."""
+"""Many images per file: a store returns them by row, and a RowSet is a subset of its rows."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vit.data.sets.window import Choose, View, decode_window
 from vit.errors import UserError
 from vit.images.preprocess import MAX_PIXELS, decode
 
-# A file in a shard or a table larger than this is no image but a mistake, or an attack on the memory.
+# Bytes. A larger file in a shard or a table is a mistake or a memory attack, not an image.
 MAX_FILE = 256 * 2**20
 
 
 class Store(Protocol):
-    """Files by row, 0 to n - 1. What it has open is opened anew in every process."""
+    """Files by row, 0 to n - 1. Each process reopens its file handles."""
 
     def name(self, row: int) -> str:
-        """What to call a row in a message: the file it is in, and where in it."""
+        """Name of a row in messages: its file and its place there."""
         ...
 
     def key(self, row: int) -> bytes:
-        """The name within the data, the same wherever the data lie."""
+        """Name within the data, independent of the data's location."""
         ...
 
     def file(self, row: int) -> tuple[str, bytes]:
@@ -39,7 +39,7 @@ class Store(Protocol):
 
 
 class RowSet(ImageSet):
-    """Rows of a store; `places` int64 [n] says which."""
+    """Rows of a store; `places` int64 [n] are their indices."""
 
     def __init__(self, classes: Sequence[str], targets: np.ndarray, store: Store, places: np.ndarray) -> None:
         super().__init__(classes, targets)
@@ -68,19 +68,19 @@ class RowSet(ImageSet):
 
 
 def decode_named(content: bytes, name: str) -> np.ndarray:
-    """Decode the bytes of an image file; `name` is what a UserError calls it."""
+    """Decode the bytes of an image file; `name` is used in a UserError."""
     return decode(named(content, name), max_pixels=MAX_PIXELS)
 
 
 def named(content: bytes, name: str) -> Named:
-    """An open file for `decode`; UserError if it is empty."""
+    """Wrap bytes as an open file for `decode`. Raises UserError if they are empty."""
     if not content:
         raise UserError(f"{name}: the file is empty (0 bytes). Replace or remove it.")
     return Named(content, name)
 
 
 class Named(io.BytesIO):
-    """An open file whose name `decode` finds."""
+    """An in-memory file with a name for `decode`."""
 
     def __init__(self, content: bytes, name: str) -> None:
         super().__init__(content)

@@ -1,7 +1,7 @@
-"""A part of an image, decoded no finer than it is needed. For training: evaluation decodes whole files.
+"""Decode part of an image at no more resolution than needed. For training; evaluation decodes whole files.
 
-A JPEG can be decoded at 1/2, 1/4 or 1/8 of its sides: libjpeg then computes the low frequencies of each 8 x 8 block
-only, and far fewer pixels have to be made, turned to RGB and scaled. Other formats are decoded whole and cut.
+A JPEG can be decoded at 1/2, 1/4 or 1/8 scale: libjpeg then computes only the low frequencies of each 8 x 8 block,
+and far fewer pixels are converted to RGB and resized. Other formats are decoded whole and cropped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vit.images.rgb import to_rgb
 
 
 class Window(NamedTuple):
-    """What part of an image is wanted."""
+    """The requested part of an image."""
 
     left: float
     top: float
@@ -28,54 +28,54 @@ class Window(NamedTuple):
     bottom: float
     """In pixels of the whole, upright image."""
     by: int = 1
-    """Each side may be reduced by this: 1, 2, 4 or 8."""
+    """Each side may be reduced by this factor: 1, 2, 4 or 8."""
 
 
 class View(NamedTuple):
-    """What was decoded of it."""
+    """The decoded part of an image."""
 
     pixels: np.ndarray
-    """uint8 [h, w, 3], at least one pixel; it may be a view of a larger array, not to be written to."""
+    """uint8 [h, w, 3], at least one pixel; read-only, since it may be a view of a larger array."""
     box: tuple[float, float, float, float]
-    """The part that they show, xyxy in pixels of the whole image: the window, but for a pixel of the reduced one."""
+    """xyxy in pixels of the whole image: the window, to within one reduced pixel."""
     size: tuple[int, int]
     """(H, W) of the whole image."""
 
 
 Choose = Callable[[tuple[int, int]], Window]
-"""The window wanted of an image of (H, W) pixels. A function, because the size is known only once a file is open."""
+"""Maps (H, W) of an image to a window. A function, because the size is known only once the file is open."""
 
 
 def cut(image: np.ndarray, window: Window, size: tuple[int, int], by: tuple[float, float] = (1, 1)) -> View:
-    """The window out of an upright image uint8 [h, w, 3], whose pixels are as large as `by` (across, down) of an
-    original of (H, W) pixels."""
+    """Crop the window from an upright image uint8 [h, w, 3], reduced by `by` (across, down) from an original of `size`
+    (H, W)."""
     corners = _corners(window, image.shape[1], image.shape[0], by)
     left, top, right, bottom = corners
     return View(image[top:bottom, left:right], _times(corners, by), size)
 
 
 def all_of(size: tuple[int, int]) -> Window:
-    """All of an image of (H, W) pixels, not reduced."""
+    """The window that covers an image of (H, W) pixels, not reduced."""
     return Window(0, 0, size[1], size[0])
 
 
 def whole_cut(image: np.ndarray, choose: Choose) -> View:
-    """The window that `choose` wants of a whole, decoded image uint8 [H, W, 3]."""
+    """Crop the window that `choose` returns from a decoded image uint8 [H, W, 3]."""
     size = (image.shape[0], image.shape[1])
     return cut(image, choose(size), size)
 
 
 def decode_window(source: Source, choose: Choose, *, max_pixels: int = MAX_PIXELS) -> View:
-    """The window that `choose` wants of an image file, given by its path, its bytes or opened, as RGB.
+    """Decode the window that `choose` returns from an image file (path, bytes or open file), as RGB.
 
-    At a reduction of 1 the pixels are those of `vit.images.decode.decode`; simplejpeg, where it is installed, makes
-    them sooner and changes none. Raises UserError where `decode` does: a JPEG is read to its end, so that a truncated
-    one is found whatever part of it is wanted.
+    At a reduction of 1, the pixels equal those of `vit.images.decode.decode`; simplejpeg, if installed, is faster and
+    gives the same pixels. Raises UserError where `decode` does; a JPEG is read to its end, so truncation is always
+    detected.
     """
     with opened(source, max_pixels=max_pixels) as image:
         size, turn = upright_size(image), orientation(image)
         window = choose(size)
-        # A turned image would have its last, incomplete column of reduced pixels first.
+        # Rotating would move the last, incomplete column of reduced pixels to the front.
         whole = turn == 1 or not (size[0] % window.by or size[1] % window.by)
         by = window.by if whole and image.format in ("JPEG", "MPO") else 1
         pixels = _by_simplejpeg(image, by)
@@ -87,14 +87,14 @@ def decode_window(source: Source, choose: Choose, *, max_pixels: int = MAX_PIXEL
             by = round(width / image.width)
         image.load()
         image = upright(image)
-        if image.mode not in ("RGB", "L"):  # their pixels may have to be seen together
+        if image.mode not in ("RGB", "L"):  # conversion may need all pixels
             return cut(to_rgb(image, name_of(source)), window, size, (by, by))
-        # An array of the window alone: one of the whole image is a copy as large as the image.
+        # Convert only the window; an array of the whole image would be a full copy.
         corners = _corners(window, image.width, image.height, (by, by))
         return View(to_rgb(image.crop(corners), name_of(source)), _times(corners, (by, by)), size)
 
 
-# What EXIF's orientations ask for; views, not copies.
+# EXIF orientations, applied as views, not copies.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -108,8 +108,8 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _by_simplejpeg(image: Image.Image, by: int) -> np.ndarray | None:
-    """The whole of a JPEG as it lies in the file, or None where Pillow must decide: it knows more kinds of JPEG, and
-    its word on what is broken counts."""
+    """Decode a whole JPEG, not yet rotated; None to fall back to Pillow, which supports more kinds of JPEG and decides
+    what is broken."""
     library = _simplejpeg()
     file = file_of(image)
     if library is None or image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L") or file is None:
@@ -126,12 +126,12 @@ def _by_simplejpeg(image: Image.Image, by: int) -> np.ndarray | None:
 
 @cache
 def _simplejpeg() -> Any:
-    """The optional decoder (pip install -e ".[fast]"): libjpeg-turbo straight into an array."""
+    """The optional decoder (pip install -e ".[fast]"): libjpeg-turbo into an array."""
     return importlib.import_module("simplejpeg") if importlib.util.find_spec("simplejpeg") else None
 
 
 def _corners(window: Window, width: int, height: int, by: tuple[float, float]) -> tuple[int, int, int, int]:
-    """left, top, right, bottom of a window in whole pixels of a reduced image of (width, height)."""
+    """left, top, right, bottom of a window, in whole pixels of a reduced image of width x height."""
     left, right = _bounds(window.left / by[0], window.right / by[0], width)
     top, bottom = _bounds(window.top / by[1], window.bottom / by[1], height)
     return left, top, right, bottom
@@ -143,6 +143,6 @@ def _times(corners: tuple[int, int, int, int], by: tuple[float, float]) -> tuple
 
 
 def _bounds(low: float, high: float, limit: int) -> tuple[int, int]:
-    """Whole pixels nearest to low..high within 0..limit, at least one."""
+    """Round low..high to whole pixels within 0..limit, at least one."""
     first = min(max(0, round(low)), limit - 1)
     return first, min(max(first + 1, round(high)), limit)

@@ -1,1 +1,1 @@
-"""Where bytes lie when many images share a file: tar shards, Parquet, downloads."""
+"""Storage for many images per file: tar shards, Parquet, downloads."""

@@ -1,4 +1,4 @@
-"""The one place that imports pyarrow, which only Parquet files need."""
+"""The only module that imports pyarrow, which only Parquet files need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vit.errors import UserError
 
 
 def parquet_module(path: str) -> Any:
-    """pyarrow.parquet; UserError, naming the file that needs it, where pyarrow is not installed."""
+    """Import pyarrow.parquet. Raises UserError, naming the file that needs it, if pyarrow is not installed."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -19,18 +19,18 @@ def parquet_module(path: str) -> Any:
 
 
 def open_parquet_file(path: str) -> Any:
-    """A pyarrow.parquet.ParquetFile; only its footer is read. UserError for what is no whole Parquet file."""
+    """Open a pyarrow ParquetFile, reading only its footer. Raises UserError for an invalid or truncated file."""
     module = parquet_module(path)
     try:
         return module.ParquetFile(path)
-    except Exception as error:  # ArrowInvalid, OSError, and whatever a mutated footer leads to
+    except Exception as error:  # ArrowInvalid, OSError, or anything that a corrupt footer causes
         raise UserError(
             f"{path}: is not a whole Parquet file ({_first_line(error)}). Fetch or write it again."
         ) from None
 
 
 def damaged(path: str, error: Exception) -> UserError:
-    """What to raise when a column cannot be read."""
+    """The error for a column that cannot be read."""
     return UserError(f"{path}: cannot be read ({_first_line(error)}). The file is damaged; fetch or write it again.")
 
 

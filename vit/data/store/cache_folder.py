@@ -1,4 +1,4 @@
-"""Where things go that can be made again: downloads, indexes of shards, decoded pixels."""
+"""The cache folder for data that can be recreated: downloads, shard indexes, decoded pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder(name: str) -> Path:
-    """$VITRAL_CACHE/NAME, or vitral/NAME in the user's own cache folder. It may not exist yet."""
+    """$VITRAL_CACHE/NAME, or vitral/NAME in the user's cache folder. It may not exist yet."""
     own = os.environ.get("VITRAL_CACHE")
     if own:
         return Path(own).expanduser() / name

@@ -1,4 +1,4 @@
-"""`hf:OWNER/NAME`: a data set of Hugging Face's Hub, its Parquet files only, through huggingface_hub and its cache."""
+"""Fetch `hf:OWNER/NAME`: the Parquet files of a Hugging Face Hub data set, through huggingface_hub and its cache."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 
 from vit.errors import UserError
 
-# Where the Hub keeps what it made of data sets in other forms.
+# The revision with the Hub's own conversion of other formats.
 CONVERTED = "refs/convert/parquet"
 
 
 def fetch_data(source: str) -> tuple[str, list[str]]:
-    """`hf:OWNER/NAME[/FOLDER][@REVISION]` -> the local folder with its Parquet files, and notes.
+    """Fetch `hf:OWNER/NAME[/FOLDER][@REVISION]`; return the local folder with its Parquet files, and notes.
 
-    What is in the cache is not fetched again; HF_HUB_OFFLINE=1 and HF_HOME do what they do for every user of
-    huggingface_hub. Raises UserError: no such repository, no Parquet files, no network and nothing in the cache.
+    Cached files are not fetched again; HF_HUB_OFFLINE=1 and HF_HOME work as usual. Raises UserError for an unknown
+    repository or revision, no Parquet files, and no network with nothing in the cache.
     """
     match = re.fullmatch(r"hf:([^/@#]+/[^/@#]+)(?:/([^@#]+?))?/?(?:@([^#]+))?", source)
     if match is None:
@@ -35,7 +35,7 @@ def fetch_data(source: str) -> tuple[str, list[str]]:
 
 
 def _snapshot(source: str, repository: str, folder: str | None, revision: str | None) -> str | None:
-    """The folder of the snapshot; None where it holds no Parquet file."""
+    """The snapshot's folder; None if it has no Parquet files."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -57,7 +57,7 @@ def _snapshot(source: str, repository: str, folder: str | None, revision: str | 
         if revision == CONVERTED:
             return None
         raise UserError(_not_here(source, error)) from None
-    except Exception as error:  # whatever the network raises
+    except Exception as error:  # anything that the network raises
         raise UserError(_not_here(source, error)) from None
     root = os.path.join(root, folder) if folder else root
     some = any(name.endswith(".parquet") for _, _, names in os.walk(root) for name in names)

@@ -1,4 +1,4 @@
-"""Image files in the rows of Parquet files, read a row group at a time."""
+"""Read image files from rows of Parquet files, one row group at a time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vit.data.sets.rows import MAX_FILE
 from vit.data.store.arrow import damaged, open_parquet_file
 from vit.errors import UserError
 
-# Bytes of row groups that a process keeps. Rows come in random order, and to read one its whole group is decoded.
+# Bytes of row groups that a process caches: rows come in random order, and each needs its whole group decoded.
 KEPT_BYTES = 128 * 2**20
 
 
 class ParquetStore:
-    """The column `column` of some files: a struct with the field bytes (and path), or the bytes themselves.
+    """The column `column` of some files: a struct with the field bytes (and path), or plain bytes.
 
-    files: relative to root. Row numbers run through the files in this order.
+    files: relative to root. Rows are numbered across the files in this order.
     """
 
     def __init__(self, root: str, files: Sequence[str], column: str) -> None:
@@ -29,7 +29,7 @@ class ParquetStore:
         groups: list[int] = []
         file_of: list[int] = []
         self.bytes = 0
-        """Of the whole column in the files, compressed."""
+        """Compressed size of the column in all files."""
         for number, file in enumerate(files):
             opened = open_parquet_file(os.path.join(root, file))
             wanted = _leaves(opened, column)
@@ -88,12 +88,12 @@ class ParquetStore:
         return int(self._ends[group - 1]) if group else 0
 
     def _place(self, row: int) -> tuple[int, int]:
-        """File, and row in it, from 0."""
+        """File index and 0-based row in it."""
         file = int(self._file_of[np.searchsorted(self._ends, row, side="right")])
         return file, row - self._start(int(self._first[file]))
 
     def _beside(self, row: int, path: str) -> bytes:
-        """The image of a row that has only its path, which must not lead out of the data."""
+        """Read the image of a row that has only a path, which must stay inside root."""
         folder = os.path.dirname(os.path.join(self.root, self.files[self._place(row)[0]]))
         for base in (folder, self.root):
             file = os.path.realpath(os.path.join(base, path))
@@ -104,16 +104,16 @@ class ParquetStore:
         raise UserError(f"{self.name(row)}: holds no bytes, and {path} is not in {self.root}. Add the image.")
 
     def _group(self, group: int) -> Any:
-        """The column in one row group, a pyarrow ChunkedArray; the groups used last are kept."""
+        """The column in one row group, a pyarrow ChunkedArray; recently used groups are cached."""
         if self._process != os.getpid():
-            self._forget()  # files and memory of the process that this one was forked from
+            self._forget()  # file handles and cache of the parent process
         if group in self._kept:
             self._kept.move_to_end(group)
             return self._kept[group]
         file = int(self._file_of[group])
         path = os.path.join(self.root, self.files[file])
         if file not in self._opened:
-            if len(self._opened) >= 32:  # systems limit the number of open files
+            if len(self._opened) >= 32:  # systems limit open files
                 self._opened.clear()
             self._opened[file] = open_parquet_file(path)
         try:
@@ -134,13 +134,13 @@ class ParquetStore:
 
 
 def _leaves(opened: Any, column: str) -> list[int]:
-    """Positions of the leaves of a column among the columns of a row group."""
+    """Indices of a column's leaves among the columns of a row group."""
     schema = opened.metadata.schema
     return [k for k in range(len(schema)) if schema.column(k).path.split(".")[0] == column]
 
 
 def suffix_of(content: bytes) -> str:
-    """The usual suffix of an image file, by its first bytes."""
+    """The suffix of an image file, from its first bytes."""
     signatures = {
         b"\xff\xd8": ".jpg",
         b"\x89PNG": ".png",

@@ -1,7 +1,7 @@
-"""Where each sample of a tar shard lies: found once, and kept in a file beside the shards.
+"""Index the samples of a tar shard once, and store the index next to the shards.
 
-Names are WebDataset's: a sample is the files whose names are alike up to the first dot after the last slash, as
-000123.jpg and 000123.cls. What follows the dot says what a file is.
+Names follow WebDataset: a sample is the files whose names agree up to the first dot after the last slash, such as
+000123.jpg and 000123.cls. The rest of a name gives the file's role.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from vit.images.preprocess import IMAGE_SUFFIXES
 INDEX = ".vitral-index.npz"
 VERSION = 1
 NONE, LABEL, LABELS, BOXES = range(4)
-"""What is known of a sample."""
+"""The annotation kind of a sample."""
 MAX_TEXT = 16 * 2**20
 
 
 @dataclass
 class ShardIndex:
-    """The samples of one shard that have an image, in the order of the images; n of them."""
+    """The n samples of one shard that have an image."""
 
     blob: np.ndarray
-    """uint8: the names of the images, one after the other, and int64 [n]: where each ends."""
+    """uint8: the concatenated image names; `ends` int64 [n]: where each ends."""
     ends: np.ndarray
     offset: np.ndarray
-    """int64 [n]: where in the shard the image begins, and its size in bytes."""
+    """int64 [n]: the image's offset in the shard; `size`: its size in bytes."""
     size: np.ndarray
     kind: np.ndarray
     """uint8 [n]: NONE, LABEL, LABELS or BOXES."""
     text_offset: np.ndarray
-    """int64 [n]: where the .json with boxes begins, and its size; 0 for other kinds."""
+    """int64 [n]: offset of the .json with boxes; `text_size`: its size; 0 for other kinds."""
     text_size: np.ndarray
     codes: np.ndarray
-    """int64 [m]: labels as positions in `words`; those of sample i end at label_ends[i]."""
+    """int64 [m]: labels as indices in `words`; those of sample i end at label_ends[i]."""
     label_ends: np.ndarray
     words: list[int | str]
-    """The labels that occur: numbers or names, as written."""
+    """The distinct labels: numbers or names, as written."""
     empty: list[str]
-    """Images of 0 bytes, which are no samples."""
+    """Images of 0 bytes, which are left out."""
     without_image: int
-    """Samples that have no image."""
+    """Number of samples without an image."""
 
 
 _ARRAYS = tuple(field.name for field in fields(ShardIndex) if field.type == "np.ndarray")
@@ -62,9 +62,8 @@ _PLAIN = tuple(field.name for field in fields(ShardIndex) if field.name not in _
 
 
 def indexes(folder: str, files: Sequence[str]) -> dict[str, ShardIndex]:
-    """The index of each of these shards in a folder, by name: read from its file, or made where a shard is new or has
-    another size or time of change, and kept. Raises UserError for a shard that `scan` refuses or that has wrong labels.
-    """
+    """Return the index of each shard by name. A stored index is reused unless the shard is new or its size or
+    modification time changed. Raises UserError for a shard that `scan` refuses or that has invalid labels."""
     known = _read(folder)
     found = {file: known[file][1] for file in files if file in known}
     missing = [file for file in files if file not in found]
@@ -76,11 +75,11 @@ def indexes(folder: str, files: Sequence[str]) -> dict[str, ShardIndex]:
 
 
 def make_index(path: str) -> ShardIndex:
-    """Read through a shard."""
+    """Scan a shard. Raises UserError as `indexes` does."""
     samples: dict[str, dict[str, Member]] = {}
     for member in scan(path):
         match = re.fullmatch(r"((?:.*/)?[^./]+)\.([^/]+)", member.name)
-        if match is None:  # .DS_Store, README: no sample, for WebDataset either
+        if match is None:  # .DS_Store, README: not samples in WebDataset either
             continue
         key, ending = match[1], match[2].lower()
         parts = samples.setdefault(key, {})
@@ -116,7 +115,7 @@ def make_index(path: str) -> ShardIndex:
 
 
 def _image(path: str, key: str, parts: Mapping[str, Member]) -> Member | None:
-    """The image of a sample: of several the one whose ending has no further dot."""
+    """The image of a sample; of several, the one whose ending has no further dot."""
     images = [ending for ending in parts if f".{ending.rpartition('.')[2]}" in IMAGE_SUFFIXES]
     plain = [ending for ending in images if "." not in ending] or images
     if len(plain) > 1:
@@ -128,7 +127,7 @@ def _image(path: str, key: str, parts: Mapping[str, Member]) -> Member | None:
 
 
 def _label(path: str, descriptor: int, parts: Mapping[str, Member]) -> tuple[int, list[int | str], Member | None]:
-    """(kind, labels, the member with boxes) of a sample: from .cls, else .json, else one such as .label.cls."""
+    """(kind, labels, member with boxes) of a sample: from .cls, else .json, else an ending such as .label.cls."""
     order = sorted(parts, key=lambda ending: ("." in ending, not ending.endswith("cls"), ending))
     ending = next((e for e in order if e.rpartition(".")[2] in ("cls", "json")), None)
     if ending is None:
@@ -171,19 +170,19 @@ def _stamp(path: str) -> list[int]:
 
 
 def _places(folder: str) -> list[Path]:
-    """Where an index may lie: beside the shards, or in the user's cache folder if that cannot be written to."""
+    """Index locations: next to the shards, or in the user's cache folder if that is not writable."""
     digest = hashlib.blake2b(os.fsencode(os.path.realpath(folder)), digest_size=12).hexdigest()
     return [Path(folder) / INDEX, cache_folder("indexes") / f"{digest}.npz"]
 
 
 def _read(folder: str) -> dict[str, tuple[list[int], ShardIndex]]:
-    """What is known of the shards as they are now."""
+    """Read the stored entries that match the current shards."""
     found: dict[str, tuple[list[int], ShardIndex]] = {}
     for place in _places(folder):
         try:
             with open(place, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                 entries = _unpack({name: arrays[name] for name in arrays.files})
-        except Exception:  # not there, or damaged: it is made anew
+        except Exception:  # missing or damaged: the shards are indexed again
             continue
         for file, entry in entries.items():
             path = os.path.join(folder, file)
@@ -207,7 +206,7 @@ def _unpack(arrays: dict[str, np.ndarray]) -> dict[str, tuple[list[int], ShardIn
 
 
 def _sound(index: ShardIndex, whole: int) -> bool:
-    """Whether every place is within the shard: the file may come from anywhere."""
+    """Whether all offsets are within the shard and consistent, since the index file is untrusted."""
     n = len(index.ends)
     pairs = ((index.offset, index.size), (index.text_offset, index.text_size))
     inside = all(len(at) == len(size) == n and (at >= 0).all() and (size >= 0).all() for at, size in pairs)
@@ -220,7 +219,7 @@ def _sound(index: ShardIndex, whole: int) -> bool:
 
 
 def _write(folder: str, entries: dict[str, tuple[list[int], ShardIndex]]) -> None:
-    """Keep the index; where no place can be written to it is made anew the next time."""
+    """Store the index in the first writable location; without one, it is rebuilt next time."""
     indices = [index for _, index in entries.values()]
     arrays = {name: np.concatenate([getattr(index, name) for index in indices]) for name in _ARRAYS}
     arrays |= {f"{name}_lengths": np.array([len(getattr(i, name)) for i in indices], np.int64) for name in _ARRAYS}
@@ -233,7 +232,7 @@ def _write(folder: str, entries: dict[str, tuple[list[int], ShardIndex]]) -> Non
     for place in _places(folder):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            # Several processes may make it at the same time: each a file of its own, and the last name stays.
+            # Concurrent processes each write their own file; the last rename wins.
             with tempfile.NamedTemporaryFile(dir=place.parent, prefix=place.name, suffix=".tmp", delete=False) as file:
                 try:
                     os.chmod(file.name, 0o644)

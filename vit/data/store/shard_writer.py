@@ -1,4 +1,4 @@
-"""Writing samples into tar shards with WebDataset's names, so that every reader of that form takes them."""
+"""Write samples into tar shards in WebDataset's naming, readable by any WebDataset reader."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ LONGEST_NAME = 60
 
 
 def key_of(number: int, name: str) -> str:
-    """The key of a sample: its number, and what its file was called, so that it can be found again. No dots, since
-    these end a key."""
+    """The key of a sample: its number and its original file name, for traceability. No dots, since a dot ends a key."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", os.path.splitext(name)[0])[-LONGEST_NAME:].strip("_")
     return f"{number:08d}_{stem}" if stem else f"{number:08d}"
 
 
 class ShardWriter:
-    """Shards FOLDER/SPLIT-000000.tar, -000001.tar, ... of at most `limit` bytes each (a sample that is larger has one
-    of its own). The same samples give the same bytes. A shard has its name only when it is whole. A context manager."""
+    """Context manager that writes FOLDER/SPLIT-000000.tar, -000001.tar, ... of at most `limit` bytes each; a larger
+    sample gets its own shard. Output is deterministic, and a shard gets its name only when complete."""
 
     def __init__(self, folder: str, split: str, limit: int) -> None:
         self.folder, self.split, self.limit = folder, split, limit
@@ -45,9 +44,9 @@ class ShardWriter:
             raise UserError(f"{self.folder}: there is no space left. Free some, and write the shards again.") from None
 
     def add(self, key: str, parts: Mapping[str, bytes]) -> None:
-        """One sample: {".jpg": its image, ".cls": its label}."""
-        # A part is a block for its header and whole blocks for its bytes; two more end the archive, which is then
-        # filled up to a whole record.
+        """Add one sample: {".jpg": its image, ".cls": its label}."""
+        # Each part takes a header block and whole blocks of data; two more blocks end the archive, which is padded to
+        # a whole record.
         size = sum(512 + _whole(len(content), tarfile.BLOCKSIZE) for content in parts.values())
         if self._archive is not None and _whole(self._used + size + 1024, tarfile.RECORDSIZE) > self.limit:
             self._finish()
@@ -78,5 +77,5 @@ class ShardWriter:
 
 
 def _whole(size: int, unit: int) -> int:
-    """The least multiple of `unit` that is not smaller."""
+    """Round up to a multiple of `unit`."""
     return -(-size // unit) * unit

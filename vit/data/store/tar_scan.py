@@ -1,4 +1,4 @@
-"""What lies where in a tar file: names, places and sizes of its members, found without extracting anything."""
+"""List the names, offsets and sizes of a tar file's members without extracting anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vit.errors import UserError
 
 
 class Member(NamedTuple):
-    """A file within a tar file: its bytes are `size` from `offset` on."""
+    """A file in a tar file: `size` bytes starting at `offset`."""
 
     name: str
     offset: int
@@ -20,10 +20,10 @@ class Member(NamedTuple):
 
 
 def scan(path: str) -> Iterator[Member]:
-    """The regular files of a tar file, in order. Folders are passed over.
+    """Yield the regular files of a tar file, in order, skipping folders.
 
-    Raises UserError, with the member's name: links, devices and sparse files, absolute names and names with "..",
-    members of more than MAX_FILE bytes, an archive that is compressed, cut off or damaged.
+    Raises UserError for links, devices, sparse files, absolute names, names with ".." or control characters, members
+    above MAX_FILE bytes (naming the member), and for a compressed, truncated or damaged archive.
     """
     try:
         whole = os.path.getsize(path)
@@ -40,7 +40,7 @@ def scan(path: str) -> Iterator[Member]:
                 raise UserError(f"{path}: is cut off or damaged ({error}). Fetch or write it again.") from None
             if member is None:
                 break
-            archive.members.clear()  # type: ignore[attr-defined]  # it would keep a million of them
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep a million of them
             if member.isdir():
                 continue
             _refuse(path, member)
@@ -48,7 +48,7 @@ def scan(path: str) -> Iterator[Member]:
                 raise UserError(f"{path}: is cut off within {member.name}. Fetch or write it again.")
             yield Member(member.name, member.offset_data, member.size)
         end = archive.offset  # type: ignore[attr-defined]
-    # tarfile takes a damaged header for the end of the archive, and would lose all that follows without a word.
+    # tarfile treats a damaged header as the end of the archive and silently drops the rest.
     with open(path, "rb") as file:
         file.seek(end)
         mark = file.read(tarfile.BLOCKSIZE)
@@ -59,7 +59,7 @@ def scan(path: str) -> Iterator[Member]:
 
 
 def _refuse(path: str, member: tarfile.TarInfo) -> None:
-    """Raise for what has no place in a shard: nothing is ever extracted, but keys are used as names elsewhere."""
+    """Raise UserError for unsafe members: nothing is extracted, but keys become file names elsewhere."""
     parts = member.name.replace("\\", "/").split("/")
     what = None
     if member.issym() or member.islnk():

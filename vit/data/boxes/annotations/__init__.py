@@ -1,1 +1,1 @@
-"""Readers of annotation files: COCO, YOLO, Pascal VOC."""
+"""Read annotation files: COCO, YOLO, Pascal VOC."""

@@ -1,4 +1,4 @@
-"""COCO's JSON: one file of images, annotations and categories -> Draft. Boxes are [x, y, width, height] in pixels."""
+"""Read COCO JSON (images, annotations, categories) into a Draft. Boxes are [x, y, width, height] in pixels."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ look = coco_files.look
 
 
 def read(source: str, findings: Findings) -> Drafts:
-    """A folder with COCO annotations, or one .json file.
+    """Read a folder with COCO annotations, or one .json file.
 
-    Raises UserError: no JSON or none of COCO's form, a category twice, no images where they should be.
+    Raises UserError for a file that is not COCO JSON, a duplicate category, and images that are not found.
     """
     files = coco_files.find(source)
     parts: dict[str, Draft] = {}
@@ -36,7 +36,7 @@ def read(source: str, findings: Findings) -> Drafts:
 
 
 def read_coco(file: str, roots: list[str], findings: Findings) -> tuple[Draft, Categories]:
-    """One annotation file. roots: folders to look for the images in; the one that has most of the first is taken."""
+    """Read one annotation file. roots: candidate image folders; the one with most of the first images is used."""
     content = _load(file)
     categories = _categories(content, file)
     images = _images(content, file)
@@ -65,7 +65,7 @@ def _is_rows(content: Any, key: str) -> bool:
 
 
 def _categories(content: dict[str, Any], file: str) -> Categories:
-    """Names and ids in the order of the ids, whatever these are: gapped, from 0 or from 1."""
+    """Names and ids, sorted by id. Ids may have gaps and may start anywhere."""
     pairs = sorted(
         (_integer(row, "id", file, "category"), str(row.get("name", row.get("id")))) for row in content["categories"]
     )
@@ -84,12 +84,12 @@ def _images(content: dict[str, Any], file: str) -> list[dict[str, Any]]:
         raise UserError(f"{file}: there are no images.")
     for image in images:
         image["id"] = _integer(image, "id", file, "image")
-        # Some exports leave the size out, or write 0.
+        # Some exports omit the size or write 0.
         told = [_integer(image, key, file, "image") if image.get(key) else 0 for key in ("height", "width")]
         image["height"], image["width"] = told if min(told) > 0 else UNTOLD
         if not isinstance(image.get("file_name"), str):
             raise UserError(f"{file}: image {image['id']} has no file_name.")
-        # As tools on Windows write it.
+        # Windows tools write backslashes.
         image["file_name"] = image["file_name"].replace("\\", "/")
     return images
 
@@ -114,7 +114,7 @@ def _whole(value: Any) -> int | None:
 def _root(images: list[dict[str, Any]], roots: list[str], file: str) -> str:
     names = [image["file_name"] for image in images]
     root = likeliest(names, roots)
-    # Some exports name images by a path from another machine's folder.
+    # Some exports contain paths from another machine.
     if not any(os.path.isfile(os.path.join(root, name)) for name in names):
         raise UserError(
             f"{file}: its images, such as {names[0]}, are in none of {shown(roots)}. Put the images beside the "
@@ -161,7 +161,7 @@ def _area(value: Any) -> float:
 
 
 def _compare(first: str, file: str, categories: dict[str, Categories], findings: Findings) -> None:
-    """An error for categories that only one of two files has."""
+    """Report categories that only one of two files has."""
     ours, theirs = ({*zip(*categories[name], strict=True)} for name in (first, file))
     for only, where in ((ours - theirs, first), (theirs - ours, file)):
         names = [f"{name} ({number})" for name, number in sorted(only)]

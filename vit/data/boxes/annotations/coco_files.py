@@ -1,4 +1,4 @@
-"""Where the annotation files of a COCO source lie, and where the images of each may be."""
+"""Find the annotation files of a COCO source and the folders that may hold their images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vit.errors import UserError
 
 BESIDE = "_annotations.coco.json"
 SINGLE = (BESIDE, "annotations.json", "result.json", "labels.json")
-"""What tools call the one file of a set (Roboflow, CVAT, Label Studio, FiftyOne)."""
+"""File names of single-file exports (Roboflow, CVAT, Label Studio, FiftyOne)."""
 OTHER = r"(captions|person_keypoints|image_info|panoptic|stuff)"
-"""What COCO keeps beside the boxes."""
+"""COCO's annotation files for tasks other than detection."""
 EXPECTED = f"train/{BESIDE} or annotations/*train*.json"
 
 
@@ -23,9 +23,9 @@ def look(source: str) -> str:
 
 
 def find(source: str) -> dict[str, tuple[str, list[str]]]:
-    """{split: (annotation file, folders to look for its images in)}.
+    """Return {split: (annotation file, candidate image folders)}.
 
-    Raises UserError where two files would be one split.
+    Raises UserError if two files map to the same split.
     """
     if os.path.isfile(source):
         folder = os.path.dirname(os.path.abspath(source))

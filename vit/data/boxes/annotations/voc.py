@@ -1,9 +1,9 @@
-"""Pascal VOC's XML: one annotation file an image -> Draft.
+"""Read Pascal VOC XML, one annotation file per image, into a Draft.
 
-VOC counts pixels from 1 and a box includes its last one: the box xmin..xmax covers x from xmin - 1 to xmax, which is
-what is given here, as Detectron2 and the usual converters to COCO do. torchvision gives the numbers as they are in the
-file. `difficult` objects are not trained on and cost nothing in evaluation, like COCO's crowds. There are no category
-ids; the names in alphabetical order are 1, 2, ....
+VOC pixels are 1-based and inclusive: the box xmin..xmax covers x from xmin - 1 to xmax. Boxes are converted that way,
+as in Detectron2 and the usual COCO converters; torchvision returns the file's raw numbers. `difficult` objects are
+excluded from training and ignored in evaluation, like COCO crowds. VOC has no category ids; the names in alphabetical
+order get 1, 2, ....
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from vit.errors import UserError
 
 FORM = "xmin, ymin, xmax, ymax in pixels, counted from 1"
 SLACK = 1.0
-"""Boxes counted from 0 begin a pixel before the image; see the finding voc-from-zero."""
+"""Pixels. 0-based boxes start one pixel outside the image; see the finding voc-from-zero."""
 
 look = voc_files.look
 
 
 def read(source: str, findings: Findings) -> Drafts:
-    """A folder with VOC annotations.
+    """Read a folder with VOC annotations.
 
-    Raises UserError where no annotation is found, or two folders would be one split.
+    Raises UserError if there are no annotations or two folders map to the same split.
     """
     parts = voc_files.find(source)
     drafts = {split: _draft(part, findings) for split, part in parts.items()}
@@ -84,17 +84,17 @@ class _Told(NamedTuple):
 
 
 def _annotation(file: str, findings: Findings, where: str) -> _Told | None:
-    """None for a file that cannot be read; what is wrong with one object is counted, and the object left out."""
+    """Parse one file; None if it cannot be read. A malformed object is reported and left out."""
     try:
         root = read_xml(file)
         width, height = (int(_number(root, f"size/{side}", 0)) for side in ("width", "height"))
-    except (ValueError, OverflowError) as error:  # a size of NaN or infinity is no whole number
+    except (ValueError, OverflowError) as error:  # int() of a NaN or infinite size
         findings.add("annotation-malformed", where, str(error) if isinstance(error, UserError) else f"{file}: {error}")
         return None
     objects = []
     for k, thing in enumerate(root.findall("object"), 1):
         try:
-            # Only the object's own box: its parts (head, hand, foot) have boxes, too.
+            # Read only the object's own box; its parts (head, hand, foot) have boxes too.
             x, y, right, bottom = (_number(thing, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
             name = (thing.findtext("name") or "").strip()
             if not name:
@@ -102,13 +102,13 @@ def _annotation(file: str, findings: Findings, where: str) -> _Told | None:
             objects.append(_Object(name, (x, y, right, bottom), _number(thing, "difficult", 0) != 0))
         except UserError as error:
             findings.add("annotation-malformed", where, f"{file}, object {k}: {error}")
-    # labelImg and others write a whole path, perhaps of another system.
+    # labelImg and others write a full path, perhaps from another system.
     filename = (root.findtext("filename") or "").strip().replace("\\", "/").rsplit("/", 1)[-1]
     return _Told(filename, (height, width) if min(width, height) > 0 else UNTOLD, objects)
 
 
 def _number(node: Element, path: str, default: float = math.nan) -> float:
-    """A number in the text of an element. NaN may be written there, but an element that is not there raises."""
+    """The number in an element, which may be NaN. Without a default, raises UserError if the element is missing."""
     text = node.findtext(path)
     if text is None or not text.strip():
         if math.isnan(default):

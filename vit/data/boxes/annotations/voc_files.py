@@ -1,4 +1,4 @@
-"""Where the XML files of a VOC source lie, where their images are, and which are in which split."""
+"""Find the XML files, images and splits of a VOC source."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class VocPart(NamedTuple):
     """One split."""
 
     where: str
-    """What names it in a message: a list of ImageSets, or the folder of the XML files."""
+    """Its name in messages: an ImageSets list, or the folder of the XML files."""
     annotations: str
     images: str
     files: dict[str, str]
     """{path without suffix: path} of the XML files, relative to `annotations`."""
     listed: bool
-    """A list says which images there are; otherwise the files do."""
+    """Whether an ImageSets list defines the images; otherwise the files do."""
 
 
 def look(source: str) -> str:
@@ -40,7 +40,7 @@ def look(source: str) -> str:
 
 
 def find(source: str) -> dict[str, VocPart]:
-    """{split: part}. Raises UserError where two folders would be one split."""
+    """Return {split: part}. Raises UserError if two folders map to the same split."""
     home = _home(source)
     places = _places(home)
     if places is not None:
@@ -57,12 +57,12 @@ def find(source: str) -> dict[str, VocPart]:
 
 
 def pictures(folder: str) -> dict[str, str]:
-    """{path without suffix: path} of the images below a folder, relative to it."""
+    """Return {path without suffix: path} of the images below a folder, relative to it."""
     return _below(folder, IMAGE_SUFFIXES)
 
 
 def _home(source: str) -> str:
-    """The archives unpack to VOCdevkit/VOC2012/, alone or beside other years."""
+    """The folder of one year. The archives unpack to VOCdevkit/VOC2012/, possibly next to other years."""
     below = os.path.join(source, "VOCdevkit")
     kit = below if os.path.isdir(below) else source
     years = [name for name in _entries(kit) if os.path.isdir(os.path.join(kit, name, "Annotations"))]
@@ -74,7 +74,7 @@ def _home(source: str) -> str:
 
 
 def _places(folder: str) -> tuple[str, str] | None:
-    """(folder of the XML files, folder of the images), or None where there are no XML files."""
+    """Return (XML folder, image folder), or None if there are no XML files."""
     entries = {name.lower(): os.path.join(folder, name) for name in reversed(_entries(folder))}
     annotations = next((entries[name] for name in ("annotations", "annotation", "xmls") if name in entries), None)
     if annotations is not None and _has_xml(annotations):
@@ -89,7 +89,7 @@ def _whole(annotations: str, images: str) -> VocPart:
 
 
 def _listed(home: str, annotations: str, images: str) -> dict[str, VocPart]:
-    """The splits that ImageSets/Main lists. trainval is train where the two are not given apart."""
+    """The splits listed in ImageSets/Main. trainval is used as train if there is no separate train list."""
     folder = os.path.join(home, "ImageSets", "Main")
     if not os.path.isdir(folder):
         return {}
@@ -107,7 +107,7 @@ def _listed(home: str, annotations: str, images: str) -> dict[str, VocPart]:
 
 
 def _below(folder: str, suffixes: tuple[str, ...], *, deep: bool = True) -> dict[str, str]:
-    """{path without suffix: path} of the files below a folder, relative to it."""
+    """Return {path without suffix: path} of the files below a folder, relative to it."""
     found: dict[str, str] = {}
     for here, folders, names in os.walk(folder):
         folders[:] = sorted(folders) if deep else []

@@ -1,4 +1,4 @@
-"""XML of strangers: no entities, nothing fetched, no file larger than an annotation can be."""
+"""Parse untrusted XML: no custom entities, no network access, and a size limit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from xml.parsers import expat
 from vit.errors import UserError
 
 LARGEST = 10 * 2**20
-"""Bytes."""
+"""Bytes of an annotation file."""
 
 
 def read_xml(file: str) -> Element:
-    """The root element. Raises UserError, naming the file, for no XML, entities of its own, or more than LARGEST bytes.
+    """Return the root element. Raises UserError for invalid XML, custom entities, and files above LARGEST bytes.
 
-    Entities can name other files or multiply to gigabytes; annotations need none but XML's own, such as &amp;.
+    Entities can read other files or expand to gigabytes; annotations need only the predefined ones, such as &amp;.
     """
 
     def refuse(*_: object) -> NoReturn:

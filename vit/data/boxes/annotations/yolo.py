@@ -1,10 +1,10 @@
-"""YOLO's text files: one an image, one object a line -> Draft.
+"""Read YOLO text files (one per image, one object per line) into a Draft.
 
-    class x_center y_center width height        a box, in shares of the image's sides
+    class x_center y_center width height        a box, normalized by the image size
     class x1 y1 x2 y2 x3 y3 ...                 a polygon: its box, and its area
     class x_center y_center width height ...    a box with keypoints, where data.yaml has kpt_shape
 
-An image without a text file, or with an empty one, is a negative. Classes are numbers from 0, which data.yaml names.
+An image with no text file or an empty one is a negative. Class numbers start at 0; data.yaml names them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from vit.data.check.findings import Findings
 
 FORM = "x_center, y_center, width, height in shares of the image's sides"
 PIXELS = 2.0
-"""A box of shares may reach over the border a little, but not that far: these are pixels."""
+"""Largest plausible normalized coordinate; a box with a larger one is in pixels."""
 
 look = yolo_data.look
 
 
 def read(source: str, findings: Findings) -> Drafts:
-    """A folder with a data.yaml, the .yaml file, or a folder with images/, labels/ and classes.txt.
+    """Read a folder with a data.yaml, the .yaml file, or a folder with images/, labels/ and classes.txt.
 
-    Raises UserError for a YAML file that does not say where the images are or what the classes are called.
+    Raises UserError for a YAML file without image locations or class names.
     """
     data = yolo_data.find(source, findings)
     drafts = {split: _draft(part, data, findings) for split, part in data.parts.items()}
@@ -45,7 +45,7 @@ def _draft(part: YoloPart, data: YoloData, findings: Findings) -> Draft:
     used: set[str] = set()
     for picture in part.pictures:
         name = os.path.relpath(picture, data.root)
-        # Lists may name images of other folders.
+        # Lists may contain images outside the root.
         owner = draft.image(picture if name.startswith("..") else name.replace(os.sep, "/"))
         labels = yolo_data.label_file(picture)
         used.add(labels)
@@ -64,17 +64,17 @@ def _draft(part: YoloPart, data: YoloData, findings: Findings) -> Draft:
 
 
 class Row(NamedTuple):
-    """One line."""
+    """One line of a label file."""
 
     label: int
     box: tuple[float, float, float, float]
-    """xyxy in shares."""
+    """xyxy, normalized."""
     area: float
-    """Of a polygon, in shares; NaN for a box."""
+    """Normalized area of a polygon; NaN for a box."""
 
 
 def parse(text: str, keypoints: int = 0) -> Row | str:
-    """One line, or what is wrong with it. keypoints: how many numbers follow a box."""
+    """Parse one line, or return what is wrong with it. keypoints: how many numbers follow a box."""
     words = text.split()
     try:
         label, *values = map(float, words)
@@ -94,7 +94,7 @@ def parse(text: str, keypoints: int = 0) -> Row | str:
 
 
 def _lines(file: str, where: str, findings: Findings) -> list[tuple[int, str]]:
-    """The lines with something in them, numbered from 1."""
+    """The nonempty lines, numbered from 1."""
     try:
         with open(file, encoding="utf-8-sig") as stream:
             return [(k, line.strip()) for k, line in enumerate(stream, 1) if line.strip()]

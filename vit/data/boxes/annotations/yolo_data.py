@@ -1,8 +1,8 @@
-"""data.yaml: which images a YOLO source has, and what its classes are called.
+"""Read data.yaml: the images and class names of a YOLO source.
 
 Paths follow Ultralytics' rules: `train`, `val` and `test` are folders, lists (.txt) or several of them, relative to
-`path`; a leading ../ is dropped where that leads to nothing. A relative `path` is looked for from the file and from the
-current folder. What the file says is data: nothing in it is run or fetched.
+`path`; a leading ../ is dropped if the path does not exist. A relative `path` is resolved against the file's folder,
+then the current folder. Nothing in the file is run or downloaded.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class YoloPart(NamedTuple):
     pictures: list[str]
     """Absolute paths."""
     folders: list[str]
-    """The folders among its sources: all their images belong to it."""
+    """Its source folders; every image in them belongs to the split."""
 
 
 class YoloData(NamedTuple):
-    """What a data.yaml says."""
+    """The content of a data.yaml."""
 
     file: str
     root: str
@@ -53,7 +53,7 @@ def look(source: str) -> str:
 
 
 def find(source: str, findings: Findings) -> YoloData:
-    """Raises UserError for several files, one that is wrong, and images that are not there."""
+    """Read the source. Raises UserError for several YAML files, an invalid one, and missing images."""
     if os.path.isfile(source):
         return _described(os.path.abspath(source), _load(source), findings)
     files = _files(source)
@@ -65,7 +65,7 @@ def find(source: str, findings: Findings) -> YoloData:
 
 
 def label_files(part: YoloPart) -> Iterator[str]:
-    """The text files that may hold labels of a split's folders."""
+    """Yield the text files that may hold labels for a split's folders."""
     for folder in part.folders:
         beside = os.path.dirname(label_file(os.path.join(folder, "x")))
         for here, _, names in os.walk(beside):
@@ -75,14 +75,14 @@ def label_files(part: YoloPart) -> Iterator[str]:
 
 
 def label_file(picture: str) -> str:
-    """The text file of an image: the last folder images/ of its path becomes labels/, the suffix .txt."""
+    """The label file of an image: the last images/ in its path becomes labels/, and the suffix .txt."""
     before, swap, after = picture.rpartition(f"{os.sep}images{os.sep}")
     path = f"{before}{os.sep}labels{os.sep}{after}" if swap else picture
     return os.path.splitext(path)[0] + ".txt"
 
 
 def _files(source: str) -> list[str]:
-    """The YAML files of a folder that describe a set."""
+    """The YAML files in a folder that describe a data set."""
     if not os.path.isdir(source):
         return []
     named = [os.path.join(source, name) for name in sorted(os.listdir(source)) if name.lower().endswith(SUFFIXES)]
@@ -90,7 +90,7 @@ def _files(source: str) -> list[str]:
 
 
 def _describes(file: str) -> bool:
-    """A data.yaml that cannot be read is meant to be one all the same, and its error should be told."""
+    """Whether a file describes a data set. An unreadable data.yaml counts, so that its error is reported."""
     try:
         content = _load(file)
     except UserError:
@@ -146,7 +146,7 @@ def _root(file: str, path: Any, findings: Findings) -> str:
         folder = os.path.normpath(os.path.join(base, path))
         if os.path.isdir(folder):
             return folder
-    # The set was moved since: what it holds lies beside the file.
+    # The data set was moved; assume that it is still next to the file.
     findings.add("yaml-path", file, path)
     return here
 
@@ -163,7 +163,7 @@ def _names(file: str, content: dict[Any, Any]) -> dict[int, str]:
     for key, name in names.items():
         if not (isinstance(key, int) or (isinstance(key, str) and key.isdecimal())) or int(key) in found or key is True:
             raise UserError(f"{file}: names: {str(key)[:40]!r} is not a new whole number.")
-        # YAML reads no, yes, on and off as truth values, and a lone ~ as nothing.
+        # YAML parses no, yes, on and off as booleans, and a lone ~ as null.
         if isinstance(name, bool) or not isinstance(name, str | int | float):
             raise UserError(f"{file}: names: {key} is {_kind_of(name)}. Put the name into quotes.")
         found[int(key)] = str(name)
@@ -208,7 +208,7 @@ def _below(folder: str) -> list[str]:
 
 
 def _listed(file: str, root: str) -> list[str]:
-    """The images of a list. Ultralytics takes ./ from the list; other relative paths may be meant from anywhere."""
+    """The images in a list. Ultralytics resolves ./ against the list; the base of other relative paths is a guess."""
     try:
         with open(file, encoding="utf-8-sig") as stream:
             lines = [line.strip() for line in stream if line.strip()]
@@ -219,7 +219,7 @@ def _listed(file: str, root: str) -> list[str]:
 
 
 def _plain(source: str) -> YoloData:
-    """images/, labels/ and classes.txt, as labeling tools write them."""
+    """Read images/, labels/ and classes.txt, as labeling tools write them."""
     splits = _plain_splits(source)
     if not splits:
         raise UserError(f"{source}: no YOLO data. Expected {EXPECTED}.")
@@ -248,5 +248,5 @@ def _class_lists(source: str) -> list[str]:
 
 
 def _kind_of(value: Any) -> str:
-    """A value of a stranger's file for a message, however large it is."""
+    """Describe an untrusted value for a message, in bounded length."""
     return f"{value[:80]!r}" if isinstance(value, str) else f"a {type(value).__name__}"

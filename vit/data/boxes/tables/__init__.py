@@ -1,1 +1,1 @@
-"""Readers of boxes in tables: CSV, JSON lines, Parquet, tar shards."""
+"""Read boxes from tables: CSV, JSON lines, Parquet, tar shards."""

@@ -1,9 +1,9 @@
-"""A table of boxes, one a line -> Draft: `image,xmin,ymin,xmax,ymax,label`, as CSV or TSV.
+"""Read a table of boxes, one per line, into a Draft: `image,xmin,ymin,xmax,ymax,label`, as CSV or TSV.
 
-The numbers are pixels from the image's upper left corner, of the border lines: a box over the whole of a 40 x 30 image
-is 0,0,40,30. A line with nothing but the image is one without boxes. Further columns: `split`, `crowd`, and `width`
-and `height` of the image. The names that other tools give these columns (filename, class, x1, ...) are understood, and
-so is a table without a header whose columns come in this order. Images are looked for beside the table.
+Coordinates are pixel edges measured from the upper left corner: a box that covers a 40 x 30 image is 0,0,40,30. A line
+with only an image is an image without boxes. Optional columns: `split`, `crowd`, and the image's `width` and `height`.
+Column names of other tools (filename, class, x1, ...) are accepted, as is a table without a header in this column
+order. Images are searched for next to the table.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TRUE = ("1", "true", "yes")
 
 
 class Line(NamedTuple):
-    """number: of the line. cells: by column, without surrounding blanks."""
+    """number: line number. cells: by column, stripped."""
 
     number: int
     cells: dict[str, str]
@@ -55,9 +55,9 @@ def look(source: str) -> str:
 
 
 def read(source: str, findings: Findings) -> Drafts:
-    """A table, or a folder with one: DIR/{train,val,test}.csv, DIR/{train,...}/_annotations.csv or DIR/NAME.csv.
+    """Read a table, or a folder: DIR/{train,val,test}.csv, DIR/{train,...}/_annotations.csv or DIR/NAME.csv.
 
-    Raises UserError for a table without the columns it needs.
+    Raises UserError for a table without the required columns.
     """
     files = find(source)
     if not files:
@@ -70,7 +70,7 @@ def read(source: str, findings: Findings) -> Drafts:
 
 
 def find(source: str) -> dict[str, str]:
-    """{split: table}. Raises UserError where two tables would be one split."""
+    """Return {split: table}. Raises UserError if two tables map to the same split."""
     if os.path.isfile(source):
         return {ALL: source}
     if not os.path.isdir(source):
@@ -135,7 +135,7 @@ def _read_table(file: str, split: str, parts: dict[str, Draft], findings: Findin
 
 
 def _lines(file: str) -> Iterator[Line]:
-    """The lines of a table as {column: cell}."""
+    """Yield the lines of a table as {column: cell}."""
     rows = _table(file)
     number, first = next(rows, (1, []))
     header = _header(first)
@@ -153,7 +153,7 @@ def _lines(file: str) -> Iterator[Line]:
 
 
 def _table(file: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of every line with something in it."""
+    """Yield (line number, cells) of every nonempty line."""
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, delimiter="\t" if file.lower().endswith(".tsv") else ",")
@@ -165,14 +165,14 @@ def _table(file: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _header(cells: list[str]) -> list[str] | None:
-    """The columns by our names, None where one that is needed is missing."""
+    """The columns by our names; None if a required one is missing."""
     names = [COLUMNS.get(cell.lower(), cell) for cell in cells]
     needed = all(names.count(name) == 1 for name in ORDER)
     return names if needed else None
 
 
 def _is_plain(cells: list[str]) -> bool:
-    """The first line of a table without a header."""
+    """Whether this is the first line of a table without a header."""
     try:
         return len(cells) == 6 and (not any(cells[1:5]) or all(float(cell) > -1e9 for cell in cells[1:5]))
     except ValueError:

@@ -1,10 +1,10 @@
-"""A manifest of boxes, one image a line -> Draft.
+"""Read a manifest of boxes, one image per line, into a Draft.
 
     {"image": "a.jpg", "boxes": [[xmin, ymin, xmax, ymax], ...], "labels": ["cat", ...]}
     {"file_name": "a.jpg", "objects": {"bbox": [[x, y, width, height], ...], "category": [0, ...]}}
 
-The second is the metadata.jsonl of Hugging Face's image folders. Numbers are pixels; further keys: `split`, `crowd`
-(a list), and `width` and `height` of the image. Images are looked for beside the manifest.
+The second form is metadata.jsonl of Hugging Face's image folders. Coordinates are pixels. Optional keys: `split`,
+`crowd` (a list), and the image's `width` and `height`. Images are searched for next to the manifest.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def look(source: str) -> str:
 
 
 def read(source: str, findings: Findings) -> Drafts:
-    """A manifest, or a folder with one: DIR/{train,val,test}.jsonl, DIR/{train,...}/metadata.jsonl or DIR/NAME.jsonl.
+    """Read a manifest, or a folder: DIR/{train,val,test}.jsonl, DIR/{train,...}/metadata.jsonl or DIR/NAME.jsonl.
 
-    Raises UserError for a file that is no JSON lines.
+    Raises UserError for a file that is not JSON lines.
     """
     files = find(source)
     if not files:
@@ -50,7 +50,7 @@ def read(source: str, findings: Findings) -> Drafts:
 
 
 def find(source: str) -> dict[str, str]:
-    """{split: manifest}. Raises UserError where two would be one split."""
+    """Return {split: manifest}. Raises UserError if two map to the same split."""
     if os.path.isfile(source):
         return {ALL: source}
     if not os.path.isdir(source):
@@ -80,7 +80,7 @@ def _has_boxes(file: str) -> bool:
 def _read_manifest(file: str, split: str, parts: dict[str, Draft], findings: Findings) -> None:
     lines = list(_lines(file))
     folder = os.path.dirname(file) or "."
-    # One file, one form: corners and widths cannot be told apart line by line.
+    # Each file has one form: corners and widths cannot be distinguished line by line.
     guess = bool(lines) and "objects" in lines[0][1]
     root = likeliest([str(line.get(key_of(line, IMAGE) or "")) for _, line in lines], [folder, f"{folder}/images"])
     for number, line in lines:
@@ -117,7 +117,7 @@ def _columns(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lines(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, object) of every line with something in it."""
+    """Yield (line number, object) of every nonempty line."""
     try:
         with open(file, encoding="utf-8-sig") as stream:
             for number, text in enumerate(stream, 1):

@@ -1,4 +1,4 @@
-"""The value `objects` of Hugging Face's detection sets: boxes and categories of one image.
+"""Parse the `objects` value of Hugging Face's detection data sets: boxes and categories of one image.
 
 {"bbox": [[x, y, width, height], ...], "category": [0, ...]}       or a list of {"bbox": ..., "category": ...}
 """
@@ -16,7 +16,7 @@ CROWD = ("iscrowd", "is_crowd", "crowd")
 
 
 class Thing(NamedTuple):
-    """One object. box: its four numbers, in the order of the file."""
+    """One object. box: its four numbers, in the file's order."""
 
     box: tuple[float, float, float, float]
     label: int | str
@@ -25,9 +25,9 @@ class Thing(NamedTuple):
 
 
 def things(value: Any) -> list[Thing | str]:
-    """The objects of an image; for one that cannot be understood, what is wrong with it.
+    """The objects of an image; for an invalid one, what is wrong with it.
 
-    Raises UserError where the value as a whole is none of the two forms.
+    Raises UserError if the value has neither of the two forms.
     """
     if value is None:
         return []
@@ -45,7 +45,7 @@ def things(value: Any) -> list[Thing | str]:
 
 
 def key_of(names: Any, among: tuple[str, ...]) -> str | None:
-    """The first of the names that is one of `among`."""
+    """The first name in `among` that is in `names`."""
     return next((name for name in among if name in names), None)
 
 

@@ -1,8 +1,7 @@
-"""Parquet files as Hugging Face writes detection sets: an image column with bytes, and `objects` -> Draft.
+"""Read Hugging Face detection Parquet files (an image column with bytes, and `objects`) into a Draft.
 
-`objects` holds lists by name (bbox, category, perhaps iscrowd and area), or a list of objects. Categories are numbers
-whose names are in the schema's metadata, or names. What the four numbers of a bbox are is not written anywhere: see
-`vit.data.boxes.order`.
+`objects` holds lists by name (bbox, category, optionally iscrowd and area), or a list of objects. Categories are names,
+or numbers whose names are in the schema's metadata. The files do not record the box format; see `vit.data.boxes.order`.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ def look(source: str) -> str:
 
 
 def read(source: str, findings: Findings) -> Drafts:
-    """A folder of Parquet files, or one file.
+    """Read a folder of Parquet files, or one file.
 
-    Raises UserError: no such columns, damaged files, pyarrow is missing.
+    Raises UserError for missing columns, damaged files, and if pyarrow is not installed.
     """
     if os.path.isfile(source):
         root, files = os.path.dirname(source) or ".", {"all": [os.path.basename(source)]}
@@ -86,13 +85,13 @@ def _draft(root: str, files: list[str], source: str, split: str, findings: Findi
                 draft.box(owner, k, thing.box, thing.label, crowd=thing.crowd, area=thing.area)
             else:
                 findings.add("annotation-malformed", draft.where, f"{store.name(row)}, object {k}: {thing}")
-    if len(set(draft.ids)) < len(draft.ids):  # rows are images of their own, whatever the column holds
+    if len(set(draft.ids)) < len(draft.ids):  # each row is its own image, even if image_id repeats
         draft.ids = list(range(1, len(draft.ids) + 1))
     return draft
 
 
 def _rows(root: str, files: list[str]) -> Iterator[dict[str, Any]]:
-    """All columns but the image, row by row."""
+    """Yield the columns except the image, row by row."""
     for file in files:
         path = os.path.join(root, file)
         column = _objects_column(path)
@@ -115,7 +114,7 @@ def _objects_column(path: str) -> str | None:
 
 
 def _told_classes(path: str) -> Categories | None:
-    """The names in the metadata; their ids are their positions, unless `convert` wrote others."""
+    """The class names in the metadata; ids are their positions unless `convert` wrote others."""
     schema = open_parquet_file(path).schema_arrow
     column = _objects_column(path)
     names = _class_names(features_of(schema).get(column or ""))
@@ -131,7 +130,7 @@ def _told_classes(path: str) -> Categories | None:
 
 
 def _class_names(feature: Any) -> tuple[str, ...] | None:
-    """The ClassLabel among the fields of `objects`, however deep it lies."""
+    """The names of the ClassLabel in the fields of `objects`, at any depth."""
     if isinstance(feature, list) and feature:
         return _class_names(feature[0])
     if not isinstance(feature, dict):
@@ -144,7 +143,7 @@ def _class_names(feature: Any) -> tuple[str, ...] | None:
 
 
 def _name_numbers(parts: Mapping[str, Draft], categories: Categories) -> None:
-    """Numbers in the files are positions of names, not ids."""
+    """Replace numeric labels, which are positions and not ids, by class names."""
     names = categories.names
     for draft in parts.values():
         draft.allowed = allowed(Categories(names, tuple(range(len(names)))))

@@ -1,10 +1,10 @@
-"""Tar shards of images with boxes, 000123.jpg and 000123.json -> Draft.
+"""Read tar shards of images with boxes (000123.jpg and 000123.json) into a Draft.
 
     {"width": 640, "height": 480, "image_id": 7, "boxes": [[x1, y1, x2, y2], ...], "labels": ["cat", ...],
      "crowd": [false, ...], "area": [1234.5, ...]}
 
-Boxes are in pixels, labels are names; crowd and area may be left out. DIR/dataset.json has the classes in their order
-and the category ids they have elsewhere.
+Boxes are in pixels and labels are names; crowd and area are optional. DIR/dataset.json lists the classes in order and
+their original category ids.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def look(source: str) -> str:
         names = [file for part in files.values() for file in part]
         boxes = any((index.kind == BOXES).any() for index in load_indexes(root, names).values())
     except UserError:
-        return ""  # the reader of shards with labels tells what is wrong
+        return ""  # the label shard reader reports what is wrong
     return f"{names[0]} and {len(names) - 1} more" if boxes and len(names) > 1 else names[0] if boxes else ""
 
 
 def read(source: str, findings: Findings) -> Drafts:
-    """A folder of shards, one shard or a pattern of them.
+    """Read a folder of shards, one shard, or a pattern.
 
-    Raises UserError: what `vit.data.store.shard_index.indexes` does, a dataset.json of another form.
+    Raises UserError for an invalid dataset.json, and where `vit.data.store.shard_index.indexes` does.
     """
     root, files = find_shards(source)
     found = load_indexes(root, [file for part in files.values() for file in part])
@@ -70,7 +70,7 @@ def _categories(root: str) -> Categories | None:
 
 
 def _draft(root: str, files: list[str], found: Mapping[str, ShardIndex], where: str, findings: Findings) -> Draft:
-    """Parse the .json of every sample of some shards."""
+    """Parse the .json of every sample in the shards."""
     parts = [found[file] for file in files]
     store = ShardStore(root, files, parts)
     places = np.flatnonzero(np.concatenate([part.kind for part in parts]) == BOXES)
