@@ -35,8 +35,8 @@ class Batch(NamedTuple):
 
 
 class LabelReader(Reader[Batch]):
-    """Targets are rows of `ImageSet.targets`. pipeline: training augmentation; None for evaluation. mix: applied to whole
-    batches on the device."""
+    """Targets are rows of `ImageSet.targets`. pipeline: training augmentation; None for evaluation. mix: applied to
+    whole batches on the device."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class LabelReader(Reader[Batch]):
             self.keep_resized()
 
     def keep_resized(self) -> None:
-        """Resize each image once, not once per epoch: for images in memory that are resized before augmentation. Resizing
-        took a third of the time of a batch of digits."""
+        """Resize each image once, not once per epoch: for images in memory that are resized before augmentation.
+        Resizing took a third of the time of a batch of digits."""
         height, width = self.preprocess.size
         resized_first = self.pipeline is None or self.pipeline.augment.crop is None
         idempotent = self.preprocess.resize != "crop" or self.preprocess.crop == 1  # resizing twice changes nothing

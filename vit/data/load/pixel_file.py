@@ -140,7 +140,7 @@ class PixelFolder:
         return _Writer(self, self.path / f"{name}{SUFFIX}", step=min(BLOCK, self.limit // 16 + 1))
 
     def make_room(self, wanted: int) -> None:
-        """Remove files of other runs until `wanted` more bytes fit. A removed file stays readable while it is in use."""
+        """Remove files of other runs until `wanted` more bytes fit. A removed file stays readable while in use."""
         others = [path for path in self._files() if path.name not in self._ours]
         others.sort(key=lambda path: path.stat().st_mtime)
         taken = sum(path.stat().st_size for path in self._files())

@@ -157,9 +157,9 @@ class TrainBatches:
 
 
 class EvalBatches(Sequence[list[Draw]]):
-    """Every image once, in order; rank r takes every `world`-th batch from r on, without padding. Each batch is therefore
-    one of a single process, with the same predictions to the last bit. Draws are made on demand, since a million would
-    take more memory than the index."""
+    """Every image once, in order; rank r takes every `world`-th batch from r on, without padding. So each batch is one
+    of a single process, with the same predictions to the last bit. Draws are made on demand, since a million would take
+    more memory than the index."""
 
     def __init__(self, n: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
         self.batch_size, self._n = batch_size, n
