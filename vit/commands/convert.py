@@ -1,4 +1,4 @@
-"""`vitral convert`: a checkpoint's weights under the names of another library."""
+"""`vitral convert`: write a checkpoint's weights under another library's names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vitral embed`: the features of images, in a file for search, clustering or a classifier of one's own."""
+"""`vitral embed`: save the features of images for search, clustering or a custom classifier."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Embed:
 
         from vit.predict.files import exit_code, find_images
 
-        files = find_images(self.images)  # before torch: a misspelt path is told at once
+        files = find_images(self.images)  # before torch, so that a misspelled path is reported at once
 
         from vit.predict.progress import clear, progress
         from vit.tasks.classification.features import how_made, open_encoder, write_features

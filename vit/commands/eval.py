@@ -1,10 +1,10 @@
-"""Evaluate a checkpoint: checkpoint + data -> figures -> report.
+"""`vitral eval`: checkpoint + data -> metrics -> report.
 
 vitral eval runs/digits                                 the test split of the data it was trained on
 vitral eval runs/digits --data photos --json out.json   class folders of your own; every image counts as test
-vitral eval runs/digits --tta --knn 20                  averaged views, and nearest neighbors, beside it
+vitral eval runs/digits --tta --knn 20                  also averaged views and nearest neighbors
 vitral eval timm:NAME --data photos --knn 20            public weights: nearest neighbors on their features
-vitral eval runs/detect --tile 640 --out report         a detector, in tiles; its pictures into report/
+vitral eval runs/detect --tile 640 --out report         a detector, in tiles; pictures in report/
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Evaluate(EvaluationOptions):
     """Data to evaluate on, as `vitral train` takes it: class folders, a manifest, shards, hf:OWNER/NAME, digits, ...;
     for a detector images with boxes, or scenes. Default: what the checkpoint was trained on."""
     format: Literal["folder", "manifest", "coco", "yolo", "voc", "csv", "jsonl", "parquet", "shards"] | None = None
-    """Format of --data, where a folder could be read in several. Default: recognized from the files."""
+    """Format of --data, where a folder could be read in more than one format. Default: recognized from the files."""
     json: Path | None = None
     """Write all figures to this file as JSON. Default: no file."""
     out: Path | None = None
@@ -68,7 +68,7 @@ class Evaluate(EvaluationOptions):
         options = EvaluationOptions.of({name: getattr(self, name) for name in EvaluationOptions.names()})
         question = Question(self.checkpoint, self.data, self.format, self.model, self.image_size)
         evaluation = evaluation_of(question, options, lambda note: print(note, file=sys.stderr))
-        clear()  # the counter stops short of its end where images could not be read
+        clear()  # the counter does not reach its end if images could not be read
         report = TASKS[evaluation.result["task"]].part("report")
         report.print_report(evaluation.result)
         if self.json is not None:

@@ -1,4 +1,4 @@
-"""How every command of the project ends: its exit code, and one message instead of a traceback."""
+"""How every command ends: with an exit code, and one message instead of a traceback."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import NoReturn
 from vit.errors import Stopped, UserError
 
 MISTAKE = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it; of SIGTERM 143
+INTERRUPTED = 130  # 128 + SIGINT, as in shells; 143 for SIGTERM
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call `main` and exit with what it returns (None is 0).
 
-    A UserError is printed alone, on stderr, with exit code 2, and so is a disk that is full or may not be written to.
-    Any other exception is our bug and keeps its traceback.
+    A UserError, or a full or unwritable disk, prints only its message on stderr, with exit code 2. Any other exception
+    is a bug and keeps its traceback.
     """
     try:
         code = main() or 0
@@ -31,7 +31,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print("Interrupted.", file=sys.stderr)
         code = 128 + error.signal if isinstance(error, Stopped) else INTERRUPTED
     except BrokenPipeError:
-        # `... | head` has read enough. What is left in the buffer has nowhere to go when Python flushes it.
+        # The reader, such as `head`, has closed the pipe; Python must not fail when it flushes the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`vitral gather`: one safetensors file of a sharded checkpoint."""
+"""`vitral gather`: merge a sharded checkpoint into one safetensors file."""
 
 from __future__ import annotations
 

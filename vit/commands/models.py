@@ -1,4 +1,4 @@
-"""`vitral models`: what `vit.models()` lists, as a table."""
+"""`vitral models`: print `vit.models()` as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vitral predict`: labels or boxes of images, folders of images and the frames of videos."""
+"""`vitral predict`: predict labels or boxes of images, folders of images and video frames."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Predict:
         from vit.predict.files import exit_code, find_images
         from vit.predict.gallery import Gallery, picture_files
 
-        # Before torch: a misspelt path is told at once.
+        # Before torch, so that a misspelled path is reported at once.
         files = find_images(self.images)
         places = {} if self.out is None else picture_files(files, self.images, self.out)
         rates = video_rates(files)
@@ -151,7 +151,7 @@ class Item(NamedTuple):
 
 
 def video_rates(files: list[str]) -> dict[str, float]:
-    """Frames a second of the videos among the files. Raises UserError for one that cannot be read."""
+    """Frames per second of the videos among the files. Raises UserError for a video that cannot be read."""
     from vit.images.video import frame_rate, is_video
 
     return {file: frame_rate(file) for file in files if is_video(file)}
@@ -160,7 +160,7 @@ def video_rates(files: list[str]) -> dict[str, float]:
 def parse_threshold(given: tuple[str, ...], classes: list[str]) -> Any:
     """("0.3", "cat=.5") -> {class: number} for all classes, ("cat=.5",) -> {"cat": .5}, ("0.3",) -> 0.3, () -> None.
 
-    Raises UserError for what is none of these.
+    Raises UserError for anything else.
     """
     if given == ("per-class",):
         return "per-class"

@@ -1,4 +1,4 @@
-"""`vitral replay RUN STEP`: repeat a step that was left out because its loss or gradient was not finite."""
+"""`vitral replay RUN STEP`: repeat a step that was skipped because its loss or gradient was not finite."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Replay:
 
 
 def replay(folder: Path, place: Path, step: int) -> list[str]:
-    """What was found out about the step; lines for the screen."""
+    """Lines that report where the step became non-finite."""
     import torch
 
     from vit.runs.checkpoint import load_trainer
@@ -56,7 +56,7 @@ def replay(folder: Path, place: Path, step: int) -> list[str]:
 
 
 def parts_of(folder: Path) -> Parts:
-    """What the loop of a run is handed, from its first step on."""
+    """The parts of a run's training loop, from its first step on."""
     from vit.runs.folder import read_recipe
     from vit.tasks.table import task_of_recipe
     from vit.training.parts import assemble

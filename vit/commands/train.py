@@ -31,14 +31,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def recipes() -> dict[str, tuple[str, Any]]:
-    """name -> (what it is for, the recipe with its defaults), of every task."""
+    """name -> (purpose, the recipe with its defaults), for every task."""
     return {name: task_of_recipe(name).part("recipe").RECIPES[name] for name in recipe_names()}
 
 
 def parse(arguments: Sequence[str], prog: str | None = None) -> Any:
-    """`RECIPE [--options]`; the recipe is digits if left out. --help prints the recipes, or the options of one.
+    """Parse `RECIPE [--options]`; the default recipe is digits. --help prints the recipes, or the options of one.
 
-    prog: what messages call the command; `vitral train RECIPE` if None.
+    prog: name of the command in messages; `vitral train RECIPE` if None.
     """
     known = recipes()
     if arguments and arguments[0] in ("-h", "--help"):
@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str], prog: str | None = None) -> Any:
     if not arguments or arguments[0].startswith("-"):
         arguments = ["digits", *arguments]
     name, *options = arguments
-    if aliases.ASSIGNMENT.fullmatch(name):  # data=photos: `parse_options` names the right form
+    if aliases.ASSIGNMENT.fullmatch(name):  # data=photos: `parse_options` suggests the right form
         name, options = ("detect" if name.endswith((".yaml", ".yml")) else "folder"), list(arguments)
     if name not in known:
         meant = nearest(name, known)

@@ -1,7 +1,6 @@
 """From a path or a name to splits and batches. Knows neither models nor tasks.
 
-Names are imported when they are first used: the commands of `vitral data` need no torch, and their worker processes
-start at once.
+Names are imported on first use, so the commands of `vitral data` start without torch, and so do their workers.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# At once, since the function has the name of its module.
+# Imported eagerly: the function has the name of its module.
 from vit.data.survey import Survey as Survey
 from vit.data.survey import survey as survey
 

@@ -1,4 +1,4 @@
-"""The formats of data on disk: one table for labels and boxes, and which of them lie in a place."""
+"""The formats of data on disk, as one table for labels and boxes, and how a format is recognized."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ Evidence = Mapping[str, list[str]]
 
 
 class Format(NamedTuple):
-    """One way in which images and their labels or boxes lie on disk."""
+    """One way to store images with labels or boxes on disk."""
 
     name: str
     kind: Kind
     expected: str
-    """What a folder must hold, for messages."""
+    """What a folder must contain, for messages."""
     look: Callable[[str, Evidence], str]
-    """What of this format lies in a folder, or that a file is in it, for a message; "" for nothing."""
+    """Describes, for a message, what a folder or file contains in this format; "" for nothing."""
     read: Callable[[Request], Data | DetectionData]
     suffixes: tuple[str, ...] = ()
-    """Of a file with boxes that is given in place of a folder."""
+    """Suffixes of a file with boxes that may be given in place of a folder."""
 
 
 def _folder(request: Request) -> Data:
@@ -96,7 +96,7 @@ def named(kind: Kind) -> dict[str, Format]:
 
 
 def kinds_of(name: str) -> set[Kind]:
-    """What a format may hold. Raises UserError for a format that there is not."""
+    """The kinds that a format can hold. Raises UserError for an unknown format."""
     kinds: set[Kind] = {row.kind for row in TABLE if row.name == name}
     if not kinds:
         names = list(dict.fromkeys(row.name for row in TABLE))
@@ -105,7 +105,7 @@ def kinds_of(name: str) -> set[Kind]:
 
 
 def seen(source: str, kind: Kind) -> dict[str, str]:
-    """{format: what of it lies in a folder}. A file may be in the formats of its suffix."""
+    """{format: what a folder contains in it}. For a file, the formats that its suffix allows."""
     if os.path.isdir(source):
         lying = evidence(source) if kind == "labels" else {}
         found = {name: row.look(source, lying) for name, row in named(kind).items()}
@@ -118,17 +118,17 @@ def seen(source: str, kind: Kind) -> dict[str, str]:
 
 
 def by_suffix(file: str) -> list[Format]:
-    """The formats with boxes that the suffix of a file names."""
+    """The box formats that use the suffix of a file."""
     suffix = os.path.splitext(file)[1].lower()
     return [row for row in TABLE if suffix in row.suffixes]
 
 
 def recognized(source: str, kind: Kind) -> Format | None:
-    """The one format that a folder or file is in; None where nothing says one.
+    """The format of a folder or file; None if none matches.
 
-    Raises UserError, with what was seen, where it could be several.
+    Raises UserError, which lists what was seen, if several match.
     """
-    # A single file with boxes is meant to be what its suffix says; its reader reports what is wrong with it.
+    # The suffix decides the format of a single file with boxes; its reader reports what is wrong with it.
     single = kind == "boxes" and not os.path.isdir(source)
     found = {row.name: "" for row in by_suffix(source)} if single else seen(source, kind)
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""What a data source is, and which reader takes it: the one way into images with labels and images with boxes."""
+"""Opens a data source with the reader of its format: the one entry for images with labels and images with boxes."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def open_data(
     format: str | None = None,
     findings: Findings | None = None,
 ) -> Data | DetectionData:
-    """Open a set that has a card (`vitral data list`), a folder or file in one of `vit.data.formats.TABLE`,
-    `hf:OWNER/NAME` or `torchvision:NAME`.
+    """Open a named set (`vitral data list`), a folder or file in a format of `vit.data.formats.TABLE`, `hf:OWNER/NAME`
+    or `torchvision:NAME`.
 
-    kind: labels or boxes; recognized from what lies there if None.
-    seed: for the split of sources that have none of their own; None: nothing is held out for validation.
-    evaluation: the source need not have train, and what is not split is all test.
-    format: the name of a format; recognized from what lies there if None.
-    findings: collects what is wrong; without it the first error is raised.
+    kind: labels or boxes; recognized from the source if None.
+    seed: of the validation split, if the source has none; None holds nothing out.
+    evaluation: train may be missing, and a source without splits is all test.
+    format: the name of a format; recognized from the source if None.
+    findings: collects faults; without it the first error is raised.
 
-    Raises UserError for a source that does not exist, is empty or contradicts itself, or could be in several formats.
+    Raises UserError for a source that does not exist, is empty, contradicts itself or matches several formats.
     """
     source, kind, notes = meant(source, kind)
     if format is not None:
@@ -129,7 +129,7 @@ def _local(request: Request, kind: Kind, format: str | None) -> Data | Detection
             raise UserError(f"{path}: holds nothing in the format {found.name}. Expected {found.expected}.")
     elif os.path.isfile(path) and (found is None or found.name == "folder"):
         raise UserError(f"{path}: is neither a folder nor a .csv manifest. {_remedy(path)}")
-    # In a folder with nothing, the reader of class folders says what it expected.
+    # An empty folder goes to the reader of class folders, which reports what it expected.
     found = found or formats["folder"]
     if request.column is not None and found.name != "parquet":
         raise UserError(
@@ -142,7 +142,7 @@ def _local(request: Request, kind: Kind, format: str | None) -> Data | Detection
 
 
 def has_boxes(source: str, format: str | None = None) -> bool:
-    """Whether a source holds images with boxes. format: as the user says."""
+    """Whether a source holds images with boxes. format: as the user gave it."""
     if (kind := kind_of(source)) is not None:
         return kind == "boxes"
     if source.startswith("torchvision:"):
@@ -157,7 +157,7 @@ def has_boxes(source: str, format: str | None = None) -> bool:
 def as_found(
     source: str, format: str | None = None, findings: Findings | None = None
 ) -> tuple[Data | DetectionData, dict[str, Any]]:
-    """The data with the splits that the source has: nothing is held out, and what nothing divides is train."""
+    """The data with the splits of the source: nothing is held out, and data without splits is all train."""
     data = open_data(source, format=format, seed=None, evaluation=True, findings=findings)
     splits = data.splits()
     return data, {"train": splits["test"]} if data.record["rule"] == ALL_TEST else splits
@@ -183,11 +183,11 @@ def reopen(
     seed: int = 0,
     format: str | None = None,
 ) -> Data | DetectionData:
-    """The data to evaluate a checkpoint on: with the splits of its training run, or another source.
+    """The data to evaluate a checkpoint on: the splits of its training run, or another source.
 
-    record: `Data.record` as the checkpoint keeps it, None where it keeps none. When `source` is None or names the same
-    place, the splits are those of training, so that no training image is evaluated as test; a note says when files
-    have come or gone. Any other source is opened for evaluation. format: as for `open_data`; the record's if None.
+    record: `Data.record` from the checkpoint, None if it has none. If `source` is None or names the same place, the
+    splits are those of training, so that no training image is evaluated as test; a note warns if files were added or
+    removed. Any other source is opened for evaluation. format: as for `open_data`; the record's if None.
     """
     if source is not None and (record is None or place_of(meant(source, kind)[0]) != record["source"]):
         return open_data(source, kind=kind, seed=seed, evaluation=True, format=format)

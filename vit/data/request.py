@@ -1,4 +1,4 @@
-"""What a reader is asked to open."""
+"""What a reader opens."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from vit.data.check.findings import Findings
 
 @dataclass(frozen=True)
 class Request:
-    """A place, and how its images are divided."""
+    """A source, and how to split its images."""
 
     source: str
     """As the user wrote it, for messages and the record."""
     path: str
-    """Where it lies: without ~ and without #COLUMN."""
+    """The path, without ~ and #COLUMN."""
     column: str | None = None
-    """The column with the labels, of a table that has several."""
+    """The column with the labels, if a table has several."""
     seed: int | None = 0
-    """Of the split, where the source has none of its own; None: nothing is held out for validation."""
+    """Seed of the validation split, if the source has none; None holds nothing out."""
     evaluation: bool = False
-    """The source need not have train, and what nothing divides is all test."""
+    """Train may be missing, and a source without splits is all test."""
     findings: Findings | None = None
-    """Collects what is wrong; without it the first error is raised."""
+    """Collects faults; without it the first error is raised."""

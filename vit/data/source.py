@@ -1,4 +1,4 @@
-"""What the user's word for a data set stands for."""
+"""Resolves the name that a user gives for a data set."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from vit.errors import UserError, nearest
 
 
 def meant(source: str, kind: Kind | None = None) -> tuple[str, Kind | None, list[str]]:
-    """The source that a name of a card stands for, what it holds, and notes; any other source as it is.
+    """The source of a named data set, its kind, and notes; any other source unchanged.
 
-    A file or folder of that name in the current directory is meant first, unless the set comes with the package.
+    A file or folder of that name in the current directory takes precedence, unless the set comes with the package.
 
-    Raises UserError where the set is of another kind, or must be downloaded by hand and is not here.
+    Raises UserError if the set is of another kind, or must be downloaded by hand and is not here.
     """
     found = card(source)
     if found is None:
@@ -31,7 +31,7 @@ def meant(source: str, kind: Kind | None = None) -> tuple[str, Kind | None, list
 
 
 def kind_of(source: str) -> Kind | None:
-    """What the card of this name says its images have; None where there is no card, or a folder of that name."""
+    """The kind of a named data set; None if no card has this name, or a folder of this name takes precedence."""
     found = card(source)
     if found is None or (found.source != COMES_ALONG and os.path.exists(source)):
         return None
@@ -39,13 +39,13 @@ def kind_of(source: str) -> Kind | None:
 
 
 def column_of(source: str) -> tuple[str, str | None]:
-    """PATH#COLUMN says which column holds the labels; a # in the name of an existing file is part of it."""
+    """Split PATH#COLUMN into the path and the column of the labels; a # in the name of an existing file is kept."""
     path, sign, column = source.rpartition("#")
     return (path, column) if sign and not os.path.exists(os.path.expanduser(source)) else (source, None)
 
 
 def existing(source: str) -> str:
-    """The nearest match: the first missing part of the path against what lies beside it, and the names of the cards."""
+    """The nearest match for the first missing part of a path, among its siblings and the names of the cards."""
     parent, part = os.path.abspath(source), ""
     while not os.path.isdir(parent):
         parent, part = os.path.split(parent)

@@ -1,4 +1,4 @@
-"""Splitting a set in two by a rule that can be repeated from its record: the names and the seed decide."""
+"""Splits a set in two by a reproducible rule: only the names and the seed decide."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def with_splits(
     notes: Sequence[str] = (),
     where: str | None = None,
 ) -> Data:
-    """The Data of a reader that found these splits, all numbered by the same classes: "all" is one that nothing
-    divides; val is held out of train where there is none. `evaluation` and `seed` as in `open_data`; where: for
-    messages.
+    """The Data of the splits that a reader found, all with the same class numbers.
 
-    Raises UserError: no train, one class, labels in val or test that train does not have.
+    "all" names an undivided set. If there is no val, it is held out of train. evaluation, seed: as in `open_data`.
+    where: names the source in messages.
+    Raises UserError for no train, only one class, and labels of val or test that train lacks.
     """
     where, notes, sets = where or source, list(notes), dict(sets)
     if "all" in sets:
@@ -61,7 +61,7 @@ def with_splits(
 
 
 def _compare_classes(where: str, sets: Mapping[str, ImageSet]) -> list[str]:
-    """Raise for labels that train does not have; a note for those that only train has."""
+    """Notes on labels that only train has. Raises UserError for labels that train lacks."""
     notes = []
     trained = sets["train"].counts() > 0
     for name in ("val", "test"):
@@ -78,10 +78,10 @@ def _compare_classes(where: str, sets: Mapping[str, ImageSet]) -> list[str]:
 
 
 def hold_out(whole: Images, seed: int, where: str, strata: np.ndarray | None = None) -> tuple[Images, Images, str]:
-    """(train, val, a note that says so). strata: int64 [n], what stands for the class where the targets are none; where
-    they are numbers, all images are of one stratum.
+    """(train, val, a note about the split). strata: int64 [n], replaces the targets in stratification; if the targets
+    are numbers (regression), all images are one stratum.
 
-    Raises UserError, which names `where`, when no class has two images.
+    Raises UserError, which names `where`, if no class has two images.
     """
     if strata is None:
         strata = np.zeros(len(whole), np.int64) if whole.numbers else whole.targets
@@ -98,9 +98,9 @@ def hold_out(whole: Images, seed: int, where: str, strata: np.ndarray | None = N
 def validation_rows(names: Iterable[bytes], targets: np.ndarray, seed: int, share: float = VAL_SHARE) -> np.ndarray:
     """Which rows are for validation: bool [n], stratified by class.
 
-    Each file's place depends on its own name and the seed alone, not on a random stream: adding files moves
-    few others, and no version of a library can change it. targets: int64 [n] or multi-hot [n, K], where the
-    rarest label of an image is its class.
+    The place of a file depends only on its name and the seed, not on a random stream: adding files moves few others,
+    and no library version can change it. targets: int64 [n], or multi-hot [n, K], where the rarest label of an image
+    is its class.
     """
     key, n = seed.to_bytes(8, "little", signed=True), len(targets)
     digests = (hashlib.blake2b(name, digest_size=8, key=key).digest() for name in names)
@@ -116,6 +116,6 @@ def validation_rows(names: Iterable[bytes], targets: np.ndarray, seed: int, shar
 
 
 def rarest_label(targets: np.ndarray) -> np.ndarray:
-    """multi-hot [n, K] -> int64 [n]: of each row's labels the least frequent one, -1 for none."""
+    """multi-hot [n, K] -> int64 [n]: the least frequent label of each row, -1 for none."""
     frequency = np.where(targets > 0, targets.sum(axis=0), np.inf)
     return np.where(targets.any(axis=1), frequency.argmin(axis=1), -1)

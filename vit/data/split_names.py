@@ -1,4 +1,4 @@
-"""Which split a file or folder is, from its name."""
+"""The split of a file or folder, from its name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import PurePath
 from vit.errors import UserError
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-# What Hugging Face's Hub and the makers of shards call them, as words within a longer name.
+# The names used on the Hugging Face Hub and in published shards, as words within a longer name.
 _WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "val"),
@@ -20,9 +20,9 @@ _WORD = re.compile(rf"(?<![a-z])({'|'.join(_WORDS)})(?![a-z])")
 
 
 def split_of(path: str) -> str | None:
-    """train, val or test, as the file's name says or else the nearest folder's; None where nothing does.
+    """train, val or test, from the file's name or else the nearest folder's; None if no name contains a split.
 
-    path: relative to the data, so that a folder above it cannot decide.
+    path: relative to the data, so that folders above it are ignored.
     """
     for part in reversed(PurePath(path).parts):
         found = [_WORDS[match[1]] for match in _WORD.finditer(part.lower())]
@@ -32,9 +32,9 @@ def split_of(path: str) -> str | None:
 
 
 def by_split(paths: Iterable[str], where: str) -> dict[str, list[str]]:
-    """{split: its files in order of name}, in the order train, val, test; one split "all" where no name says any.
+    """{split: its files, sorted by name}, in the order train, val, test; one split "all" if no name contains a split.
 
-    Raises UserError where some files are of a split and others of none.
+    Raises UserError if only some names contain one.
     """
     found: dict[str | None, list[str]] = {}
     for path in sorted(paths):

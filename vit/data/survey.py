@@ -1,4 +1,4 @@
-"""What a training set looks like, from a fixed sample of its images: sizes, color, channel statistics."""
+"""Statistics of a training set from a fixed sample of its images: size, color, channel mean and std."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAMPLE = 256
 
 
 class Survey(NamedTuple):
-    """size: median (H, W) in pixels. gray: no image has color. mean, std: per channel, of pixels in 0..1."""
+    """size: median (H, W) in pixels. gray: whether no image has color. mean, std: per channel, of pixels in 0..1."""
 
     size: tuple[int, int]
     gray: bool
@@ -22,9 +22,9 @@ class Survey(NamedTuple):
 
 
 def survey(images: ImageSet, sample: int = SAMPLE) -> Survey:
-    """Look at up to `sample` images spread evenly over the set. Unreadable ones are passed over.
+    """Measure up to `sample` images, evenly spaced over the set. Unreadable ones are skipped.
 
-    Raises UserError when none of them can be read, with the first reason.
+    Raises UserError, with the first reason, if none can be read.
     """
     indices = np.unique(np.linspace(0, len(images) - 1, min(sample, len(images))).astype(np.int64))
     sizes: list[tuple[int, int]] = []
@@ -37,7 +37,7 @@ def survey(images: ImageSet, sample: int = SAMPLE) -> Survey:
             reason = reason or str(error)
             continue
         sizes.append(pixels.shape[:2])
-        # Every image counts the same, large or small; a grid of its pixels is enough for a mean.
+        # Every image has the same weight, whatever its size; a grid of its pixels is enough for a mean.
         step = max(1, min(pixels.shape[:2]) // 64)
         few = pixels[::step, ::step].reshape(-1, 3) / 255.0
         moments.append(np.stack([few.mean(axis=0), (few**2).mean(axis=0)]))

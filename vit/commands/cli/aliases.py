@@ -1,4 +1,4 @@
-"""Option names that people bring from timm, Ultralytics and Hugging Face, and what they are called here."""
+"""Option names of timm, Ultralytics and Hugging Face, and our names for them."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ FOREIGN = {
     "shard_mb": "shard_size max_shard_size",
     "features": "feature pool pooling",
 }
-"""Ours -> theirs. OURS=VALUE: theirs is a flag for one value of ours. Where a foreign name stands in several rows, the
-first row that the command knows counts."""
+"""Ours -> theirs. OURS=VALUE: theirs is a flag for one value of ours. If a foreign name is in several rows, the first
+row with an option of the command applies."""
 
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
-"""An option as Ultralytics and Hydra write it: name=value."""
+"""An option in the style of Ultralytics and Hydra: name=value."""
 
 
 def plain(name: str) -> str:
@@ -93,12 +93,12 @@ def plain(name: str) -> str:
 
 
 def of_others(name: str, known: Collection[str]) -> str | None:
-    """The option among `known` for a name that others use, perhaps as OURS=VALUE; None if there is none."""
+    """The option among `known` for another tool's name, possibly as OURS=VALUE; None if there is none."""
     return next((ours for ours, theirs in FOREIGN.items() if name in theirs.split() and _field(ours) in known), None)
 
 
 def nearest_option(name: str, known: Collection[str]) -> str | None:
-    """The option among `known` that `name`, which is none of them, probably stands for."""
+    """The option among `known` that the unknown `name` probably means; None if there is none."""
     if found := of_others(name, known):
         return found
     if name.removeprefix("no_") in known:
@@ -113,8 +113,8 @@ def nearest_option(name: str, known: Collection[str]) -> str | None:
 
 
 def rewritten(words: Sequence[str], known: Collection[str], positional: Iterable[str]) -> list[str] | None:
-    """The words with every name=value as --name value, or by its place; None if none of them is an option of `known`
-    so written."""
+    """The words with every name=value rewritten as --name value, or as a positional argument; None if no word sets an
+    option of `known` in this style."""
     placed: dict[str, str] = {}
     options: list[str] = []
     changed = False
@@ -139,7 +139,7 @@ def rewritten(words: Sequence[str], known: Collection[str], positional: Iterable
 
 
 def option(field: str, value: str = "") -> str:
-    """As it is typed: image_size -> --image-size."""
+    """The option as typed: image_size -> --image-size."""
     return f"--{field.replace('_', '-')} {value}".strip()
 
 

@@ -1,4 +1,4 @@
-"""What is meant by a word that is no command of vitral: of another tool, renamed, or misspelt."""
+"""Suggestions for a word that is not a command of vitral: of another tool, renamed, or misspelled."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ MEANT = {
 }  # fmt: skip
 """A word -> what to type after `vitral`."""
 TASKS = {"detect": "detect", "classify": "folder"}
-"""Ultralytics' tasks, which stand before its mode, and our recipes for them."""
+"""Ultralytics' tasks, which precede its mode, and our recipes for them."""
 MODES = {"train": "train", "val": "eval", "predict": "predict", "export": "convert", "benchmark": "eval"}
 FIELDS = {
     "predict": "checkpoint images threshold nms top tta tile out every batch_size device",
     "eval": "checkpoint data split nms tta tile out batch_size workers device",
     "convert": "checkpoint to",
 }
-"""The options of a mode that other tools have, too, by the names of our fields; of train all are looked up."""
+"""Options of a mode that other tools also have, by the names of our fields; for train, all options are searched."""
 POSITIONAL = ("checkpoint", "images")
 DATA = {"validate": "check", "verify": "check", "lint": "check", "stats": "check", "info": "check", "ls": "list",
         "shard": "pack", "export": "convert", "view": "show", "plot": "show", "preview": "show"}  # fmt: skip
-"""The same for words after `vitral data`."""
+"""The same as MEANT for words after `vitral data`."""
 
 
 def unknown(words: Sequence[str], group: str = "") -> UserError:
-    """For words after `vitral`, or after `vitral GROUP`, of which the first is no command."""
+    """The error for words after `vitral`, or after `vitral GROUP`, if the first is not a command."""
     word, *rest = words
     prog = " ".join(filter(None, ["vitral", group]))
     told = f"{prog} has no command {word!r}."
@@ -85,7 +85,7 @@ def ultralytics(words: Sequence[str]) -> list[str] | None:
 
 
 def respelt(command: str, *rest: str) -> str:
-    """A command with the words that followed; name=value becomes --name value."""
+    """The command with the words that follow it; name=value becomes --name value."""
     mode = command.split()[0]
     fields = [ours.partition("=")[0] for ours in aliases.FOREIGN]
     known = FIELDS[mode].split() if mode in FIELDS else [f for f in fields if f not in (*POSITIONAL, "source")]

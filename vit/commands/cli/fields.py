@@ -1,7 +1,7 @@
-"""The fields of a frozen dataclass as options: how each is typed, what it takes, and its default.
+"""The fields of a frozen dataclass as options: their names, values and defaults.
 
 Types of a field: str, int, float, Path, bool (a flag), Literal, any of them with `| None`, and tuple[X, ...], which may
-be repeated. A field marked `Positional` is given by its place.
+be repeated. A field marked `Positional` is a positional argument.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from vit.errors import UserError, nearest
 
 
 class Positional(NamedTuple):
-    """Annotation of a field that is given by its place: Annotated[str, Positional("CHECKPOINT")]."""
+    """Annotation of a positional argument: Annotated[str, Positional("CHECKPOINT")]."""
 
     metavar: str
 
 
 @dataclass(frozen=True)
 class Option:
-    """A field, as it is typed."""
+    """A field as an option of the command line."""
 
     field: str
     default: Any
-    """MISSING where the option must be given."""
+    """MISSING if the option is required."""
     kinds: tuple[type, ...]
-    """Of str, int, float, Path, bool; a value is the first that can be made of the text."""
+    """Types among str, int, float, Path, bool; the first that accepts the text gives the value."""
     choices: tuple[str, ...] = ()
     optional: bool = False
-    """Whether None is a value."""
+    """Whether None is allowed."""
     many: bool = False
     metavar: str | None = None
-    """Where it is given by its place: what the usage calls it."""
+    """Name of a positional argument in the usage; None for an option."""
 
     @property
     def flag(self) -> bool:
@@ -50,14 +50,14 @@ class Option:
 
     @property
     def none(self) -> tuple[str, ...]:
-        """("None",) where that is a value other than the default."""
+        """("None",) if None is allowed and is not the default."""
         return ("None",) if self.optional and self.default not in (None, MISSING) else ()
 
     def __str__(self) -> str:
         return self.metavar or aliases.option(self.field)
 
     def value(self, text: str) -> Any:
-        """What is meant by `text`. Raises UserError, which names what is allowed."""
+        """The value of `text`. Raises UserError, which names the allowed values."""
         if text in self.choices:
             return text
         if self.optional and text == "None":
@@ -71,14 +71,14 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """The values in words: "a whole number or auto"."""
+        """The allowed values in words: "a whole number or auto"."""
         words = {int: "a whole number", float: "a number", Path: "a path", str: "text"}
         listed = [*(words[kind] for kind in self.kinds), *self.choices, *self.none]
         return " or ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
 
 
 def options_of(kind: type, base: Any = None, hidden: Collection[str] = ()) -> dict[str, Option]:
-    """The options of a dataclass by the names of their fields; positional ones first."""
+    """The options of a dataclass by field name; positional ones first."""
     hints = typing.get_type_hints(kind, include_extras=True)
     found = []
     for field in dataclasses.fields(kind):
@@ -90,7 +90,7 @@ def options_of(kind: type, base: Any = None, hidden: Collection[str] = ()) -> di
 
 
 def described(hint: Any) -> dict[str, Any]:
-    """What a type says of an option: the other fields of Option."""
+    """The fields of Option that follow from a type."""
     facts: dict[str, Any] = {}
     if hasattr(hint, "__metadata__"):
         metavars = [extra.metavar for extra in hint.__metadata__ if isinstance(extra, Positional)]
@@ -103,7 +103,7 @@ def described(hint: Any) -> dict[str, Any]:
     facts["optional"] = type(None) in parts
     facts["choices"] = tuple(c for part in parts if typing.get_origin(part) is Literal for c in typing.get_args(part))
     kinds = [part for part in parts if isinstance(part, type) and part is not type(None)]
-    order = (bool, int, float, Path, str)  # a text is tried as the narrowest first
+    order = (bool, int, float, Path, str)  # the narrowest type is tried first
     unknown = set(kinds) - set(order)
     assert not unknown, f"an option cannot be of the type {unknown}"
     facts["kinds"] = tuple(sorted(kinds, key=order.index))
@@ -111,7 +111,7 @@ def described(hint: Any) -> dict[str, Any]:
 
 
 def shown_kind(option: Option) -> str:
-    """What stands for a value: N for a whole number, X for a number, the choices, or the name in capitals."""
+    """The placeholder of a value: N for a whole number, X for a number, the choices, or the name in capitals."""
     if option.flag:
         return ""
     letters = {int: "N", float: "X"}
@@ -120,7 +120,7 @@ def shown_kind(option: Option) -> str:
 
 
 def usage(options: dict[str, Option], prog: str) -> str:
-    """One line: what must be given, and in which order."""
+    """The usage line: required arguments, in order."""
     needed = [str(option) if option.metavar else f"{option} {shown_kind(option)}" for option in positionals(options)]
     return " ".join(["Usage:", prog, *needed, "[options]"])
 

@@ -1,8 +1,7 @@
-"""Help of a command: its options in groups, each with a sentence and its default.
+"""The help of a command: its options in groups, each with a sentence and its default.
 
-The sentence is the docstring below the field. Where it ends in "Default: ...", that says what a default of None means.
-A dataclass may have a table GROUPS {group: "field field ..."}, to which those of its bases are added; what stands in
-none comes last.
+The sentence is the docstring below the field. A final "Default: ..." explains a default of None. A dataclass may have a
+table GROUPS {group: "field field ..."}, which extends those of its bases; fields in no group come last.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 from vit.commands.cli.fields import Option, shown_kind, usage
 
 LEFT = 24
-"""Columns that the names of options have; a longer one stands on a line of its own."""
+"""Width of the column of option names; a longer name has its own line."""
 WIDTHS = (60, 100)
 _DEFAULT = re.compile(r"\s*\bDefault: (.*)$", re.DOTALL)
 
@@ -84,7 +83,7 @@ def grouped(kind: type, options: dict[str, Option]) -> dict[str, list[str]]:
 
 
 def sentences(kind: type) -> dict[str, str]:
-    """field -> the docstring below it, on one line; that of a class before those of its bases."""
+    """field -> the docstring below it, on one line; a class overrides its bases."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if base is not object:
@@ -102,6 +101,6 @@ def _docstrings(kind: type) -> dict[str, str]:
 
 
 def bold(text: str) -> str:
-    """On a terminal that has it."""
+    """The text in bold, if stdout is a terminal that supports it."""
     plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     return text if plain else f"\033[1m{text}\033[0m"

@@ -1,6 +1,6 @@
-"""The command line of a frozen dataclass: each field is an option, and a mistake is told in two lines.
+"""The command line of a frozen dataclass: each field is an option, and errors have two lines.
 
-`vit.commands.cli.fields` says what a dataclass's fields take, `vit.commands.cli.help` prints it.
+`vit.commands.cli.fields` defines the values that a field takes; `vit.commands.cli.help` prints them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def parse(
     hidden: Collection[str] = (),
     about: str | None = None,
 ) -> T:
-    """The dataclass that the arguments describe. --help prints every option and raises SystemExit.
+    """Parse the arguments into the dataclass. --help prints every option and raises SystemExit.
 
-    prog: what was typed before the arguments, for messages. base: its values are the defaults, in place of the class's.
-    hidden: fields that are no options. about: what the command does; the docstring of the class if None.
+    prog: what was typed before the arguments, for messages. base: provides the defaults instead of the class. hidden:
+    fields that are not options. about: what the command does; the docstring of the class if None.
     Raises UserError for every mistake.
     """
     options = options_of(kind, base, hidden)
@@ -51,7 +51,7 @@ def parse(
 
 
 def read(options: dict[str, Option], arguments: Sequence[str], prog: str) -> tuple[list[str], dict[str, Any]]:
-    """The words that stand for themselves, and the values of the options given by name."""
+    """The positional words, and the values of the named options."""
     words: list[str] = []
     values: dict[str, Any] = {}
     rest = deque(arguments)
@@ -80,7 +80,7 @@ def read(options: dict[str, Option], arguments: Sequence[str], prog: str) -> tup
 
 
 def named(options: dict[str, Option], name: str, prog: str) -> tuple[Option, bool]:
-    """The option of that name, and what a flag is set to. Raises UserError, with the right name where it is clear."""
+    """The option of that name, and the value of a flag. Raises UserError, with the right name if it is clear."""
     field = name.removeprefix("--").replace("-", "_")
     option = options.get(field)
     if option is not None and option.metavar is None and name.startswith("--"):
@@ -114,7 +114,7 @@ def placed(options: dict[str, Option], words: Sequence[str], arguments: Sequence
 
 
 def stray(options: dict[str, Option], word: str, arguments: Sequence[str], prog: str) -> str:
-    """What may have been meant by a word that no option takes."""
+    """A suggestion for a word that no option takes."""
     before = arguments[list(arguments).index(word) - 1] if word != arguments[0] else ""
     if is_option(before):
         option, _ = named(options, before.partition("=")[0], prog)
@@ -130,7 +130,7 @@ def stray(options: dict[str, Option], word: str, arguments: Sequence[str], prog:
 
 
 def refuse_assignments(options: dict[str, Option], arguments: Sequence[str], words: Sequence[str], prog: str) -> None:
-    """Raises UserError, with the right form, where an option is written as name=value."""
+    """Raise UserError, with the right form, if an option is written as name=value."""
     if not any(aliases.ASSIGNMENT.fullmatch(word) and not os.path.exists(word) for word in words):
         return
     positional = [option.field for option in options.values() if option.metavar is not None]
@@ -145,7 +145,7 @@ def flag_help(option: Option) -> str:
 
 
 def is_option(word: str) -> bool:
-    """-x and --name, but neither - alone nor a negative number."""
+    """Whether a word is an option: -x and --name, but neither - alone nor a negative number."""
     if not word.startswith("-") or word in ("-", "--"):
         return word == "--"
     try:

@@ -1,4 +1,4 @@
-"""The commands of `vitral`: what each is called, where it lives, and what it does."""
+"""The commands of `vitral`: name, module and purpose."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 class Command(NamedTuple):
     module: str
-    """It has `main(arguments)`, which returns the exit code (None is 0), and is imported when it is called."""
+    """Has `main(arguments)`, which returns the exit code (None is 0); imported when the command is called."""
     about: str
 
 
@@ -27,11 +27,11 @@ COMMANDS = {
     "data show": Command("vit.commands.data.show", "Draw training images as the model will see them."),
     "data list": Command("vit.commands.data.list", "List the data sets that --data knows by name."),
 }
-"""As they are typed after `vitral`."""
+"""Keyed by the words typed after `vitral`."""
 
 
 def overview(group: str = "") -> str:
-    """The commands that begin with the word `group`, or all of them, one a line."""
+    """The commands that begin with the word `group`, or all commands, one per line."""
     names = [name for name in COMMANDS if name.split()[0] == group or not group]
     start = " ".join(filter(None, ["vitral", group]))
     width = max(map(len, names)) + 2

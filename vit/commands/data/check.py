@@ -1,6 +1,6 @@
-"""vitral data check DATA: what is wrong with a data set.
+"""`vitral data check DATA`: find faults of a data set.
 
-Exit codes: 0 nothing is wrong, 1 there are errors (with --strict: or warnings), 2 there is no such data.
+Exit codes: 0 no errors, 1 errors (with --strict: or warnings), 2 no such data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vit.errors import UserError
 
 SHOWN_CLASSES = 6
 LISTS = ("coco", "csv", "jsonl")
-"""Formats that list their images; in the others the folders do."""
+"""Formats that list their images; in the others, the folders determine them."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -50,7 +50,7 @@ class Check:
     fast: bool = False
     """Do not decode images: check only names, annotations, classes and equal files."""
     format: str | None = None
-    """Format of DATA, where the folder could be read in several. Default: recognized from the files."""
+    """Format of DATA, where the folder could be read in more than one format. Default: recognized from the files."""
     workers: int | None = None
     """Processes that decode images. Default: one per core."""
 
@@ -68,9 +68,9 @@ class Check:
 def check(
     source: str, *, format: str | None = None, fast: bool = False, workers: int | None = None
 ) -> tuple[dict[str, Any], Findings]:
-    """What a data set holds, in plain values, and what is wrong with it.
+    """The contents of a data set, in plain values, and its findings.
 
-    Raises UserError where there is no such data.
+    Raises UserError if the data does not exist.
     """
     findings = Findings()
     report: dict[str, Any] = {"source": source, "task": None, "splits": {}}
@@ -95,7 +95,7 @@ def check(
 
 
 def show(report: dict[str, Any], findings: Findings) -> None:
-    """Print what there is, then what is wrong: errors first."""
+    """Print the contents, then the findings, errors first."""
     print(f"{report['source']}: {report['task'] or 'cannot be opened'}")
     width = max((len(split) for split in report["splits"]), default=0)
     for split, facts in report["splits"].items():
@@ -134,7 +134,7 @@ def _facts(data: Data | DetectionData, splits: dict[str, Any]) -> dict[str, Any]
 
 
 def _sizes(sizes: np.ndarray) -> dict[str, Any] | None:
-    """Width and height of the median, the smallest and the largest."""
+    """Width and height of the median, the smallest and the largest image."""
     if not len(sizes):
         return None
     area = sizes.prod(axis=1)
@@ -152,7 +152,7 @@ def _classes_line(counts: dict[str, int]) -> str:
 
 
 def _progress(splits: dict[str, Any]) -> Any:
-    """A counter on a terminal, about twice a second."""
+    """A counter on the terminal, updated about twice a second."""
     total, last = sum(len(images) for images in splits.values()), 0.0
     shown = sys.stderr.isatty()
 

@@ -1,4 +1,4 @@
-"""vitral data convert SRC OUT --to FORMAT: the same images, labels and boxes in another format."""
+"""`vitral data convert SRC OUT --to FORMAT`: write the same images, labels and boxes in another format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Convert:
     to: Target
     """Format of OUT: coco, yolo, voc or csv for boxes, folder for labels, parquet or shards for both."""
     format: str | None = None
-    """Format of SRC, where the folder could be read in several. Default: recognized from the files."""
+    """Format of SRC, where the folder could be read in more than one format. Default: recognized from the files."""
     images: Images = "copy"
     """How images get into OUT: copy; hardlink, which takes no space, but editing a file in place changes both; symlink,
     which needs SRC to stay."""
@@ -42,7 +42,7 @@ class Convert:
         data, splits = as_found(self.source, self.format)
         notes = convert(data, splits, self.out, self.to, self.images)
         for note in (*data.notes, *notes):
-            if note != NO_TEST:  # nothing is reported here
+            if note != NO_TEST:  # nothing is evaluated here
                 print(note)
         for split, images in splits.items():
             print(f"{split}: {len(images):,} images -> {self.out}")

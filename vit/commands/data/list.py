@@ -1,4 +1,4 @@
-"""`vitral data list`: the public data sets that --data knows by name."""
+"""`vitral data list`: list the public data sets that --data knows by name."""
 
 from __future__ import annotations
 

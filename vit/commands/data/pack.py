@@ -1,9 +1,9 @@
-"""Write tar shards from any data, for data that outgrow a folder.
+"""`vitral data pack`: write tar shards from any data, for data sets too large for a folder.
 
 vitral data pack photos shards                   class folders, manifests, Parquet, hf:..., torchvision:...
 vitral data pack boxes shards --shard-mb 1024    images with boxes
 
-Images are copied as they are, in a fixed, mixed order, so that other programs may read the shards one after the other.
+Images are copied unchanged, in a fixed shuffled order, so that other programs can read the shards sequentially.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ class Pack:
     task: Literal["auto", "classification", "detection"] = "auto"
     """What the labels are for; auto: detection if there are boxes."""
     format: str | None = None
-    """Format of SRC, where the folder could be read in several. Default: recognized from the files."""
+    """Format of SRC, where the folder could be read in more than one format. Default: recognized from the files."""
     seed: int = 0
     """Seed of the order, and of the validation split if SRC has none."""
 
 
 def pack(options: Pack) -> int:
-    """0, or 1 where images could not be read and were left out. Raises UserError for a source that cannot be opened."""
+    """0, or 1 if unreadable images were left out. Raises UserError for a source that cannot be opened."""
     if options.shard_mb < 1:
         raise UserError(f"--shard-mb must be at least 1, got {options.shard_mb}.")
     if os.path.isdir(options.out) and os.listdir(options.out):
         raise UserError(f"{options.out} is not empty. Name a new folder for the shards.")
-    # What is there under the name OUT is whole.
+    # A folder named OUT is always complete.
     folder = f"{os.path.normpath(options.out)}.partial"
     if os.path.exists(folder):
         raise UserError(f"{folder} is left over from a run that did not end. Remove it.")
     data, facts = _opened(options)
     for note in data.notes:
-        if note != NO_TEST:  # nothing is reported here
+        if note != NO_TEST:  # nothing is evaluated here
             print(note)
     os.makedirs(folder)
     try:
@@ -74,7 +74,7 @@ def pack(options: Pack) -> int:
 
 
 def _opened(options: Pack) -> tuple[Any, dict[str, Any]]:
-    """The data, and what dataset.json says of them all."""
+    """The data, and the contents of dataset.json."""
     boxes = options.task == "detection" or (options.task == "auto" and has_boxes(options.source, options.format))
     kind = "boxes" if boxes else "labels"
     data = open_data(options.source, kind=kind, seed=options.seed, format=options.format)

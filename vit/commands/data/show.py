@@ -1,7 +1,6 @@
-"""`vitral data show DATA`: a picture of what a model sees in training.
+"""`vitral data show DATA`: draw what a model sees in training.
 
-The batches are those that `vitral train` would feed, made by the same lines: augmented, mixed, in the order of the
-epoch.
+The same code as in `vitral train` makes the batches: augmented, mixed, in the order of the epoch.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from vit.tasks.run import Seen
 
 CELL, GAP, LINE = 320, 8, 20
-"""In pixels: the square that each image has, what lies between two, and the height of the text below."""
+"""In pixels: side of each image's square, the gap between two, and the height of the text below."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -72,7 +71,7 @@ class Show:
 
 
 def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our own arguments, and those for `vitral train`: every option that only a recipe has, with its value."""
+    """Our arguments, and those for `vitral train`: every option that only a recipe has, with its value."""
     ours = {name: option for name, option in options_of(Show).items() if option.metavar is None}
     theirs = {
         name: option for _, recipe in train.recipes().values() for name, option in options_of(type(recipe)).items()
@@ -93,14 +92,14 @@ def divided(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def recipe_for(data: str) -> str:
-    """The recipe that is for such data."""
+    """The recipe for such data."""
     from vit.data.open import has_boxes
 
     return data if data in ("digits", "scenes") else "detect" if has_boxes(data) else "folder"
 
 
 def drawn(recipe: Any, options: Show) -> tuple[Image.Image, str]:
-    """The grid, and what it shows."""
+    """The grid, and its caption."""
     settled, seen = training_images(recipe, options.epoch)
     if options.epoch > settled.epochs:
         raise UserError(f"--epoch {options.epoch}: the run has {settled.epochs}. Add --epochs to make it longer.")
@@ -143,7 +142,7 @@ def cell(image: Seen) -> Image.Image:
 
 
 def grid(cells: Sequence[Image.Image]) -> Image.Image:
-    """Somewhat wider than high."""
+    """Arrange the cells in a grid about 1.5 times as wide as high."""
     columns = min(len(cells), math.ceil(math.sqrt(1.5 * len(cells))))
     width, height = cells[0].width + GAP, cells[0].height + GAP
     page = Image.new("RGB", (columns * width + GAP, -(-len(cells) // columns) * height + GAP), "white")

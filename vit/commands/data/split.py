@@ -1,7 +1,7 @@
-"""vitral data split SRC OUT: divide a data set into train, val and test.
+"""`vitral data split SRC OUT`: divide a data set into train, val and test.
 
-The rule depends on names and the seed alone: adding images moves few others. Every class is divided in the same shares,
-equal files stay together, and so do those that --group says belong together.
+The rule depends only on names and the seed: adding images moves few others. Every class is split in the same
+proportions; equal files, and the groups of --group, stay together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vit.data.write.output import Images
 from vit.errors import UserError, shown
 
 SAME = {"manifest": "folder", "folder": "folder", "jsonl": "csv", "shards": "parquet"}
-"""What is written for formats that are not written themselves."""
+"""Source format -> output format, for formats that differ."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,7 +53,7 @@ class Split:
     to: Target | None = None
     """Format of OUT. Default: that of SRC."""
     format: str | None = None
-    """Format of SRC, where the folder could be read in several. Default: recognized from the files."""
+    """Format of SRC, where the folder could be read in more than one format. Default: recognized from the files."""
     images: Images = "copy"
     """How images get into OUT: copy; hardlink, which takes no space, but editing a file in place changes both; symlink,
     which needs SRC to stay."""
@@ -83,9 +83,9 @@ class Split:
 
 
 def divided(images: Any, val: float, test: float, seed: int, group: str | None = None) -> dict[str, np.ndarray]:
-    """Rows of train, val and test, each in order. Groups, and equal files, are divided as one.
+    """Rows of train, val and test, each in order. Groups, and equal files, stay in one split.
 
-    Raises UserError for a regular expression that is none, or finds the same in all names.
+    Raises UserError for an invalid regular expression, or one that finds fewer than two groups.
     """
     n = len(images)
     owners = _groups(images, group)
@@ -137,13 +137,13 @@ def _groups(images: Any, pattern: str | None) -> np.ndarray:
 
 
 def _names_of(images: Any, owners: np.ndarray) -> tuple[list[bytes], np.ndarray]:
-    """Of each group the name that decides where it goes, and its first image."""
+    """For each group, the name that decides its split, and its first image."""
     _, first = np.unique(owners, return_index=True)
     return [images.key(i) for i in first.tolist()], first
 
 
 def _strata(images: Any) -> np.ndarray:
-    """int64 [n]: the class that stands for an image."""
+    """int64 [n]: the class by which each image is stratified."""
     if isinstance(images, Boxed):
         return images.rarest()
     return rarest_label(images.targets) if images.multilabel else images.targets

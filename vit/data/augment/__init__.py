@@ -1,1 +1,1 @@
-"""Changing training images: crops, geometry, colors, mixing; boxes change along."""
+"""Augmentation of training images and their boxes: crops, geometry, colors, mixing."""

@@ -15,10 +15,9 @@ from vit.errors import UserError
 class Mix:
     """(images float [B, 3, H, W], targets int64 [B] or float [B, K], seed) -> (images, targets float [B, K]).
 
-    classes: K. mixup, cutmix: alpha of the Beta distribution of the share, 0 for off.
-    switch: when both are on, the probability of CutMix. p: the probability that a batch is mixed at all; the
-    targets are float [B, K] in any case. A pure function of its arguments: the random state of torch is
-    neither read nor moved.
+    classes: K. mixup, cutmix: alpha of the Beta distribution of the mixing ratio, 0 for off.
+    switch: probability of CutMix if both are on. p: probability that a batch is mixed; the targets are float [B, K]
+    in any case. A pure function of its arguments: torch's random state is neither read nor changed.
     """
 
     classes: int
@@ -43,8 +42,8 @@ class Mix:
             return images, targets
         transform = v2.CutMix if self.cutmix and (by_area or not self.mixup) else v2.MixUp
         alpha = self.cutmix if transform is v2.CutMix else self.mixup
-        # Both draw from the CPU's generator only. torch.manual_seed would reseed CUDA's as well, which
-        # fork_rng(devices=[]) does not put back.
+        # Both draw from the CPU's generator only. torch.manual_seed would also reseed CUDA's, which
+        # fork_rng(devices=[]) does not restore.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return transform(alpha=alpha)(images, targets)

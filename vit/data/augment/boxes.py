@@ -1,8 +1,8 @@
-"""Augmentation of an image with boxes, a pure function of (image, boxes, seed), or of (data set, index, seed) where
-other images are mixed in (`vit.data.augment.mosaic`).
+"""Augmentation of an image with boxes: a pure function of (image, boxes, seed), or of (data set, index, seed) if other
+images are mixed in (`vit.data.augment.mosaic`).
 
-The geometry is that of `vit.data.augment.canvas`: flips, scales and crops are four numbers, so boxes move by the same
-numbers as the pixels and keep their row numbers. The colors are those of `vit.data.augment.images`.
+The geometry is that of `vit.data.augment.canvas`: flips, scales and crops are four numbers, which move boxes and pixels
+alike; boxes keep their row numbers. The colors are those of `vit.data.augment.images`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from vit.images.preprocess import Preprocess
 
 @dataclasses.dataclass(frozen=True)
 class BoxAugment:
-    """How far a training image with boxes may be changed.
+    """Strength of the augmentation of a training image with boxes.
 
     flip: probability of a left-right flip.
     brightness, contrast, saturation, hue: as in `Augment`.
-    jitter: range of the scale, relative to fitting the whole image in; None keeps the evaluation's fit. Above 1 a
-        random part is cut out, below 1 the image lies at a random place on the mean color (large-scale jitter, Ghiasi
-        et al. 2021, section 3).
-    crop: probability of a random part that cuts no object, instead of jitter.
+    jitter: range of the scale, relative to fitting the whole image; None keeps the fit of evaluation. Above 1 a random
+        part is cropped, below 1 the image is placed at random on the mean color (large-scale jitter, Ghiasi et al.
+        2021, section 3).
+    crop: probability of a random crop that cuts no object, instead of jitter.
     mosaic: probability of four images around a random point (YOLOv4, arXiv:2004.10934; YOLOX, arXiv:2107.08430).
-    mixup: probability that another image shines through (YOLOX).
-    paste: probability that objects of another image are pasted in, as boxes with soft edges.
+    mixup: probability of blending in another image (YOLOX).
+    paste: probability of pasting objects of another image, as boxes with soft edges.
     """
 
     flip: float = 0.0
@@ -59,7 +59,7 @@ class BoxAugment:
 
     @property
     def mixes(self) -> bool:
-        """Whether a sample may show more than one image."""
+        """Whether a sample may combine several images."""
         return bool(self.mosaic or self.mixup or self.paste)
 
     def unmixed(self) -> BoxAugment:
@@ -71,7 +71,7 @@ BOX_AUGMENTS = {
     "none": BoxAugment(),
     "light": _LIGHT,
     "lsj": dataclasses.replace(_LIGHT, jitter=(0.3, 2.0)),
-    # Reach of the colors: SSD's (arXiv:1512.02325), which RT-DETR's descendants use.
+    # Color ranges of SSD (arXiv:1512.02325), which RT-DETR's descendants use.
     "strong": BoxAugment(
         flip=0.5, brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05, jitter=(0.5, 1.5), crop=0.5, mosaic=0.5,
         mixup=0.15, paste=0.3,
@@ -80,7 +80,7 @@ BOX_AUGMENTS = {
 
 
 def named_box_augment(name: str) -> BoxAugment:
-    """The entry of BOX_AUGMENTS; UserError with the nearest name."""
+    """The entry of BOX_AUGMENTS. Raises UserError with the nearest name."""
     if name not in BOX_AUGMENTS:
         raise UserError(
             f'No augmentation of boxes "{name}"; there are {", ".join(BOX_AUGMENTS)}.{nearest(name, BOX_AUGMENTS)}'
@@ -94,20 +94,20 @@ class Augmented(NamedTuple):
     boxes: np.ndarray
     """float32 [m, 4]: xyxy in pixels of the input, within it."""
     rows: np.ndarray
-    """int64 [m]: which of the boxes handed in each one is."""
+    """int64 [m]: row of each box among the input boxes."""
     owners: np.ndarray
-    """int64 [m]: the number of the image that each one comes from."""
+    """int64 [m]: index of the image that each box comes from."""
     original_size: tuple[int, int]
-    """(H, W) of the image that was asked for."""
+    """(H, W) of the requested image."""
     dropped: int = 0
-    """Boxes that were seen in part, but of which less than `canvas.VISIBLE` was left."""
+    """Number of boxes cut to less than `canvas.VISIBLE` of their area, but not to nothing."""
     bad: tuple[tuple[int, str], ...] = ()
-    """Other images that were to be mixed in and could not be decoded, and why."""
+    """Images to mix in that could not be decoded: (index, reason)."""
 
 
 class BoxPipeline:
-    """(image uint8 [H, W, 3], boxes xyxy float32 [n, 4] in its pixels, seed) -> Augmented. `crowd` bool [n]: boxes that
-    stand for many objects. Nothing is mixed in here: that takes a data set, see `read`."""
+    """(image uint8 [H, W, 3], boxes xyxy float32 [n, 4] in its pixels, seed) -> Augmented. `crowd` bool [n]: boxes of
+    crowds. A call mixes nothing in, since that takes a data set: see `read`."""
 
     def __init__(self, augment: BoxAugment, preprocess: Preprocess) -> None:
         self.augment, self.preprocess = augment, preprocess
@@ -118,7 +118,7 @@ class BoxPipeline:
         return BoxPipeline, (self.augment, self.preprocess)
 
     def at(self, size: tuple[int, int], mixes: bool = True) -> BoxPipeline:
-        """The same for another input size (H, W), or without other images mixed in."""
+        """The same pipeline for another input size (H, W), or without mixing."""
         mixes = mixes or not self.augment.mixes
         if size == self.preprocess.size and mixes:
             return self
@@ -133,9 +133,9 @@ class BoxPipeline:
         return self.at(self.preprocess.size, mixes=False)._made(source, None, seed)
 
     def read(self, images: BoxSet, i: int, seed: int) -> Augmented:
-        """Image i of a set, decoded for this, with others of the set mixed in: which ones is a function of the seed.
+        """Decode and augment image i of a set, with others of the set mixed in; the seed decides which.
 
-        Raises UserError where image i cannot be decoded; of others that cannot, the next in the set takes the place.
+        Raises UserError if image i cannot be decoded; any other that cannot is replaced by the next in the set.
         """
         truth = images.annotation(i)
         source = Source(i, truth.boxes, truth.crowd, partial(images.view, i))
@@ -145,7 +145,7 @@ class BoxPipeline:
         if self._operations is None:
             return self._plain(source)
         a, rng = self.augment, np.random.Generator(np.random.PCG64(seed))
-        # All numbers are drawn whether used or not: switching one change off leaves the others as they were.
+        # All numbers are drawn, used or not, so that switching one change off leaves the others the same.
         flip, mosaic, mixup, paste, *colors = rng.random(8).tolist()
         if partners is not None and mosaic < a.mosaic:
             canvas = box_mixing.mosaic(source, partners, self.preprocess, rng.random((5, 4)))
@@ -173,7 +173,7 @@ class BoxPipeline:
             canvas.join(other)
 
     def _plain(self, source: Source) -> Augmented:
-        """As evaluation shows it, to the last bit."""
+        """Exactly as in evaluation, to the last bit."""
         view = source.view(all_of)
         boxes = placed(source.boxes, self.preprocess, view.size)
         height, width = self.preprocess.size
@@ -182,7 +182,7 @@ class BoxPipeline:
         return Augmented(pixels, boxes[rows], rows, np.full(len(rows), source.index), view.size, dropped)
 
     def _alone(self, source: Source, numbers: np.ndarray, seed: int) -> Canvas:
-        """One image, whole, jittered or cropped."""
+        """A single image: whole, jittered or cropped."""
         canvas, (choice, *place) = Canvas(self.preprocess), numbers.ravel().tolist()
         if choice < self.augment.crop:
             tries = np.random.Generator(np.random.PCG64(seed)).random((TRIES, 4))
@@ -206,7 +206,7 @@ class BoxPipeline:
 
 
 def placed(boxes: np.ndarray, preprocess: Preprocess, size: tuple[int, ...]) -> np.ndarray:
-    """xyxy boxes in pixels of an image of (H, W) -> in pixels of the model's input, in evaluation."""
+    """xyxy boxes in pixels of an image of (H, W) -> in pixels of the model's input, as in evaluation."""
     place = preprocess.placement((size[0], size[1]))
     factor = np.array([place.scale_x, place.scale_y] * 2, np.float32)
     return (boxes * factor + np.array([place.left, place.top] * 2, np.float32)).astype(np.float32)

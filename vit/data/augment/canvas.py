@@ -1,7 +1,7 @@
-"""A model's input with boxes while it is put together from parts of one or several images.
+"""A canvas of the model's input size, assembled with boxes from parts of one or more images.
 
-Geometry is whole pixels and axes only: a part of an image (a Window) is scaled into a rectangle of the canvas, and its
-boxes move by the same numbers, so that they cannot come apart from their pixels.
+Geometry is axis-aligned and in whole pixels: a part of an image (a Window) is scaled into a rectangle of the canvas.
+The same numbers move its boxes, so that boxes and pixels always match.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vit.data.sets.window import Choose, View, Window
 from vit.images.preprocess import Preprocess
 
 VISIBLE = 0.2
-"""A box of which a crop leaves less than this share is dropped: what is left shows no object."""
+"""A box is dropped if a crop leaves less than this share of its area, which shows no object."""
 Rectangle = tuple[int, int, int, int]
 """left, top, right, bottom in pixels of the canvas."""
 
@@ -25,7 +25,7 @@ class Source(NamedTuple):
     """An image with boxes, not decoded yet."""
 
     index: int
-    """Its number in the data set."""
+    """Its index in the data set."""
     boxes: np.ndarray
     """float32 [n, 4]: xyxy in pixels of the image."""
     crowd: np.ndarray
@@ -34,14 +34,14 @@ class Source(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A part of an image, in its pixels, and the rectangle of the canvas that it is scaled to."""
+    """A part of an image, in pixels of the image, and the rectangle of the canvas that it fills."""
 
     window: Window
     target: Rectangle
 
 
 class Canvas:
-    """pixels uint8 [H, W, 3], at first of the mean color."""
+    """pixels: uint8 [H, W, 3], initially the mean color."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.preprocess = preprocess
@@ -49,22 +49,22 @@ class Canvas:
         self.pixels = np.empty((*preprocess.size, 3), np.uint8)
         self.pixels[:] = self.fill
         self.painted = np.zeros(preprocess.size, bool)
-        """bool [H, W]: what shows an image."""
+        """bool [H, W]: pixels that show an image."""
         self.boxes = np.empty((0, 4), np.float32)
         """float32 [m, 4]: xyxy in pixels of the canvas, within it."""
         self.owners = np.empty(0, np.int64)
         self.rows = np.empty(0, np.int64)
-        """int64 [m]: the image, by its number, and the box of it that each one is."""
+        """owners, rows: int64 [m], the image index of each box and its row there."""
         self.hidden = np.empty(0)
-        """float [m]: share of each box that lies under what was painted later, at most."""
+        """float [m]: upper bound of the share of each box that was painted over later."""
         self.dropped = 0
-        """Boxes of which too little was left."""
+        """Number of boxes dropped because too little was left of them."""
         self.first_size = (0, 0)
-        """(H, W) of the first image that was painted."""
+        """(H, W) of the first painted image."""
 
     def put(self, source: Source, plan: Callable[[tuple[int, int]], Fit], *, feather: int = 0) -> None:
-        """Paint a part of an image; `plan` says which, given the image's (H, W). feather: width in pixels of the edge
-        where it fades into what was there. UserError where the image cannot be decoded: nothing is changed then."""
+        """Paint a part of an image; `plan` chooses it from the image's (H, W). feather: width in pixels of the edge
+        that fades into the canvas. Raises UserError if the image cannot be decoded, and then changes nothing."""
         fits: list[Fit] = []
 
         def choose(size: tuple[int, int]) -> Window:
@@ -82,20 +82,20 @@ class Canvas:
         self._add(source, moved(source.boxes, view.box, fits[-1].target), fits[-1].target)
 
     def covered(self, place: Rectangle) -> np.ndarray:
-        """float [m]: the share of each box that would be hidden if `place` were painted over."""
+        """float [m]: the share of each box that would be hidden if `place` were painted."""
         low, high = np.maximum(self.boxes[:, :2], place[:2]), np.minimum(self.boxes[:, 2:], place[2:])
         areas = np.maximum((self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1), 1e-6)
         return self.hidden + np.maximum(high - low, 0).prod(axis=1) / areas
 
     def mirror(self, flip: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Left to right; `flip` does it to the pixels."""
+        """Flip left to right; `flip` flips the pixels."""
         width = self.pixels.shape[1]
         self.pixels, self.painted = flip(self.pixels), self.painted[:, ::-1]
         left, right = width - self.boxes[:, 2], width - self.boxes[:, 0]
         self.boxes = np.stack([left, self.boxes[:, 1], right, self.boxes[:, 3]], axis=1)
 
     def join(self, other: Canvas) -> None:
-        """The boxes of another canvas, whose pixels the caller has blended into this one's."""
+        """Add the boxes of another canvas, whose pixels the caller has blended into this one."""
         self.boxes = np.concatenate([self.boxes, other.boxes])
         self.owners = np.concatenate([self.owners, other.owners])
         self.rows = np.concatenate([self.rows, other.rows])
@@ -104,7 +104,7 @@ class Canvas:
         self.dropped += other.dropped
 
     def recolor(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
-        """`change` of the pixels; what shows no image keeps the color that it has in evaluation."""
+        """Apply `change` to the pixels; those that show no image keep the color they have in evaluation."""
         self.pixels = change(self.pixels)
         if not self.painted.all():
             self.pixels[~self.painted] = self.fill
@@ -119,12 +119,12 @@ class Canvas:
 
 
 def whole(size: tuple[int, int], preprocess: Preprocess) -> Fit:
-    """All of an image of (H, W) pixels, where evaluation puts it."""
+    """A whole image of (H, W) pixels, placed as in evaluation."""
     return inside((0, 0, size[1], size[0]), preprocess)
 
 
 def inside(part: tuple[float, float, float, float], preprocess: Preprocess) -> Fit:
-    """A part of an image, xyxy, laid out as evaluation lays out a whole one."""
+    """A part of an image, xyxy, placed as evaluation places a whole image."""
     w, h = part[2] - part[0], part[3] - part[1]
     place = preprocess.placement((h, w))  # pyright: ignore[reportArgumentType]
     width, height = max(1, round(w * place.scale_x)), max(1, round(h * place.scale_y))
@@ -135,10 +135,9 @@ def inside(part: tuple[float, float, float, float], preprocess: Preprocess) -> F
 def scaled(
     size: tuple[int, int], cell: Rectangle, preprocess: Preprocess, scale: float, across: float, down: float
 ) -> Fit:
-    """An image of (H, W) pixels in a cell of the canvas, `scale` times as large as evaluation would show it.
+    """An image of (H, W) pixels in a cell of the canvas, at `scale` times its size in evaluation.
 
-    What sticks out of the cell is cut off; `across` and `down`, in 0..1, share the free space, or what is too much,
-    between both sides.
+    The cell crops it; `across` and `down`, in 0..1, divide the free space, or the excess, between both sides.
     """
     h, w = size
     place = preprocess.placement(size)
@@ -155,15 +154,15 @@ def scaled(
 
 
 def moved(boxes: np.ndarray, part: tuple[float, float, float, float], target: Rectangle) -> np.ndarray:
-    """xyxy boxes in pixels of an image -> of the canvas, where `part` of the image is scaled to `target`."""
+    """xyxy boxes in pixels of an image -> in pixels of the canvas, where `part` of the image fills `target`."""
     scale = [(target[k + 2] - target[k]) / (part[k + 2] - part[k]) for k in (0, 1)] * 2
     return ((boxes - np.array(part[:2] * 2)) * scale + np.array(target[:2] * 2)).astype(np.float32)
 
 
 def visible(boxes: np.ndarray, limits: Rectangle, crowd: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """xyxy boxes cut at the limits; the rows of those that stay; how many were seen in part, but too little.
+    """xyxy boxes cut at the limits; the rows to keep; the number of boxes dropped with too little visible.
 
-    A crowd stays however little of it is seen: it says where nothing is to be learned.
+    A crowd is kept however little of it is visible: it marks an area that training ignores.
     """
     cut = np.clip(boxes, np.array(limits[:2] * 2), np.array(limits[2:] * 2)).astype(np.float32)
     before = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6).prod(axis=1)
@@ -173,13 +172,13 @@ def visible(boxes: np.ndarray, limits: Rectangle, crowd: np.ndarray) -> tuple[np
 
 
 def _span(low: float, high: float, least: int, most: int) -> tuple[int, int]:
-    """Whole pixels of low..high within least..most, one at least."""
+    """Whole pixels of low..high within least..most, at least one."""
     first = min(max(least, round(low)), most - 1)
     return first, min(max(first + 1, round(high)), most)
 
 
 def _faded(part: np.ndarray, below: np.ndarray, feather: int) -> np.ndarray:
-    """`part` over `below`, both uint8 [h, w, 3]: little of it at the edge, all of it `feather` pixels inside."""
+    """`part` over `below`, both uint8 [h, w, 3]: faint at the edge, opaque from `feather` pixels inward."""
     ramps = [np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)) / (feather + 1) for n in part.shape[:2]]
     share = np.minimum(1, np.minimum.outer(*ramps))[:, :, None]
     return np.rint(share * part + (1 - share) * below).astype(np.uint8)

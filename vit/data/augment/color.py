@@ -1,4 +1,4 @@
-"""Brightness, contrast, saturation and hue as one matrix: all four are linear in the color of a pixel."""
+"""Brightness, contrast, saturation and hue as one matrix, since all four are linear in a pixel's color."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 LUMA = np.array([0.299, 0.587, 0.114])
-"""Of red, green and blue in a gray value (ITU-R BT.601, as Pillow's "L")."""
+"""Weights of red, green and blue in a gray value (ITU-R BT.601, as Pillow's "L")."""
 _TO_YIQ = np.array([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
@@ -18,10 +18,9 @@ def color_matrix(
 ) -> np.ndarray:
     """float64 [3, 4]: a pixel (r, g, b, 1) of an image with this mean color -> its new (r, g, b).
 
-    brightness, contrast, saturation: factors, 1 for no change, that mean what they mean to torchvision's ColorJitter;
-    contrast pulls towards the mean gray of the image. Their order makes no difference, since nothing is clipped in
-    between. hue: share of a full turn of the colors around the gray axis, from red to yellow (in YIQ, as NVIDIA DALI
-    turns them).
+    brightness, contrast, saturation: factors as in torchvision's ColorJitter, 1 for no change; contrast pulls toward
+    the mean gray of the image. Their order does not matter, since nothing is clipped in between. hue: fraction of a
+    full rotation around the gray axis, from red to yellow (in YIQ, as in NVIDIA DALI).
     """
     linear = saturation * np.eye(3) + (1 - saturation) * LUMA
     if hue:

@@ -1,4 +1,4 @@
-"""Augmentation of one image, a pure function of (image, seed). The only file that imports albumentations."""
+"""Augmentation of one image: a pure function of (image, seed). The only file that imports albumentations."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Range = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """How far training images may be changed. Every operation is off at its default.
+    """Strength of the augmentation. Every operation is off by default.
 
-    degrees, shear: degrees, each way. translate: share of the side, each way. scale: range of zoom factors.
-    crop: range of the share of the area that a random resized crop keeps; ratio: of its width / height.
+    degrees, shear: in degrees, +-. translate: share of the side, +-. scale: range of zoom factors.
+    crop: range of the share of the area that a random resized crop keeps; ratio: range of its width / height.
     flip: probability of a left-right flip.
-    brightness, contrast, saturation: relative, each way; hue: share of the color circle, each way.
+    brightness, contrast, saturation: relative, +-; hue: share of the color circle, +-.
     three: probability of one of grayscale, solarize, blur (DeiT III, arXiv:2204.07118).
     operations, magnitude: RandAugment's N and M, M in 0..10, full strength at 10 (arXiv:1909.13719, table 6).
     erase: probability of erasing one rectangle, filled with noise (arXiv:1708.04896).
@@ -71,10 +71,10 @@ class Augment:
 
 AUGMENTS = {
     "none": Augment(),
-    # Digits, letters, line art: strokes move and lean, but never flip and keep their colors.
+    # Digits, letters, line art: strokes shift and lean, but are never flipped or recolored.
     "glyph": Augment(degrees=15, translate=0.18, scale=(0.85, 1.15), shear=12),
     "light": Augment(crop=(0.35, 1.0), flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2),
-    # "How to train your ViT?", arXiv:2106.10270: its light2 (with mixup 0.2). Its stronger ones exceed the scale.
+    # "How to train your ViT?", arXiv:2106.10270: its light2 (with mixup 0.2). Its stronger levels exceed our scale.
     "augreg": Augment(crop=(0.05, 1.0), flip=0.5, operations=2, magnitude=10),
     # DeiT III, arXiv:2204.07118: 3-Augment and its color jitter.
     "deit3": Augment(crop=(0.08, 1.0), flip=0.5, brightness=0.3, contrast=0.3, saturation=0.3, three=1.0),
@@ -82,7 +82,7 @@ AUGMENTS = {
 
 
 def named_augment(name: str) -> Augment:
-    """The entry of AUGMENTS; UserError with the nearest name."""
+    """The entry of AUGMENTS. Raises UserError with the nearest name."""
     if name not in AUGMENTS:
         raise UserError(f'No augmentation "{name}"; there are {", ".join(AUGMENTS)}.{nearest(name, AUGMENTS)}')
     return AUGMENTS[name]
@@ -91,38 +91,37 @@ def named_augment(name: str) -> Augment:
 class Pipeline:
     """(image uint8 [H, W, 3], seed in 0..2**64-1) -> uint8 [h, w, 3] of the model's input size.
 
-    The same image and seed give the same pixels in any process and after any other calls. albumentations
-    repeats one random stream in every worker, and seeding it as documented builds two generators for each
-    operation; here all share generators whose state is set for each image (some 10 us).
-
-    Raises UserError where OpenCV or albumentations is missing but needed.
+    The same image and seed give the same pixels in any process and after any other calls. albumentations repeats one
+    random stream in every worker, and its documented seeding builds two generators per operation; here all operations
+    share generators whose state is set for each image (about 10 us).
+    Raises UserError if OpenCV or albumentations is needed but missing.
     """
 
     def __init__(self, augment: Augment, preprocess: Preprocess) -> None:
         self.augment = augment
         self.preprocess = preprocess
-        # Built here, not at first use: what is missing is found before training, forked workers inherit it.
+        # Built here, not on first use: a missing package shows before training, and forked workers inherit it.
         self._operations = None if augment == Augment() else pixel_operations()
         self._affine = _Affine(augment) if augment.affine else None
         self._generator = np.random.Generator(np.random.PCG64(0))
 
     @property
     def random(self) -> bool:
-        """Whether the seed makes a difference."""
+        """Whether the result depends on the seed."""
         return self.augment != Augment()
 
     def __reduce__(self) -> tuple[type[Pipeline], tuple[Augment, Preprocess]]:
-        # Workers that are not forked build their own: the operations hold OpenCV flags and generators.
+        # Workers that are not forked build their own, since the operations hold OpenCV flags and generators.
         return Pipeline, (self.augment, self.preprocess)
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         return self.read(partial(whole_cut, image), seed)
 
     def read(self, view: Callable[[Choose], View], seed: int) -> np.ndarray:
-        """The same of an image that is decoded for this: `view` gives the part of it that the crop shows."""
+        """Decode and augment an image: `view` decodes only the part that the crop shows."""
         a, size = self.augment, self.preprocess.size
         rng = _seeded(self._generator, hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=32, person=b"own"))
-        # All numbers are drawn whether used or not: switching one change off leaves the others as they were.
+        # All numbers are drawn, used or not, so that switching one change off leaves the others the same.
         places, (flip, three, which, strength, erase, *colors) = rng.random((TRIES, 4)), rng.random(9).tolist()
         if a.crop is None:
             pixels = self.preprocess.pixels(view(all_of).pixels)
@@ -148,14 +147,14 @@ class Pipeline:
 
 
 def color_factors(augment: Any, numbers: Sequence[float]) -> tuple[float, ...]:
-    """Brightness, contrast, saturation and hue for `recolored`, from four numbers in 0..1; `augment` has the reach."""
+    """Brightness, contrast, saturation and hue for `recolored`: numbers in 0..1, scaled to the ranges of `augment`."""
     reaches = (augment.brightness, augment.contrast, augment.saturation, augment.hue)
     *factors, hue = (reach * (2 * number - 1) for reach, number in zip(reaches, numbers, strict=True))
     return (*(max(0.0, 1 + factor) for factor in factors), hue)
 
 
 def erased(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """With noise in place of a rectangle of 2 to 33 % of the area, of a shape of 3:10 to 10:3 (arXiv:1708.04896)."""
+    """The pixels with noise in one rectangle: 2 to 33 % of the area, aspect ratio 3:10 to 10:3 (arXiv:1708.04896)."""
     size = (pixels.shape[0], pixels.shape[1])
     left, top, right, bottom = random_crop(size, (0.02, 0.33), (0.3, 10 / 3), rng.random((TRIES, 4)))
     pixels = pixels.copy()
@@ -164,7 +163,7 @@ def erased(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _seeded(generator: np.random.Generator, digest: Any) -> np.random.Generator:
-    """`generator` with the state that 32 bytes give it."""
+    """Set the state of `generator` from a 32-byte digest, and return it."""
     block = digest.digest()
     # PCG64's increment is odd by definition.
     state, increment = int.from_bytes(block[:16], "little"), int.from_bytes(block[16:32], "little") | 1
@@ -188,7 +187,7 @@ class _Affine:
             translate_percent=(-augment.translate, augment.translate),
             scale=augment.scale,
             shear=(-augment.shear, augment.shear),
-            # A constant would draw a black frame on white paper; the edge's own color fits both.
+            # A constant would draw a black frame around white paper; the color of the edge always fits.
             border_mode=cv2.BORDER_REPLICATE,
             p=1.0,
         )
@@ -203,7 +202,7 @@ class _Affine:
 
 
 def pixel_operations() -> ModuleType:
-    """vit.data.augment.operations, by name: machines that only evaluate need no OpenCV, and do not wait for it."""
+    """vit.data.augment.operations, imported lazily: evaluation needs no OpenCV and does not wait for it."""
     try:
         return import_module("vit.data.augment.operations")
     except ImportError as error:
@@ -215,7 +214,7 @@ def pixel_operations() -> ModuleType:
 
 def _albumentations() -> tuple[ModuleType, ModuleType]:
     """albumentations and cv2, ready for workers."""
-    # Without this, importing albumentations asks the network for a newer version.
+    # Otherwise albumentations checks the network for a newer version on import.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     try:
         import albumentations

@@ -1,6 +1,6 @@
 """Several images in one: mosaic, mixup, pasted objects; and the crop that cuts no object.
 
-Which other images take part, and everything that happens to them, is a function of the sample's seed.
+The sample's seed decides which other images take part and how they are changed.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from vit.errors import UserError
 from vit.images.preprocess import Preprocess
 
 CENTER = (0.3, 0.7)
-"""Where the images of a mosaic may meet, as a share of the sides."""
+"""Range of the point where the images of a mosaic meet, as a share of each side."""
 TILE = (0.4, 1.0)
-"""Scale of the images of a mosaic, relative to fitting the input: at 0.5 one fills a quarter of it."""
+"""Scale of the images of a mosaic, relative to fitting the input: at 0.5 an image fills a quarter of it."""
 SHARE = (0.4, 0.6)
 """Weight of the first image in mixup."""
 PASTED, PLACES = 3, 8
-"""Objects that are pasted at most; places that are tried for each."""
+"""Maximum number of pasted objects; places to try for each."""
 PASTE_SCALE = (0.5, 1.5)
-"""Size of a pasted object, relative to what evaluation would show."""
+"""Size of a pasted object, relative to its size in evaluation."""
 SMALLEST = 4
-"""Pixels of the input below which an object is not worth pasting."""
+"""Minimum side of a pasted object, in pixels of the input."""
 FEATHER = 8
-"""A pasted object's edge fades over this part of its shorter side."""
+"""The edge of a pasted object fades over 1 / FEATHER of its shorter side."""
 COVERED = 0.3
-"""Pasted objects may cover this share of another one at most, in sum."""
+"""Maximum share of another object that pasted objects may cover together."""
 CROP_AREA, CROP_RATIO = (0.3, 1.0), (0.5, 2.0)
-"""Of the crop that cuts no object, before it grows around those that it cuts."""
+"""Ranges for the crop that cuts no object, before it grows around the objects it would cut."""
 _ATTEMPTS = 10
-_STREAM = 0x9A27  # keeps the choice of partners apart from what happens to them
+_STREAM = 0x9A27  # separates the choice of partners from how they are changed
 
 
 class Partners:
-    """The other images of a sample: the k-th asked for is a function of (seed, k). `bad` lists those that could not be
-    decoded, and why; the next in the set takes the place of such a one."""
+    """The other images of a sample: the k-th request is a function of (seed, k). `bad` lists (index, reason) of images
+    that could not be decoded, each replaced by the next in the set."""
 
     def __init__(self, images: BoxSet, seed: int) -> None:
         self.images, self.seed = images, seed & (2**63 - 1)
@@ -51,7 +51,7 @@ class Partners:
         self._asked = 0
 
     def use(self, paint: Callable[[Source], None], wanted: Callable[[Source], bool] | None = None) -> bool:
-        """Call `paint` with the next image, or with the next behind it that is `wanted`; whether there was one."""
+        """Call `paint` with the next image, or the first after it that is `wanted`; returns whether there was one."""
         self._asked += 1
         first = derive_seed(self.seed, self._asked, _STREAM) % len(self.images)
         for step in range(min(_ATTEMPTS, len(self.images))):
@@ -69,10 +69,10 @@ class Partners:
 
 
 def mosaic(source: Source, partners: Partners, preprocess: Preprocess, numbers: np.ndarray) -> Canvas:
-    """The image and three others, each in a quarter of the input around a random point. numbers: float [5, 4] in 0..1.
+    """The image and three others, one in each quadrant around a random point. numbers: float [5, 4] in 0..1.
 
-    As YOLOX's, but drawn at the input's size at once, not at twice its size and cut. Raises UserError where the image
-    itself cannot be decoded; a quarter for which there is no other stays empty.
+    As in YOLOX, but drawn directly at the input's size, not at twice its size and cropped. Raises UserError if the
+    image itself cannot be decoded; a quadrant without a partner stays empty.
     """
     canvas, (height, width) = Canvas(preprocess), preprocess.size
     low, high = CENTER
@@ -96,9 +96,9 @@ def mosaic(source: Source, partners: Partners, preprocess: Preprocess, numbers: 
 
 
 def paste(canvas: Canvas, partners: Partners, numbers: np.ndarray) -> None:
-    """Up to PASTED objects of another image, each where it covers little of what is there, its edges fading (Dwibedi et
-    al. 2017, arXiv:1708.01642). What else its box shows comes along, labeled too. numbers: float [PASTED, PLACES, 4]
-    in 0..1."""
+    """Paste up to PASTED objects of another image with soft edges (Dwibedi et al. 2017, arXiv:1708.01642), each where
+    it covers little. Other objects within its box are pasted with it and keep their labels. numbers: float
+    [PASTED, PLACES, 4] in 0..1."""
     height, width = canvas.preprocess.size
     dropped = canvas.dropped
 
@@ -123,15 +123,15 @@ def paste(canvas: Canvas, partners: Partners, numbers: np.ndarray) -> None:
                 canvas.put(at_hand, lambda size, fit=fit: fit, feather=max(1, min(w, h) // FEATHER))
 
     partners.use(paint, lambda source: not source.crowd.all())
-    # Neighbors of which too little came along are no objects that were lost.
+    # Neighbors of which too little was pasted do not count as dropped.
     canvas.dropped = dropped
 
 
 def safe_crop(
     size: tuple[int, int], boxes: np.ndarray, tries: np.ndarray, which: float
 ) -> tuple[float, float, float, float]:
-    """A random part of an image of (H, W) pixels that cuts no object: it grows around those that it would cut, and
-    around one of them (`which`, in 0..1) in any case. boxes: xyxy [n, 4]; tries: as `random_crop` takes them."""
+    """A random crop of an image of (H, W) pixels that cuts no object: it grows around the objects it would cut, and
+    always around one (`which`, in 0..1). boxes: xyxy [n, 4]; tries: as for `random_crop`."""
     left, top, right, bottom = map(float, random_crop(size, CROP_AREA, CROP_RATIO, tries))
     if len(boxes):
         taken = np.zeros(len(boxes), bool)
@@ -152,17 +152,17 @@ def safe_crop(
 
 
 def _within(value: float, side: int) -> int:
-    """A whole number that leaves at least a pixel on either side."""
+    """Round, leaving at least one pixel on either side."""
     return min(max(1, round(value)), max(1, side - 1))
 
 
 def _distinct(numbers: np.ndarray, n: int) -> list[int]:
-    """Different positions in 0..n-1, by numbers in 0..1, at most one a number and at least one."""
+    """Distinct positions in 0..n-1 from numbers in 0..1: at least one, at most one per number."""
     return list(dict.fromkeys((numbers * n).astype(int).tolist()))[: max(1, n)]
 
 
 def _free(canvas: Canvas, size: tuple[int, int], tries: np.ndarray) -> Rectangle | None:
-    """The first of the random places for a rectangle of (w, h) that leaves enough of every box that is there."""
+    """The first random place for a rectangle of (w, h) that leaves enough of every box; None if none does."""
     height, width = canvas.preprocess.size
     for across, down in tries[:, :2].tolist():
         left, top = int(across * (width - size[0] + 1)), int(down * (height - size[1] + 1))

@@ -1,4 +1,4 @@
-"""Another input size at every step."""
+"""A random input size for each step."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from functools import cached_property
 from vit.data.load.sampling import derive_seed
 from vit.errors import UserError
 
-_STREAM = 0x51DE  # keeps these numbers apart from the orders of epochs, which come from (seed, epoch)
+_STREAM = 0x51DE  # separates these numbers from the order of an epoch, which comes from (seed, epoch)
 
 
 @dataclass(frozen=True)
 class MultiScale:
-    """Sizes around `size` (H, W), from 1 - spread to 1 + spread of it and each as likely, whose sides are multiples of
-    `divisor` and nearly in the same ratio. A step's size is a pure function of (seed, step): a resumed run goes on with
-    the sizes that the uninterrupted one would have had, on any number of processes."""
+    """Sizes from 1 - spread to 1 + spread of `size` (H, W), equally likely, with sides that are multiples of `divisor`
+    in nearly the same ratio. The size of a step is a pure function of (seed, step): a resumed run continues with the
+    sizes of the uninterrupted one, on any number of processes."""
 
     size: tuple[int, int]
     divisor: int
@@ -44,5 +44,5 @@ class MultiScale:
         return height, width
 
     def at(self, step: int) -> tuple[int, int]:
-        """(H, W) of a step of the run, counted from 0."""
+        """(H, W) at a step of the run, counted from 0."""
         return self.sizes[derive_seed(self.seed, step, _STREAM) % len(self.sizes)]

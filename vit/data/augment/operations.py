@@ -10,11 +10,11 @@ import numpy as np
 
 from vit.data.augment.color import color_matrix
 
-# One image is one core's work, and OpenCV's threads hang in forked workers.
+# Workers already use one core each, and OpenCV's threads hang in forked workers.
 cv2.setNumThreads(0)
 
 FILL = 128
-"""Gray value where a warp uncovers nothing."""
+"""Gray value of pixels that a warp leaves empty."""
 STEPS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "saturation", "contrast",
     "sharpness", "posterize", "solarize", "autocontrast", "equalize",
@@ -23,8 +23,8 @@ _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
 def randaugment(pixels: np.ndarray, count: int, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """`count` of STEPS in a row, drawn with replacement, at a magnitude of 0..1 and with a random sign: uint8
-    [H, W, 3] -> the same (Cubuk et al. 2020, arXiv:1909.13719; its 14 operations and their full strengths)."""
+    """Apply `count` of STEPS, drawn with replacement, at a magnitude in 0..1 with a random sign: uint8 [H, W, 3] -> the
+    same (Cubuk et al. 2020, arXiv:1909.13719; its 14 operations and full strengths)."""
     for which, sign in rng.random((count, 2)).tolist():
         step = STEPS[int(which * len(STEPS))]
         pixels = operation(pixels, step, magnitude if sign < 0.5 else -magnitude)
@@ -32,10 +32,10 @@ def randaugment(pixels: np.ndarray, count: int, magnitude: float, rng: np.random
 
 
 def operation(pixels: np.ndarray, step: str, m: float) -> np.ndarray:
-    """One of STEPS, at m in -1..1 of its full strength."""
+    """Apply one of STEPS at m, in -1..1, of its full strength."""
     h, w = pixels.shape[:2]
     if step in ("shear_x", "shear_y"):
-        # The left upper corner stays, as in the original code, and not the middle.
+        # The upper left corner is fixed, as in the original code, not the center.
         lean, half = -0.3 * m, -0.15 * m
         return _warped(pixels, [[1, lean, half], [0, 1, 0]] if step == "shear_x" else [[1, 0, 0], [lean, 1, half]])
     if step in ("translate_x", "translate_y"):
@@ -59,7 +59,7 @@ def operation(pixels: np.ndarray, step: str, m: float) -> np.ndarray:
 
 
 def three_augment(pixels: np.ndarray, which: float, strength: float) -> np.ndarray:
-    """Gray, solarized or blurred (DeiT III, Touvron et al. 2022, arXiv:2204.07118, section 3.2).
+    """Grayscale, solarize or blur (DeiT III, Touvron et al. 2022, arXiv:2204.07118, section 3.2).
 
     which, strength: uniform in 0..1; the blur's sigma is 0.1 to 2 pixels.
     """
@@ -76,12 +76,12 @@ _SAME = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
 def recolored(
     pixels: np.ndarray, brightness: float, contrast: float, saturation: float, hue: float = 0.0
 ) -> np.ndarray:
-    """As `vit.data.augment.color.color_matrix` says."""
+    """Apply `vit.data.augment.color.color_matrix`."""
     return cv2.transform(pixels, color_matrix(cv2.mean(pixels)[:3], brightness, contrast, saturation, hue))
 
 
 def solarized(pixels: np.ndarray, threshold: int) -> np.ndarray:
-    """Values from the threshold on are inverted."""
+    """Invert values at or above the threshold."""
     values = np.arange(256)
     return cv2.LUT(pixels, np.where(values < threshold, values, 255 - values).astype(np.uint8))
 
@@ -104,7 +104,7 @@ def _warped(pixels: np.ndarray, matrix: list[list[float]] | np.ndarray) -> np.nd
 
 
 def _sharpened(pixels: np.ndarray, factor: float) -> np.ndarray:
-    """Away from a smoothed copy (factor above 1) or towards it; the outermost pixels stay."""
+    """Move away from a smoothed copy (factor above 1) or toward it; border pixels are unchanged."""
     if min(pixels.shape[:2]) < 3:
         return pixels
     changed = cv2.addWeighted(pixels, factor, cv2.filter2D(pixels, -1, _SMOOTH), 1 - factor, 0)
@@ -113,13 +113,13 @@ def _sharpened(pixels: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _mapped(pixels: np.ndarray, table: object) -> np.ndarray:
-    """Each channel by a table of its own, made from its histogram."""
+    """Map each channel by a table made from its histogram."""
     tables = [table(np.bincount(pixels[:, :, k].ravel(), minlength=256)) for k in range(3)]  # pyright: ignore
     return cv2.LUT(pixels, np.stack(tables, axis=-1)[None])
 
 
 def _stretch(histogram: np.ndarray) -> np.ndarray:
-    """The darkest value to 0, the brightest to 255."""
+    """Map the darkest value to 0, the brightest to 255."""
     used = np.flatnonzero(histogram)
     low, high = int(used[0]), int(used[-1])
     if low == high:
@@ -128,7 +128,7 @@ def _stretch(histogram: np.ndarray) -> np.ndarray:
 
 
 def _equal(histogram: np.ndarray) -> np.ndarray:
-    """As many pixels of each brightness as possible; as Pillow's ImageOps.equalize."""
+    """Equalize the histogram, as Pillow's ImageOps.equalize."""
     used = histogram[histogram > 0]
     step = (int(used.sum()) - int(used[-1])) // 255
     if len(used) <= 1 or step == 0:

@@ -1,1 +1,1 @@
-"""What is wrong with a data set: the kinds of findings, and the checks that find them."""
+"""Checks of a data set: the kinds of findings, and the code that finds them."""

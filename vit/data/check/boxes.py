@@ -1,4 +1,4 @@
-"""What may be wrong with boxes that can be trained on all the same."""
+"""Checks for suspicious boxes that do not stop training."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from vit.data.check.findings import Findings
 from vit.data.sets.boxset import Boxed
 
 TINY = 3 / 640
-"""Shorter side of a box over the longer side of its image: under 3 pixels where the image is brought to 640."""
+"""Shorter side of a box over the longer side of its image: 3 pixels if the image is resized to 640."""
 WHOLE = 0.99
 """Share of both sides of the image."""
 CROWDED = 100
-"""COCO's AP counts so many boxes an image."""
+"""COCO's AP counts at most this many boxes per image."""
 BARE = 0.5
 
 
 def check_boxes(images: Boxed, split: str, findings: Findings) -> None:
-    """Add what is found in one split."""
+    """Add the findings of one split."""
     boxes, labels, crowd, _ = images.rows
     n, owners = len(labels), np.repeat(np.arange(len(images)), np.diff(images.ends, prepend=0))
     if not n:
@@ -34,7 +34,7 @@ def check_boxes(images: Boxed, split: str, findings: Findings) -> None:
 
     flag("box-tiny", sides.min(axis=1) < TINY * extent.max(axis=1))
     flag("box-whole", (sides >= WHOLE * extent).all(axis=1) & ~crowd)
-    # The same corners, to a hundredth of a pixel, sorted side by side.
+    # Sorted so that boxes with the same corners, to a hundredth of a pixel, are adjacent.
     corners = np.round(boxes * 100).astype(np.int64)
     order = np.lexsort((labels, *corners.T, owners))
     same = (corners[order][1:] == corners[order][:-1]).all(axis=1) & (owners[order][1:] == owners[order][:-1])

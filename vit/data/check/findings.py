@@ -1,4 +1,4 @@
-"""What is wrong with a data set: how often each kind of `vit.data.check.kinds` occurs, and where first."""
+"""Findings of a data set: how often each kind of `vit.data.check.kinds` occurs, and its first places."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vit.errors import UserError
 
 SHOWN = 10
 LINES = 8
-"""What is told before training is at most so many lines."""
+"""Maximum number of lines to print before training."""
 
 
 @dataclass
@@ -24,11 +24,11 @@ class Finding:
     """The file, folder or split."""
     count: int = 0
     of: int = 0
-    """So many were looked at; 0 where that says nothing."""
+    """How many were checked; 0 if that does not apply."""
     names: list[str] = field(default_factory=list)
-    """The first SHOWN."""
+    """The first SHOWN places."""
     detail: str = ""
-    """What the kind does not say, such as which values are allowed."""
+    """Details that the kind does not contain, such as the allowed values."""
     strict: bool = False
 
     @property
@@ -43,7 +43,7 @@ class Finding:
         return "note" if rare else self.kind.severity
 
     def line(self) -> str:
-        """All of it: "train.json: boxes without extent, left out: 3 of 90 (a.jpg ...). Delete them."."""
+        """The finding on one line: "train.json: boxes without extent, left out: 3 of 90 (a.jpg ...). Delete them."."""
         amount = f"{self.count:,} of {self.of:,}" if self.of else f"{self.count:,}"
         detail = f" {self.detail}" if self.detail else ""
         return f"{self.where}: {self.kind.title}: {amount} ({self.first()}).{detail} {self.kind.remedy}"
@@ -53,7 +53,7 @@ class Finding:
         return ", ".join(self.names) + (f" and {more:,} more" if more > 0 else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json."""
+        """The finding as plain values, for --json."""
         return {
             "id": self.id,
             "severity": self.severity,
@@ -68,7 +68,7 @@ class Finding:
 
 
 class Findings:
-    """All findings of a data set, in the order they came. strict: ids of kinds that are errors here."""
+    """All findings of a data set, in the order they were added. strict: ids of kinds to treat as errors."""
 
     def __init__(self, *, strict: Iterable[str] = ()) -> None:
         self._strict = frozenset(strict)
@@ -77,7 +77,7 @@ class Findings:
     def add(
         self, id: str, where: str, names: str | Iterable[str], count: int = 1, *, of: int = 0, detail: str = ""
     ) -> None:
-        """Count `count` more of a kind; 0 is nothing. names: as many of them as wanted, of which the first are kept."""
+        """Add `count` occurrences of a kind; 0 adds nothing. names: any number of them, of which the first are kept."""
         if not count:
             return
         found = self._found.setdefault((id, where), Finding(id, where, strict=id in self._strict))
@@ -100,7 +100,7 @@ class Findings:
         return {found.id for found in self}
 
     def notes(self, leave_out: Iterable[str] = ()) -> list[str]:
-        """A line for each warning and note, but no more than LINES: what train.py prints. leave_out: told already."""
+        """A line for each warning and note, at most LINES, which `vitral train` prints. leave_out: ids to skip."""
         told = [found for found in (*self.of("warning"), *self.of("note")) if found.id not in leave_out]
         lines = [("Warning: " if found.severity == "warning" else "") + found.line() for found in told]
         if len(lines) > LINES:
@@ -109,7 +109,7 @@ class Findings:
         return lines
 
     def raise_errors(self) -> None:
-        """Raise UserError with the first error, if there is one."""
+        """Raise UserError with the first error, if any."""
         errors = self.of("error")
         if errors:
             rest = ", ".join(found.id for found in errors[1:])

@@ -1,4 +1,4 @@
-"""The part of `check` that decodes every image, in several processes."""
+"""The checks that decode every image, in several processes."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from vit.data.sets.imageset import FileSet, ImageSet
 from vit.errors import UserError
 
 CHUNK = 32
-"""Images a process is given at a time."""
+"""Images per task of a process."""
 ALONE = 4 * CHUNK
-"""Up to so many are not worth the start of processes."""
+"""Up to this many images are checked without starting processes."""
 SMALL = 0.01
-"""Share of the median area below which an image is odd."""
+"""Share of the median area below which an image is reported."""
 HUGE = 25_000_000
-"""Pixels."""
+"""In pixels."""
 NARROW = 8
-"""Longer side over shorter."""
+"""Longer side over shorter side."""
 
 
 def full_check(
     sets: Mapping[str, Any], findings: Findings, *, workers: int = 1, tick: Callable[[int], None] = lambda done: None
 ) -> np.ndarray:
-    """Add what is found in the images to `findings`; the sizes (H, W) of those that can be read, int64 [n, 2].
+    """Add the findings of all images to `findings`; returns the sizes (H, W) of readable images, int64 [n, 2].
 
-    Raises UserError where a process dies, as for lack of memory.
+    Raises UserError if a process dies, for example for lack of memory.
     """
     places: list[Place] = []
     seen: list[Seen] = []
@@ -69,14 +69,14 @@ def full_check(
 
 
 def _inspected(images: ImageSet, workers: int) -> Iterator[Seen]:
-    """Every image of a set, in order."""
+    """Inspect every image of a set, in order."""
     n = len(images)
     if workers <= 1 or n <= ALONE:
         yield from (inspect_image(images, i) for i in range(n))
         return
     starts = range(0, n, CHUNK)
     done = 0
-    # Started anew, not forked: the parent may have threads that hold locks.
+    # Spawned, not forked, since threads of the parent may hold locks.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_receive, initargs=(images,)) as pool:
         try:
@@ -92,7 +92,7 @@ def _inspected(images: ImageSet, workers: int) -> Iterator[Seen]:
 
 
 _mine: ImageSet | None = None
-"""In a worker: the images it looks at."""
+"""In a worker: the images that it inspects."""
 
 
 def _receive(images: ImageSet) -> None:
@@ -106,7 +106,7 @@ def _chunk(start: int) -> list[Seen]:
 
 
 def _differing_sizes(sets: Mapping[str, Any], places: list[Place], seen: list[Seen], findings: Findings) -> None:
-    """Against the annotations, from where the reader stopped to compare."""
+    """Compare sizes with the annotations, beyond the images that the reader has compared."""
     for (split, i), one in zip(places, seen, strict=True):
         images = sets[split]
         if isinstance(images, Boxed) and not one.fault:
@@ -143,7 +143,7 @@ def _lookalikes(
     for a, b in alike(looks).tolist():
         one, two = places[rows[a]], places[rows[b]]
         kept = inside if one[0] == two[0] else across
-        # Of many that look alike each is told once.
+        # In a group of similar images, each is reported once.
         if b not in kept:
             kept.add(b)
             names = " ~ ".join(f"{sets[split].name(i)} ({split})" for split, i in (one, two))

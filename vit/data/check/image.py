@@ -1,4 +1,4 @@
-"""Everything that `check` wants to know of one image file, from one reading of it."""
+"""All checks of one image file, which is read once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vit.images.decode import name_of
 from vit.images.preprocess import FORMATS, MAX_PIXELS, decode
 
 ORDINARY = ("RGB", "L")
-"""Modes that need no word."""
+"""Modes that are not reported."""
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jfif"),
     "PNG": (".png",),
@@ -42,28 +42,28 @@ FOREIGN = {
     b"\xff\x0a": "JPEG XL",
     b"version https://git-lfs": "a Git LFS pointer: git lfs pull fetches the image",
 }
-"""What files begin with that are no images of a kind that is read."""
+"""First bytes of files that are not images in a supported format."""
 
 
 class Seen(NamedTuple):
-    """One image. fault: a kind's id, "" for an image that can be read; detail: what a message adds to its name."""
+    """The result for one image. fault: id of a kind, "" if it can be read; detail: follows the name in messages."""
 
     fault: str = ""
     detail: str = ""
     digest: bytes = b""
-    """Of the file's bytes."""
+    """BLAKE2b-128 of the file's bytes."""
     size: tuple[int, int] = (0, 0)
-    """(H, W), upright; (0, 0) for one that cannot be read."""
+    """(H, W), upright; (0, 0) if it cannot be read."""
     notes: tuple[tuple[str, str], ...] = ()
-    """(id, detail) of what is worth a word though it can be read."""
+    """(id, detail) of findings on a readable image."""
     look: Look | None = None
 
 
 def inspect_image(images: ImageSet, i: int) -> Seen:
-    """Read, decode and describe image i. Never raises for what is in the file."""
+    """Read, decode and describe image i. Never raises for the content of the file."""
     log = logging.getLogger("vitral")
     level = log.level
-    log.setLevel(logging.ERROR)  # an animation is a finding here, no message
+    log.setLevel(logging.ERROR)  # an animation is a finding here, not a message
     try:
         return _inspected(images, i)
     finally:
@@ -82,14 +82,14 @@ def _inspected(images: ImageSet, i: int) -> Seen:
         header = _header(content)
     except Image.UnidentifiedImageError:
         return Seen("file-foreign", _what(content), digest)
-    except Exception as error:  # whatever a mutated header leads Pillow to
+    except Exception as error:  # a corrupt header can make Pillow raise anything
         return Seen(_broken(content, error), _reason(error), digest)
     if header.width * header.height > MAX_PIXELS:
         return Seen("file-bomb", f"{header.width}x{header.height}", digest)
     try:
         pixels = decode(content)
     except UserError as error:
-        # Values that no brightness is set for are refused by `decode` itself; anything else comes from Pillow.
+        # `decode` itself rejects values without a defined brightness; any other error comes from Pillow.
         refused = error.__cause__ is None and (header.mode in ("I", "F") or header.mode.startswith("I;"))
         return Seen("file-values" if refused else _broken(content, error), _reason(error, name_of(content)), digest)
     return Seen("", "", digest, pixels.shape[:2], tuple(_notes(header, suffix, pixels)), look_of(pixels))
@@ -108,10 +108,10 @@ class _Header(NamedTuple):
 def _header(content: bytes) -> _Header:
     limit = Image.MAX_IMAGE_PIXELS
     try:
-        # The caller judges the size, before any pixel is decoded.
+        # The caller checks the size before any pixel is decoded.
         Image.MAX_IMAGE_PIXELS = None
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            # A PNG whose EXIF does not come first would be decoded for it here.
+            # Reading EXIF that follows the pixels of a PNG would decode them here.
             tagged = image.format != "PNG" or "exif" in image.info
             turned = tagged and image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
             frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP", "PNG", "TIFF") else 1
@@ -140,8 +140,8 @@ def _notes(header: _Header, suffix: str, pixels: np.ndarray) -> list[tuple[str, 
 
 
 def _broken(content: bytes, error: Exception) -> str:
-    """Whether a file that cannot be decoded ends too early, or holds something wrong."""
-    # Pillow does not say so of a WebP, whose first bytes tell how long it is.
+    """The id for a file that cannot be decoded: truncated or corrupt."""
+    # Pillow does not report a truncated WebP, whose header contains its length.
     short = content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 > len(content)
     text = str(error.__cause__ or error).lower()
     ends = short or any(word in text for word in ("truncated", "premature", "end of file", "do not hold"))
@@ -149,7 +149,7 @@ def _broken(content: bytes, error: Exception) -> str:
 
 
 def _reason(error: Any, name: str = "") -> str:
-    """The first line of an exception, short; of ours the first sentence, without the name it begins with."""
+    """The first line of an exception, up to 120 characters; of a UserError the first sentence, without `name`."""
     cause = error.__cause__ or error
     text = str(cause)
     if isinstance(cause, UserError):
@@ -159,7 +159,7 @@ def _reason(error: Any, name: str = "") -> str:
 
 
 def _what(content: bytes) -> str:
-    """What a file is that is no image."""
+    """The type of a file that is not an image."""
     start = content[:64].lstrip()
     if content[4:8] == b"ftyp":
         return "HEIC or AVIF"

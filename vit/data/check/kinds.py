@@ -1,6 +1,6 @@
-"""Every kind of fault that readers and `vitral data check` know: the ids are stable, programs may rely on them.
+"""Every kind of fault that readers and `vitral data check` report. Programs may rely on the ids, which are stable.
 
-error: training or evaluation would stop, or be wrong. warning: probably not meant. note: good to know.
+error: training or evaluation would stop or be wrong. warning: probably unintended. note: good to know.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ Severity = Literal["error", "warning", "note"]
 class Kind(NamedTuple):
     severity: Severity
     title: str
-    """Number-neutral: a count and names follow it."""
+    """The same for any count; a count and names follow it."""
     remedy: str
     share: float = 0.0
-    """A warning is no more than a note up to this share of what was looked at."""
+    """A warning becomes a note up to this share of what was checked."""
 
 
 ANNOTATIONS = {

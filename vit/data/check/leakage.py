@@ -1,4 +1,4 @@
-"""The same file in two splits, where the score then rewards memory, or twice in one."""
+"""Finds equal files: in two splits, where the score rewards memorization, or twice in one."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy as np
 from vit.data.sets.imageset import FileSet, ImageSet
 from vit.errors import shown
 
-# Above this, comparing takes longer than a start-up check should.
+# Above this number, comparing files is too slow for a start-up check.
 FILES = 20_000
 ENDS = 4096
-"""Bytes at either end of a file that are read first: files of equal size mostly differ there."""
+"""Bytes to read first at either end of a file, where files of equal size usually differ."""
 
 Place = tuple[str, int]
 """Split and index."""
 
 
 def same_files(sets: Mapping[str, ImageSet], most: int | None = FILES) -> list[list[Place]]:
-    """Groups of images whose files have equal bytes; what cannot be read is in none.
+    """Groups of images whose files have equal bytes; unreadable files are skipped.
 
-    Only files of equal size are read, and the whole of those only whose ends are equal. Empty for sets of more than
-    `most` files, and for images that are no files of their own.
+    Only files of equal size are read, and only those with equal ends are read in full. Empty for sets of more than
+    `most` files, and for images that are not separate files.
     """
     if most is not None and sum(len(images) for images in sets.values()) > most:
         return []
@@ -51,7 +51,7 @@ def same_files(sets: Mapping[str, ImageSet], most: int | None = FILES) -> list[l
 
 
 def repeated_files(images: ImageSet) -> tuple[list[str], list[str]]:
-    """Files that a manifest lists more than once: with the same targets each time, and with others."""
+    """Files that a manifest lists more than once: with the same targets, and with different ones."""
     if not isinstance(images, FileSet):
         return [], []
     codes = np.fromiter(map(hash, images.names.encoded()), np.int64, len(images))
@@ -66,7 +66,7 @@ def repeated_files(images: ImageSet) -> tuple[list[str], list[str]]:
 
 
 def leakage_notes(sets: Mapping[str, ImageSet]) -> list[str]:
-    """A warning that names the files two splits share, and those that one lists more than once."""
+    """Warnings that name the files shared by two splits, and those that one split lists more than once."""
     pairs = []
     for places in same_files(sets):
         split, i = places[0]

@@ -1,7 +1,7 @@
-"""Images that look alike: copies in another size or compression, neighbors in a video.
+"""Near-duplicates: copies in another size or compression, neighboring frames of a video.
 
-Candidates share a quarter of a difference hash (dHash: of neighboring pixels of a tiny gray copy, which one is
-brighter), which pairs of up to a million images are found by without comparing all; a small copy in color decides.
+Candidates share a quarter of a difference hash (dHash: which of two neighboring pixels of a tiny gray copy is
+brighter), so that up to a million images need no comparison of all pairs. Small color copies then decide.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import numpy as np
 from PIL import Image
 
 SIDE = 16
-"""Of the small copy in color."""
+"""Side of the small color copy."""
 FLAT = 6.0
-"""Gray levels: what varies less than this has no look of its own."""
+"""Minimum standard deviation, in gray levels, of an image that can be compared."""
 BITS = 8
-"""So many of the 64 bits may differ."""
+"""Maximum number of the 64 bits that may differ."""
 ALIKE = 0.985
-"""Correlation of two small copies from which they show the same."""
+"""Minimum correlation of two small copies of the same scene."""
 APART = 14.0
-"""Gray levels: mean difference of two small copies up to which they do."""
+"""Maximum mean difference, in gray levels, of two small copies of the same scene."""
 NEIGHBORS = 12
-"""Within a group of equal quarters, each is compared with so many that follow it in the order of the whole hash."""
+"""Within a group of equal quarters, sorted by the whole hash, each image is compared with this many that follow."""
 SMALLEST = 32
-"""Pixels: images with a shorter side below this hold too little to be told apart by a small copy."""
+"""Minimum shorter side, in pixels: smaller images have too little detail for the comparison."""
 
 
 class Look(NamedTuple):
@@ -35,7 +35,7 @@ class Look(NamedTuple):
 
 
 def look_of(pixels: np.ndarray) -> Look | None:
-    """Of an image uint8 [H, W, 3]; None where it is too flat or small to have one."""
+    """The look of an image uint8 [H, W, 3]; None if it is too flat or too small."""
     if min(pixels.shape[:2]) < SMALLEST:
         return None
     image = Image.fromarray(pixels)
@@ -47,8 +47,8 @@ def look_of(pixels: np.ndarray) -> Look | None:
 
 
 def alike(looks: list[Look]) -> np.ndarray:
-    """Pairs of positions, int64 [m, 2], first < second, in order. Nearly all of those that differ in up to 3 bits are
-    found, and many that differ in up to BITS."""
+    """Pairs of positions, int64 [m, 2], first < second, sorted. Finds nearly all pairs that differ in up to 3 bits, and
+    many that differ in up to BITS."""
     if len(looks) < 2:
         return np.empty((0, 2), np.int64)
     words = np.frombuffer(b"".join(look.hash for look in looks), ">u8").astype(np.uint64)
@@ -71,7 +71,7 @@ def alike(looks: list[Look]) -> np.ndarray:
 
 
 def _candidates(words: np.ndarray, shift: np.uint64) -> np.ndarray:
-    """Pairs that agree in the 16 bits at `shift` and differ in no more than BITS of all: int64 [m, 2]."""
+    """Pairs that agree in the 16 bits at `shift` and differ in at most BITS of all 64: int64 [m, 2]."""
     quarter = (words >> shift) & np.uint64(0xFFFF)
     order = np.lexsort((words, quarter))
     found = [np.empty((0, 2), np.int64)]

@@ -1,4 +1,4 @@
-"""The part of `check` that decodes nothing: classes, boxes, files that are there twice. `train.py` runs it always."""
+"""The checks that decode nothing: classes, boxes, equal files. `vitral train` always runs them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vit.data.sets.imageset import FileSet, ImageSet
 
 BUNDLED = ("digits", "scenes")
 FEW = 10
-"""Images (or boxes) of a class."""
+"""A class with fewer images (or boxes) than this is reported."""
 IMBALANCE = 50
-"""The largest class over the smallest."""
+"""Maximum ratio of the largest class to the smallest."""
 RARER = 0.2
-"""A name that differs from another by one letter is a typo where it is so much rarer."""
+"""A name that differs from another by one letter is a typo if its count is below this share of the other's."""
 
 
 def quick_check(sets: Mapping[str, Any], findings: Findings, *, most: int | None = FILES) -> list[list[Place]]:
-    """Add what is found to `findings`; the groups of equal files. most: files beyond which these are not looked for.
+    """Add the findings to `findings`; returns the groups of equal files, which are not searched above `most` files.
 
-    sets: by split, ImageSets or BoxSets; images in memory have no files.
+    sets: ImageSets or BoxSets by split; images in memory have no files.
     """
     classes = next(iter(sets.values())).classes
     counts = {split: images.counts() for split, images in sets.items()}
@@ -43,7 +43,7 @@ def quick_check(sets: Mapping[str, Any], findings: Findings, *, most: int | None
 
 
 def advice(data: Any) -> list[str]:
-    """What train.py tells of its data beside `data.notes`: a few lines. data: a Data or DetectionData."""
+    """Lines that `vitral train` prints about its data beside `data.notes`. data: a Data or DetectionData."""
     if data.source in BUNDLED:
         return []
     findings = Findings()
@@ -53,7 +53,7 @@ def advice(data: Any) -> list[str]:
 
 
 def check_classes(classes: Sequence[str], counts: Mapping[str, np.ndarray], findings: Findings) -> None:
-    """Names that are nearly equal, classes with too little, and classes that only some splits have."""
+    """Check for nearly equal names, classes with few examples, and classes that only some splits have."""
     total = np.sum([*counts.values()], axis=0)
     typos = [
         f"{classes[a]} ({total[a]:,}) and {classes[b]} ({total[b]:,})"
@@ -83,7 +83,7 @@ def _named(classes: Sequence[str], some: np.ndarray) -> list[str]:
 
 
 def near_names(names: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs of names that are equal but for case, separators or a plural s, or, if long enough, for one letter."""
+    """Pairs of names that differ only in case, separators or a plural s, or, if long enough, in one letter."""
     keys: dict[str, list[int]] = {}
     for k, name in enumerate(names):
         plain = _plain(name)
@@ -98,7 +98,7 @@ def _plain(name: str) -> str:
 
 
 def _without_one_letter(name: str) -> list[str]:
-    """Two names that differ in one place are equal without it; digits tell classes apart and stay."""
+    """Keys that two names share if they differ in one letter. Digits distinguish classes, so they are kept."""
     if len(name) < 5:
         return []
     return [f"{name[:k]}*{name[k + 1 :]}" for k in range(len(name)) if not name[k].isdigit()] + [
@@ -126,7 +126,7 @@ def _same_but_for_form(a: str, b: str) -> bool:
 
 
 def _check_names(images: FileSet, split: str, findings: Findings) -> None:
-    """Names that other systems cannot hold apart or at all."""
+    """Check for names that other systems cannot distinguish or store."""
     folded: dict[bytes, bytes] = {}
     clash: list[str] = []
     odd: list[str] = []
@@ -146,7 +146,7 @@ def _check_names(images: FileSet, split: str, findings: Findings) -> None:
 
 
 def report_twins(sets: Mapping[str, Any], groups: list[list[Place]], findings: Findings) -> None:
-    """Files that are there more than once: within a split, in two of them, with other labels."""
+    """Add equal files: within a split, in two splits, and with different labels."""
     n = sum(len(images) for images in sets.values())
     for places in groups:
         names = [f"{sets[split].name(i)} ({split})" for split, i in places]
@@ -160,7 +160,7 @@ def report_twins(sets: Mapping[str, Any], groups: list[list[Place]], findings: F
 
 
 def _truth(images: ImageSet, i: int) -> object:
-    """The label or boxes of an image, to compare."""
+    """The label or boxes of an image, for comparison."""
     if isinstance(images, Boxed):
         truth = images.annotation(i)
         order = np.lexsort(truth.boxes.T)

@@ -1,4 +1,4 @@
-"""Images that lie beside those of a detection set and are in none of its splits: forgotten, or never annotated."""
+"""Images beside those of a detection set that no split lists: forgotten, or never annotated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vit.images.preprocess import IMAGE_SUFFIXES
 
 
 def unlisted_images(sets: Mapping[str, Any], findings: Findings) -> None:
-    """Add to `findings` the images that lie in a folder with some that are listed, but are not themselves."""
+    """Add to `findings` the unlisted images in folders that contain listed ones."""
     files = {split: images for split, images in sets.items() if isinstance(images, BoxFiles)}
     listed = {os.path.normpath(images.name(i)) for images in files.values() for i in range(len(images))}
     folders = {os.path.dirname(path) for path in listed}
@@ -22,7 +22,7 @@ def unlisted_images(sets: Mapping[str, Any], findings: Findings) -> None:
         except OSError:
             continue
         paths = [os.path.join(folder, name) for name in names if _is_image(name)]
-        # Files of no bytes are told by the reader.
+        # The reader reports files of 0 bytes.
         alone = [path for path in paths if path not in listed and os.path.getsize(path)]
         findings.add("image-unlisted", folder, alone, len(alone), of=len(paths))
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class BoxBatch(NamedTuple):
-    """images float32 [B, 3, H, W], normalized, on the device; targets, one dict an image, on the CPU; index int64 [B].
+    """images float32 [B, 3, H, W], normalized, on the device; targets, one dict per image, on the CPU; index int64 [B].
 
     A target: `boxes` float32 [n, 4] (cxcywh as shares of the input), `labels` int64 [n], `crowd` bool [n], `image_id`,
-    `original_size` (H, W). For evaluation also `placement` (scale_x, scale_y, left, top), where x of the input is x of
-    the image * scale + left, `original_boxes` float32 [n, 4] (xyxy in pixels of the image) and `area` float32 [n].
+    `original_size` (H, W). In evaluation also `placement` (scale_x, scale_y, left, top), so that x of the input is x
+    of the image * scale_x + left, `original_boxes` float32 [n, 4] (xyxy in pixels of the image) and `area` float32 [n].
     """
 
     images: torch.Tensor
@@ -35,10 +35,10 @@ class BoxBatch(NamedTuple):
 
 
 class BoxReader(Reader[BoxBatch]):
-    """pipeline: the augmentation of training; None for evaluation. scales: the size of each step's images;
-    `preprocess.size` if None. unmixed: share of the run, at its end, in which no images are mixed into one.
+    """pipeline: training augmentation; None for evaluation. scales: image size of each step; `preprocess.size` if None.
+    unmixed: final share of the run without mixing.
 
-    Raises UserError for a preprocessing that cuts parts of the image off.
+    Raises UserError for a preprocessing that crops the image.
     """
 
     unusable = "cannot be used"
@@ -53,12 +53,12 @@ class BoxReader(Reader[BoxBatch]):
         scales: MultiScale | None = None,
         unmixed: float = 0.0,
     ) -> None:
-        preprocess.placement(preprocess.size)  # "crop" is refused here, and not taken for the fault of an image
+        preprocess.placement(preprocess.size)  # refuses "crop" here, or each image would be reported as faulty
         super().__init__(images, preprocess, training=pipeline is not None, seed=seed)
         self.pipeline, self.scales, self.unmixed = pipeline, scales, unmixed
 
     def cached(self, cache: PixelCache) -> Self:
-        # Only as evaluation shows them, where nothing changes their size.
+        # Exactly as in evaluation only if no augmentation changes their size.
         exact = self.pipeline is None or (self.pipeline.augment == BoxAugment() and self.scales is None)
         other = copy.copy(self)
         other.images = cache.of_boxes(self.images, self.preprocess, exact=exact)

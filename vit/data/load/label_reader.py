@@ -1,4 +1,4 @@
-"""Batches of images with a target each: a class, several labels, or a number."""
+"""Batches of images with one target each: a class, several labels, or a number."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Mix = Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tens
 class Batch(NamedTuple):
     """images float32 [B, 3, H, W], normalized; targets int64 [B], float32 [B, K] or float32 [B]; index int64 [B].
 
-    `index` are the rows in the ImageSet, on the CPU; the others are on the device.
+    index: rows in the ImageSet, on the CPU; images and targets are on the device.
     """
 
     images: torch.Tensor
@@ -35,8 +35,8 @@ class Batch(NamedTuple):
 
 
 class LabelReader(Reader[Batch]):
-    """Targets are rows of `ImageSet.targets`. pipeline: the augmentation of training; None for evaluation. mix: applied
-    to whole batches on the device."""
+    """Targets are rows of `ImageSet.targets`. pipeline: training augmentation; None for evaluation. mix: applied to
+    whole batches on the device."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class LabelReader(Reader[Batch]):
             self.keep_resized()
 
     def keep_resized(self) -> None:
-        """Resize every image once, not once an epoch: for images in memory whose augmentation comes after the resizing.
-        That was a third of the time of a batch of digits."""
+        """Resize each image once, not once per epoch: for images in memory that are resized before augmentation.
+        Resizing took a third of the time of a batch of digits."""
         height, width = self.preprocess.size
         resized_first = self.pipeline is None or self.pipeline.augment.crop is None
         idempotent = self.preprocess.resize != "crop" or self.preprocess.crop == 1  # resizing twice changes nothing
@@ -81,7 +81,7 @@ class LabelReader(Reader[Batch]):
         return Sample(self.pipeline.read(partial(self.images.view, draw.index), derive_seed(self.seed, *draw)))
 
     def batch(self, shipped: Shipped, key: tuple[int, int], device: torch.device) -> Batch:
-        # Normalizing after the copy: the bus carries a quarter of the bytes.
+        # Normalized after the copy, so that a quarter of the bytes is transferred.
         images = self.preprocess.tensor(shipped.pixels.to(device, non_blocking=True))
         targets = torch.from_numpy(self.images.targets)[shipped.index].to(device, non_blocking=True)
         if self.mix is not None:

@@ -1,4 +1,4 @@
-"""From a reader to batches on the device, in order, read ahead by workers. Knows no kind of target: see `reader`."""
+"""Batches on the device from a reader, in order, prefetched by workers. Does not depend on targets: see `reader`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from vit.errors import UserError, shown
 if TYPE_CHECKING:
     from vit.data.load.pixel_cache import PixelCache
 
-# A training set with a larger share of unreadable files is not trained on (but one file is always forgiven).
+# Training stops if a larger share of the files is unreadable; one unreadable file is always allowed.
 BAD_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class LoaderOptions:
-    """How batches are made and by whom.
+    """Options of the loaders.
 
-    batch_size: of all ranks together in training, of one batch in evaluation. epochs, start_step: of training.
-    workers: processes that decode; 0 for none. cache: what decoded and resized images are kept in.
-    strict: evaluation, too, fails where more than BAD_SHARE of the images cannot be read.
+    batch_size: of all ranks together in training, of one batch in evaluation. epochs, start_step: for training.
+    workers: processes that decode; 0 for none. cache: stores decoded and resized images.
+    strict: evaluation also fails if more than BAD_SHARE of the images cannot be read.
     """
 
     batch_size: int
@@ -52,7 +52,7 @@ class Bad(NamedTuple):
 
 
 class Steps(Sampler[Step]):
-    """The draws of each batch with the number of its step."""
+    """The draws of each batch, with the number of its step."""
 
     def __init__(self, draws: EvalBatches | TrainBatches) -> None:
         self.draws = draws
@@ -71,11 +71,11 @@ class Steps(Sampler[Step]):
 
 
 class Loader(Generic[B]):
-    """Iterates over the batches of a reader. `bad` lists the files met so far that could not be read.
+    """Iterates over the batches of a reader. `bad` lists the unreadable files met so far.
 
-    `draws` says which images each batch is of. log: receives, once an epoch is over, what the reader has to say of it.
+    draws: the images of each batch. log: receives the reader's summary after the first epoch.
 
-    Raises UserError, while iterating, when more than `bad_limit` files cannot be read.
+    Raises UserError while iterating if more than `bad_limit` files cannot be read.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Loader(Generic[B]):
         return len(self.draws)
 
     def starting_at(self, step: int) -> Loader[B]:
-        """The same batches from another step of the run on; `bad` is one list for both."""
+        """The same batches, starting at another step of the run; both share `bad`."""
         assert isinstance(self.draws, TrainBatches)
         other = copy.copy(self)
         other.draws = self.draws.starting_at(step)
@@ -143,16 +143,16 @@ def train_loader(
     repeats: np.ndarray | None = None,
     log: Callable[[str], object] | None = None,
 ) -> Loader[B]:
-    """All batches of a run from `options.start_step` on; `len()` is the number of steps that remain.
+    """All batches of a run from `options.start_step` on; `len()` is the number of remaining steps.
 
-    Samples are a pure function of (seed, epoch, index), whatever the number of workers and ranks. Images that cannot be
-    read are left out of their batch and listed in `.bad`.
+    Samples are a pure function of (seed, epoch, index), for any number of workers and ranks. Unreadable images are left
+    out of their batch and listed in `.bad`.
 
-    weights: float [n], how often each image is drawn in proportion to the others
-    (`vit.data.load.sampling.balanced_weights`). repeats: float [n], how often each image comes in an epoch
-    (`vit.data.load.sampling.repeat_factors`). Every image comes once if both are left out.
+    weights: float [n], relative sampling weight of each image (`vit.data.load.sampling.balanced_weights`).
+    repeats: float [n], how often each image occurs in an epoch (`vit.data.load.sampling.repeat_factors`).
+    Without both, every image occurs once per epoch.
 
-    Raises UserError, while iterating, when more than BAD_SHARE of the images cannot be read.
+    Raises UserError while iterating if more than BAD_SHARE of the images cannot be read.
     """
     if options.cache is not None:
         reader = reader.cached(options.cache)
@@ -173,7 +173,7 @@ def train_loader(
 def eval_loader(reader: Reader[B], options: LoaderOptions) -> Loader[B]:
     """Every image once, in order; rank r takes every `world`-th batch from r, without padding.
 
-    Images that cannot be read are left out, never replaced, and listed in `.bad`: the number evaluated plus `len(bad)`
+    Unreadable images are left out, never replaced, and listed in `.bad`: the number of evaluated images plus `len(bad)`
     is the size of the set.
     """
     if options.cache is not None:

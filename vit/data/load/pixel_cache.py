@@ -1,13 +1,13 @@
-"""`--cache ram|disk`: pixels that are decoded and resized once, and kept for the epochs that follow.
+"""`--cache ram|disk`: decode and resize images once, and keep their pixels for all epochs.
 
-What is kept of an image, and what that changes:
-- where its pixels are resized first and augmented then, and in evaluation: exactly what the model's preprocessing makes
-  of it. Nothing changes, to the last bit.
-- of an image with boxes that is augmented: the image scaled down to ROOM times what evaluation shows of it, or as it is
-  if it is smaller. Where it is shown still larger, that is from fewer pixels than the file has.
-- where a random crop comes first: the image scaled down until it just covers ROOM times the model's input, or as it is
-  if it is smaller. A crop of less than 1 / ROOM^2 of the area is enlarged from fewer pixels than the file has.
-Every image is given in this form, whether it found room or not: samples depend on --cache, not on its size.
+What is stored for an image, and its effect:
+- in evaluation, and if resizing precedes augmentation: the exact output of the model's preprocessing. Nothing changes,
+  to the last bit.
+- with augmented boxes: the image, scaled down to ROOM times its size in evaluation if it is larger. Where augmentation
+  shows it larger still, it uses fewer pixels than the file has.
+- if a random crop comes first: the image, scaled down until it just covers ROOM times the model's input, if it is
+  larger. A crop of less than 1 / ROOM^2 of the area is enlarged from fewer pixels than the file has.
+Every image is read in this form, cached or not: samples depend on --cache, but not on the size of the cache.
 """
 
 from __future__ import annotations
@@ -36,23 +36,22 @@ from vit.images.preprocess import INTERPOLATIONS, Preprocess
 
 Kind = Literal["none", "ram", "disk"]
 ROOM = 1.25
-"""How much larger than the model's input an image is kept where a random crop follows."""
+"""Size of a stored image relative to the model's input if a random crop follows."""
 AT_ONCE = 16
-"""Images that a worker prepares at a time."""
+"""Images per task of a worker."""
 FORM = 2
-"""Of what is kept; other pixels need another number."""
+"""Version of the stored pixels; increase it when they change."""
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """What is kept of an image: uint8 [H, W, 3] -> uint8 [h, w, 3]."""
+    """What to store for an image: uint8 [H, W, 3] -> uint8 [h, w, 3]."""
 
     preprocess: Preprocess
     exact: bool
-    """The model's input itself, and not the image with some room."""
+    """Store the model's input itself, not a larger image."""
     boxes: bool = False
-    """With room around the whole image, each side as evaluation scales it, and not around a part that fills the
-    input."""
+    """Scale each side to ROOM times its size in evaluation, instead of making the image cover ROOM times the input."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         if self.exact:
@@ -69,7 +68,7 @@ class Prepare:
         return np.asarray(Image.fromarray(image).resize(size, INTERPOLATIONS[self.preprocess.interpolation]))
 
     def key(self) -> str:
-        """What the pixels depend on but the images themselves."""
+        """Everything that the pixels depend on except the images."""
         used = {**dataclasses.asdict(self.preprocess), "exact": self.exact, "boxes": self.boxes, "room": ROOM}
         # Normalization comes later, but the mean fills the borders of a letterbox.
         del used["std"]
@@ -77,7 +76,7 @@ class Prepare:
 
 
 class CachedSet(ImageSet):
-    """The images of `source` as `prepare` makes them, those that found room in `pixels` without decoding."""
+    """The images of `source` in the form of `prepare`; those stored in `pixels` are not decoded again."""
 
     def __init__(self, source: ImageSet, prepare: Prepare, pixels: Pixels, places: Places) -> None:
         super().__init__(source.classes, source.targets)
@@ -108,7 +107,7 @@ class CachedSet(ImageSet):
 
 
 class CachedBoxes(CachedSet):
-    """The same for images with boxes, which stay in pixels of the whole image: so are the windows of `view`."""
+    """The same for images with boxes. Boxes, and the windows of `view`, stay in pixels of the original image."""
 
     source: Any
 
@@ -147,11 +146,11 @@ Kept = TypeVar("Kept", bound=CachedSet)
 
 
 class PixelCache:
-    """What the loaders of a run take their images from.
+    """The image cache of the loaders of a run.
 
-    gigabytes: the most that is kept, in units of 10^9 bytes: in memory of all sets of the run, on disk of all runs.
-    workers: processes that decode. log: receives lines about what is kept. ticker: given the number of images, what to
-    call with the number done.
+    gigabytes: maximum size, in units of 10^9 bytes: in memory of all sets of the run, on disk of all runs.
+    workers: processes that decode. log: receives lines about the stored images. ticker: maps the number of images to a
+    callback that receives the number done.
     """
 
     def __init__(
@@ -174,17 +173,17 @@ class PixelCache:
     def of(
         self, images: ImageSet, preprocess: Preprocess, pipeline: Pipeline | None
     ) -> tuple[ImageSet, Preprocess, Pipeline | None]:
-        """The same images from the cache, with the preprocessing and pipeline that go with it."""
+        """The same images from the cache, with the preprocessing and pipeline to apply to them."""
         prepare = Prepare(preprocess, exact=pipeline is None or pipeline.augment.crop is None)
         kept = self._once(images, prepare, CachedSet)
         if prepare.exact:
-            # Of the right size already: there is nothing left to cut off.
+            # The images have their final size, so nothing is left to crop.
             preprocess = dataclasses.replace(preprocess, crop=1.0)
             pipeline = Pipeline(pipeline.augment, preprocess) if pipeline is not None else None
         return kept, preprocess, pipeline
 
     def of_boxes(self, images: BoxSet, preprocess: Preprocess, *, exact: bool) -> CachedBoxes:
-        """The same images with boxes from the cache. exact: they are only asked for as evaluation shows them."""
+        """The same images with boxes from the cache. exact: they are only read exactly as in evaluation."""
         return self._once(images, Prepare(preprocess, exact, boxes=True), CachedBoxes)
 
     def _once(self, images: Any, prepare: Prepare, kind: type[Kept]) -> Kept:
@@ -208,7 +207,7 @@ class PixelCache:
         return kind(images, prepare, pixels, places)
 
     def _filled(self, images: ImageSet, prepare: Prepare, name: str) -> tuple[Pixels, Places]:
-        """Decode all images in order, until there is no more room."""
+        """Decode the images in order until the cache is full."""
         into = RamPixels() if self._folder is None else self._folder.writer(name)
         limit = self._left if self._folder is None else self._folder.room()
         places = Places.of(len(images))
@@ -225,7 +224,7 @@ class PixelCache:
 
 
 def _memory() -> int | None:
-    """Bytes of memory that programs can still have; None where the system does not say."""
+    """Bytes of memory available to programs; None if the system does not report it."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
@@ -234,7 +233,7 @@ def _memory() -> int | None:
 
 
 def _prepared(images: ImageSet, prepare: Prepare, workers: int) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
-    """Every image that can be read, in order: its pixels as they are kept, and its own (H, W)."""
+    """Every readable image, in order: its index, the pixels to store, and its original (H, W)."""
     batches = [range(first, min(first + AT_ONCE, len(images))) for first in range(0, len(images), AT_ONCE)]
     for index, shapes, sizes, flat in run_reader(_Preparer(images, prepare), batches, workers, torch.device("cpu")):
         start = 0
@@ -254,7 +253,7 @@ class _Preparer(Dataset[Any]):
             try:
                 image = self.images.image(i)
             except UserError:
-                continue  # read again, and reported, when a batch asks for it
+                continue  # read again, and reported, when a batch needs it
             found.append((i, self.prepare(image), (image.shape[0], image.shape[1])))
         flat = [pixels.reshape(-1) for _, pixels, _ in found]
         shapes = [(pixels.shape[0], pixels.shape[1]) for _, pixels, _ in found]

@@ -1,4 +1,4 @@
-"""Many arrays of pixels of different sizes in one place: blocks of memory, or a file."""
+"""Storage for pixel arrays of different sizes: blocks of memory, or a file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SUFFIX = ".pixels"
 
 @dataclass
 class Places:
-    """Where the pixels of each image are: start int64 [n], -1 for nowhere; shape int32 [n, 2], (h, w), of the pixels;
-    size int32 [n, 2], (H, W), of the image itself.
+    """Where the pixels of each image are stored: start int64 [n], -1 if not stored; shape int32 [n, 2], (h, w), of the
+    pixels; size int32 [n, 2], (H, W), of the original image.
 
-    complete: whether all that could be read found room."""
+    complete: whether all readable images are stored."""
 
     start: np.ndarray
     shape: np.ndarray
@@ -48,12 +48,12 @@ class Pixels(Protocol):
     bytes: int
 
     def at(self, start: int, size: Sequence[int]) -> np.ndarray:
-        """uint8 [H, W, 3], not to be written to."""
+        """uint8 [H, W, 3], read-only."""
         ...
 
 
 class RamPixels:
-    """Blocks of memory that forked processes share, since nothing writes to them; others get them as shared memory."""
+    """Blocks of memory. Forked processes share them, since nothing writes to them; others get shared memory."""
 
     def __init__(self) -> None:
         self._blocks: list[torch.Tensor] = []
@@ -67,10 +67,10 @@ class RamPixels:
         pass
 
     def add(self, pixels: np.ndarray) -> int:
-        """Where they are from now on."""
+        """Store the pixels; returns their start."""
         flat = pixels.reshape(-1)
         if self._used + len(flat) > BLOCK:
-            # An image larger than a block takes one of its own size.
+            # An image larger than BLOCK gets a block of its own size.
             self._blocks.append(torch.empty(max(BLOCK, len(flat)), dtype=torch.uint8))
             self._used = 0
         start = (len(self._blocks) - 1) * 2**40 + self._used
@@ -91,7 +91,7 @@ class RamPixels:
 
 
 class DiskPixels:
-    """A file of pixels, then the places as an .npz, then where that begins and MAGIC. Mapped into memory."""
+    """A memory-mapped file: pixels, the places as an .npz, the offset of that .npz, and MAGIC."""
 
     def __init__(self, path: Path, bytes: int) -> None:
         self.path, self.bytes = path, bytes
@@ -108,18 +108,18 @@ class DiskPixels:
 
 
 class PixelFolder:
-    """The files of all runs, of at most `limit` bytes together: the one that was used longest ago goes first."""
+    """The files of all runs, at most `limit` bytes together: the least recently used is removed first."""
 
     def __init__(self, limit: int) -> None:
         self.path, self.limit = cache_folder("pixels"), limit
         self._ours: set[str] = set()
 
     def find(self, name: str) -> tuple[DiskPixels, Places] | None:
-        """What another run left; None where there is none, or one that had less room than there is now."""
+        """The file of another run; None if there is none, or if it is incomplete and there is more room now."""
         path = self.path / f"{name}{SUFFIX}"
         try:
             pixels, places = _open(path)
-        except Exception:  # not there, of another form, or damaged: it is made anew
+        except Exception:  # missing, damaged, or of another form: written again
             return None
         if not places.complete and pixels.bytes < 0.99 * self.room(name):
             return None
@@ -128,7 +128,7 @@ class PixelFolder:
         return pixels, places
 
     def room(self, name: str = "") -> int:
-        """Bytes that a new file may take: what the limit leaves beside those of this run, and the disk."""
+        """Bytes that a new file may take, within the limit minus the files of this run, and the free disk space."""
         self.path.mkdir(parents=True, exist_ok=True)
         taken = sum(self._size(file) for file in self._ours if file != f"{name}{SUFFIX}")
         old = sum(path.stat().st_size for path in self._files() if path.name not in self._ours)
@@ -140,7 +140,7 @@ class PixelFolder:
         return _Writer(self, self.path / f"{name}{SUFFIX}", step=min(BLOCK, self.limit // 16 + 1))
 
     def make_room(self, wanted: int) -> None:
-        """Remove files of other runs until there is room for so many bytes more. One that is in use stays readable."""
+        """Remove files of other runs until `wanted` more bytes fit. A removed file stays readable while in use."""
         others = [path for path in self._files() if path.name not in self._ours]
         others.sort(key=lambda path: path.stat().st_mtime)
         taken = sum(path.stat().st_size for path in self._files())
@@ -160,7 +160,7 @@ class PixelFolder:
 
 
 class _Writer:
-    """A file under a temporary name until it is whole."""
+    """Writes a file under a temporary name until it is complete."""
 
     def __init__(self, folder: PixelFolder, path: Path, step: int) -> None:
         self._folder, self._path, self._step = folder, path, step
@@ -180,7 +180,7 @@ class _Writer:
 
     def add(self, pixels: np.ndarray) -> int:
         start = self.bytes
-        if start + pixels.nbytes > self._made:  # a little ahead, so that the disk is not asked for every image
+        if start + pixels.nbytes > self._made:  # in steps, so that the disk is not queried for every image
             self._made = start + pixels.nbytes + self._step
             self._folder.make_room(self._made)
         self._file.write(np.ascontiguousarray(pixels).data)

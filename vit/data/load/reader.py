@@ -1,7 +1,7 @@
-"""What a worker does for one step of a run: decode and augment its images, and ship them as uint8.
+"""The work of one step in a worker: decode and augment its images, and ship them as uint8.
 
-The loader knows only this class. A kind of target is a subclass with two methods: `sample` makes one image and its
-target in a worker, `batch` makes what the model is given from what workers shipped.
+The loader knows only `Reader`. Each kind of target is a subclass with two methods: `sample` makes one image and its
+target in a worker, `batch` makes the model's input from what the workers shipped.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ B = TypeVar("B")
 
 
 class Step(NamedTuple):
-    """What one batch is made of."""
+    """The images of one batch."""
 
     draws: list[Draw]
     number: int
-    """Of the step within the run, from 0."""
+    """Number of the step within the run, from 0."""
     steps: int
-    """Of the whole run."""
+    """Number of steps of the whole run."""
 
 
 class Sample(NamedTuple):
-    """One image as it is shipped."""
+    """One image of a batch."""
 
     pixels: np.ndarray
     """uint8 [h, w, 3], the same size for all images of a step."""
     target: Any = None
-    """What cannot be looked up by the index of the image."""
+    """The part of the target that the image's index does not determine."""
     bad: Sequence[tuple[int, str]] = ()
-    """Other images that were to be mixed into this one and could not be read: index and reason."""
+    """Images to mix in that could not be read: (index, reason)."""
     counts: Mapping[str, int] = {}
     """Numbers that the loader adds up over an epoch, for `Reader.summary`."""
 
 
 class Shipped(NamedTuple):
-    """What a worker ships: pixels uint8 [b, h, w, 3], index int64 [b], the target of each image, the images that could
-    not be read with the reason, and the sums of the samples' counts."""
+    """What a worker ships: pixels uint8 [b, h, w, 3], index int64 [b], one target per image, (index, reason) of the
+    unreadable images, and the summed counts of the samples."""
 
     pixels: torch.Tensor
     index: torch.Tensor
@@ -62,8 +62,8 @@ class Shipped(NamedTuple):
 
 
 class Reader(Dataset[Shipped], Generic[B]):
-    """images: the set; preprocess: of the model. training: where no image of a step can be read, the next one of the
-    set takes the place. seed: of the order, the augmentation and the mixing."""
+    """images: the set; preprocess: of the model. training: if no image of a step can be read, the next readable one of
+    the set replaces it. seed: of the order, the augmentation and the mixing."""
 
     unusable = "cannot be decoded"
     """How the loader's error describes the images in `Shipped.bad`."""
@@ -73,21 +73,21 @@ class Reader(Dataset[Shipped], Generic[B]):
 
     @abstractmethod
     def sample(self, draw: Draw, step: Step) -> Sample:
-        """One image, a pure function of the arguments. Raises UserError where it cannot be read."""
+        """One image: a pure function of the arguments. Raises UserError if it cannot be read."""
 
     @abstractmethod
     def batch(self, shipped: Shipped, key: tuple[int, int], device: torch.device) -> B:
-        """What the model is given. key: (rank, step), from which random numbers of the batch are derived."""
+        """The model's input. key: (rank, step), the seed of the batch's random numbers."""
 
     def warm_up(self) -> None:
-        """Called once before workers are started: what all of them may share."""
+        """Called once before the workers start, to prepare what they share."""
 
     def cached(self, cache: PixelCache) -> Self:
-        """The same reader with images from the cache; itself where it has no use for one."""
+        """The same reader with images from the cache; itself if it cannot use one."""
         return self
 
     def summary(self, counts: Mapping[str, int]) -> str:
-        """What the user should read about the samples of an epoch; "" for nothing."""
+        """A line for the user about the samples of an epoch; "" for none."""
         return ""
 
     def __getitem__(self, step: Step) -> Shipped:
@@ -109,7 +109,7 @@ class Reader(Dataset[Shipped], Generic[B]):
         for draw in step.draws:
             read(draw)
         if not samples and self.training:
-            # A training step needs at least one image: the next readable ones of the set take the place.
+            # A training step needs at least one image: the next readable one of the set replaces it.
             first = step.draws[0]
             for offset in range(1, min(100, len(self.images))):
                 read(first._replace(index=(first.index + offset) % len(self.images)))

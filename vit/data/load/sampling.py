@@ -1,7 +1,6 @@
-"""Which image comes when. Stateless: the order of an epoch is a pure function of (seed, epoch).
+"""The order of images. Stateless: the order of an epoch is a pure function of (seed, epoch).
 
-Nothing here is advanced or saved. To resume at any step, with any number of workers and ranks, it is
-enough to know the seed and the step.
+The seed and the step are enough to resume at any step, with any number of workers and ranks.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from vit.errors import UserError
 class Draw(NamedTuple):
     """One sample of a batch. `repeat` counts the earlier draws of the same index in this epoch.
 
-    It is 0 unless images are drawn again; there, it gives the copies of a rare image different augmentations.
+    It gives the copies of a repeated image different augmentations, and is 0 without repetition.
     """
 
     epoch: int
@@ -30,7 +29,7 @@ class Draw(NamedTuple):
 
 
 def derive_seed(*parts: int) -> int:
-    """A 64-bit seed from integers, equally well mixed for neighboring ones (BLAKE2b)."""
+    """A 64-bit seed from integers, well mixed even for neighboring ones (BLAKE2b)."""
     packed = struct.pack(f"<{len(parts)}q", *parts)
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little")
 
@@ -38,8 +37,7 @@ def derive_seed(*parts: int) -> int:
 def epoch_order(n: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
     """The indices of one epoch: int64 [n], a pure function of the arguments.
 
-    A permutation of 0..n-1, or, with `weights` (float [n], not negative), n draws with replacement in
-    proportion to them.
+    A permutation of 0..n-1, or n draws with replacement in proportion to `weights` (float [n], not negative).
     """
     rng = np.random.Generator(np.random.PCG64(derive_seed(seed, epoch)))
     if weights is None:
@@ -49,14 +47,14 @@ def epoch_order(n: int, seed: int, epoch: int, weights: np.ndarray | None = None
 
 
 def balanced_weights(targets: np.ndarray, classes: int) -> np.ndarray:
-    """Weights float64 [n] under which every class that occurs is drawn equally often.
+    """Sampling weights, float64 [n], that draw every class that occurs equally often.
 
     targets: int64 [n], or multi-hot float32 [n, classes], where an image has the weight of its rarest label.
     """
     if targets.ndim == 2:
         inverse = 1 / np.maximum(targets.sum(axis=0), 1)
         weights = (targets * inverse).max(axis=1)
-        # Images without any label are negatives: they keep the average weight.
+        # Images without a label are negatives: they get the average weight.
         return np.where(weights > 0, weights, weights[weights > 0].mean() if weights.any() else 1.0)
     counts = np.bincount(targets, minlength=classes)
     return 1 / counts[targets]
@@ -65,11 +63,11 @@ def balanced_weights(targets: np.ndarray, classes: int) -> np.ndarray:
 def repeat_factors(
     images: np.ndarray, labels: np.ndarray, n: int, classes: int, threshold: float | None = None
 ) -> np.ndarray:
-    """How often each of n images should come in an epoch so that rare classes are seen: float64 [n], at least 1.
+    """How often to show each of n images in an epoch to oversample rare classes: float64 [n], at least 1.
 
-    An image with classes C has max over c in C of max(1, sqrt(t / f_c)), where f_c is the share of images that have
-    class c (repeat-factor sampling of LVIS, Gupta et al. 2019). images, labels: int64 [m], one row a box. threshold: t;
-    None for the median of f_c, so that the rarer half of the classes is repeated.
+    An image with classes C has the factor max over c in C of max(1, sqrt(t / f_c)), where f_c is the share of images
+    with class c (repeat-factor sampling of LVIS, Gupta et al. 2019). images, labels: int64 [m], one row per box.
+    threshold: t; None for the median of f_c, which repeats the rarer half of the classes.
     """
     pairs = np.unique(images * np.int64(classes) + labels)
     images, labels = pairs // classes, pairs % classes
@@ -83,24 +81,23 @@ def repeat_factors(
 
 
 def repeated_order(repeats: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The indices of one epoch, int64 [ceil(sum of repeats)], a pure function of the arguments. On average index i
-    comes in proportion to repeats[i], in any one epoch that number rounded up or down (systematic sampling)."""
+    """The indices of one epoch, int64 [ceil(sum of repeats)], a pure function of the arguments. Index i occurs in
+    proportion to repeats[i] on average, rounded up or down in any one epoch (systematic sampling)."""
     rng = np.random.Generator(np.random.PCG64(derive_seed(seed, epoch)))
     length = math.ceil(repeats.sum())
     shuffled = rng.permutation(len(repeats))
     ends = np.cumsum(repeats[shuffled]) * (length / repeats.sum())
-    ends[-1] = length  # whatever the sum was rounded to
+    ends[-1] = length  # removes the rounding error of the sum
     counts = np.diff(np.floor(ends + rng.random()).astype(np.int64), prepend=0)
     return rng.permutation(np.repeat(shuffled, counts))
 
 
 class TrainBatches:
-    """The batches of a whole run for one rank; `starting_at` a step, those that remain.
+    """The batches of a whole run for one rank; after `starting_at` a step, the remaining ones.
 
-    The global batch is a consecutive slice of the epoch's order and rank r takes every `world`-th of it
-    from r, so that the global order does not depend on the number of ranks. `batch_size` is the global one.
-    A last, short batch of an epoch is left out; a set smaller than the batch is one batch per epoch.
-
+    A global batch, of `batch_size` images, is a consecutive slice of the epoch's order. Rank r takes every `world`-th
+    image of it from r on, so that the global order does not depend on the number of ranks. The last, short batch of an
+    epoch is dropped; a set smaller than the batch is one batch per epoch.
     weights: for `epoch_order`. repeats: for `repeated_order`, which makes an epoch longer than the set.
     """
 
@@ -137,7 +134,7 @@ class TrainBatches:
         return max(0, self.steps - self.start_step)
 
     def starting_at(self, step: int) -> TrainBatches:
-        """The same batches from another step of the run on."""
+        """The same batches, starting at another step of the run."""
         other = copy.copy(self)
         other.start_step = step
         return other
@@ -160,9 +157,9 @@ class TrainBatches:
 
 
 class EvalBatches(Sequence[list[Draw]]):
-    """Every image once, in order; rank r takes every `world`-th batch from r, without padding, so that each batch is
-    one that a single process would have, and what a model says of it the same to the last bit. Made when they are asked
-    for: a million draws would take more memory than the index."""
+    """Every image once, in order; rank r takes every `world`-th batch from r on, without padding. So each batch is one
+    of a single process, with the same predictions to the last bit. Draws are made on demand, since a million would take
+    more memory than the index."""
 
     def __init__(self, n: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
         self.batch_size, self._n = batch_size, n

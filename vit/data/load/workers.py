@@ -1,4 +1,4 @@
-"""Processes that read batches ahead: how they are started, what they need, and what is said of one that dies."""
+"""Worker processes that prefetch batches: how they start, the memory they need, and the error when one dies."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from torch.utils.data import DataLoader, Dataset
 from vit.errors import UserError
 
 PREFETCH = 2
-"""Batches that each worker has ready or under way; torch's default."""
+"""Batches that each worker prefetches; torch's default."""
 SHARED = "/dev/shm"
 
 
 def run_reader(reader: Dataset[Any], batches: Iterable[Any], workers: int, device: torch.device) -> Iterator[Any]:
-    """What `reader` gives for each batch of draws, in order, read in `workers` processes (0: in this one).
+    """The results of `reader` for each batch of draws, in order, from `workers` processes (0: this one).
 
-    Raises UserError when a worker dies, naming the image it was at: `reader` calls `reading` before each.
+    Raises UserError if a worker dies, naming its current image: `reader` calls `reading` before each image.
     """
     if workers == 0:
         return map(reader.__getitem__, batches)
-    # For each worker its process id and the index it is at; shared memory, however processes are started.
+    # The process id and current index of each worker, in shared memory for any start method.
     at = multiprocessing.RawArray("q", 2 * workers)
     loader = DataLoader(
         reader,
-        # Each item of the "sampler" is a whole batch: one message a batch, one DataLoader for the run.
+        # Each item of the "sampler" is a whole batch: one message per batch, one DataLoader per run.
         batch_size=None,
         sampler=batches,
         collate_fn=as_it_is,
@@ -52,59 +52,59 @@ def as_it_is(batch: Any) -> Any:
 
 
 _here: tuple[Any, int] | None = None
-"""In a worker: the array of all workers, and which of them this is."""
+"""In a worker: the array of all workers, and the number of this one."""
 
 
 def start_worker(at: Any, worker: int) -> None:
     global _here
-    # Ctrl-C reaches the whole process group. The parent finishes its step and saves, so workers go on until
-    # it closes them (or they notice that it has died).
+    # Ctrl-C reaches the whole process group. The parent finishes its step and saves, so workers continue until
+    # it closes them (or they notice that it died).
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a checkpoint, which is the parent's, too
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # requests a checkpoint, which only the parent writes
     torch.set_num_threads(1)
     at[2 * worker], at[2 * worker + 1] = os.getpid(), -1
     _here = at, worker
 
 
 def reading(index: int) -> None:
-    """Say which image this worker is at; outside of workers nothing."""
+    """Record the image that this worker reads; does nothing outside workers."""
     if _here is not None:
         at, worker = _here
         at[2 * worker + 1] = index
 
 
 _torchs: Any = None
-"""torch's handler of SIGCHLD."""
+"""torch's SIGCHLD handler."""
 
 
 _processes: set[Any] = set()
-"""Workers that are not known to have ended."""
+"""Workers that may still run."""
 
 
 @atexit.register
 def _end_workers() -> None:
-    """At the end of the program multiprocessing waits for workers, which leave SIGTERM to their parent: after an error
-    that nothing handles it would wait for ever."""
+    """multiprocessing waits for the workers at exit, and they ignore SIGTERM: after an unhandled error it would wait
+    forever."""
     for process in _processes:
         process.kill()
 
 
 def _watched(loader: DataLoader[Any], at: Any, reader: Any) -> Iterator[Any]:
-    """The batches. torch raises from a signal handler when a worker dies, wherever the program is at that moment: here
-    its handler is in place only while a batch is waited for, so that the error comes from where it can be told."""
+    """The batches. When a worker dies, torch raises from a signal handler, wherever the program is. Its handler is
+    installed only while waiting for a batch, so that the error is raised where it can be reported."""
     global _torchs
     main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
     before = (signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL) if main else None
-    # Garbage collection writes to every object it looks at, and so makes a copy of its page in each worker; what is
-    # there before the fork is left alone in them.
+    # Garbage collection writes to every object it visits, which copies the object's page in each worker; objects
+    # frozen before the fork are not visited.
     gc.freeze()
     iterator = iter(loader)
     gc.unfreeze()
     processes = list(getattr(iterator, "_workers", ()))
     _processes.update(processes)
-    if main and signal.getsignal(signal.SIGCHLD) != before:  # torch sets it with the first loader of a process alone
+    if main and signal.getsignal(signal.SIGCHLD) != before:  # torch sets it only with the first loader of a process
         _torchs = signal.getsignal(signal.SIGCHLD)
     try:
         while True:
@@ -120,7 +120,7 @@ def _watched(loader: DataLoader[Any], at: Any, reader: Any) -> Iterator[Any]:
         _processes.difference_update(processes)
         raise
     except (RuntimeError, EOFError, OSError) as error:
-        # EOFError and OSError: it died after it had said that a batch is ready, and before that was fetched.
+        # EOFError and OSError: it died after it announced a batch and before the batch was fetched.
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
             raise
         if main:
@@ -137,7 +137,7 @@ def _watched(loader: DataLoader[Any], at: Any, reader: Any) -> Iterator[Any]:
 
 
 def _death(processes: list[Any], at: Any, reader: Any) -> str | None:
-    """What is known of the worker that died; None where none did."""
+    """A message about the worker that died; None if none did."""
     until = time.monotonic() + 2
     while all(process.exitcode is None for process in processes) and time.monotonic() < until:
         time.sleep(0.05)
@@ -158,7 +158,7 @@ def _death(processes: list[Any], at: Any, reader: Any) -> str | None:
 
 
 def require_room(workers: int, images: int, size: tuple[int, int]) -> None:
-    """Raise UserError unless shared memory holds the batches that are under way: of `images` images of (H, W) each."""
+    """Raise UserError if the prefetched batches, of `images` images of (H, W) each, do not fit in shared memory."""
     if workers == 0 or not sys.platform.startswith("linux"):
         return
     need = (PREFETCH * workers + 1) * images * size[0] * size[1] * 3

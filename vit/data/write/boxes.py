@@ -1,6 +1,6 @@
-"""Writing images with boxes as COCO, YOLO, Pascal VOC or CSV, so that reading them again gives the same targets.
+"""Writes images with boxes as COCO, YOLO, Pascal VOC or CSV. Reading them again gives the same targets.
 
-What a format cannot hold is told: YOLO has no crowds, and only COCO has areas of outlines.
+Notes report what a format cannot store. YOLO has no crowds, and only COCO has areas of outlines.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vit.data.write.output import FileNames, Images, put_image
 
 
 class Job(NamedTuple):
-    """What is to be written."""
+    """What to write."""
 
     splits: Mapping[str, Any]
     """BoxSets."""
@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One image of a split. name: of its file; size: (H, W)."""
+    """One image of a split. name: its file name; size: (H, W)."""
 
     i: int
     name: str
@@ -46,7 +46,7 @@ class Item(NamedTuple):
 
 
 def write_coco(job: Job) -> list[str]:
-    """OUT/annotations/instances_SPLIT.json, with the images in OUT/SPLIT. Returns what to tell."""
+    """OUT/annotations/instances_SPLIT.json, with the images in OUT/SPLIT. Returns notes for the user."""
     os.makedirs(os.path.join(job.out, "annotations"))
     categories = [{"id": k, "name": name} for k, name in zip(job.category_ids, job.classes, strict=True)]
     for split, images in job.splits.items():
@@ -94,7 +94,7 @@ def write_yolo(job: Job) -> list[str]:
 
 
 def write_voc(job: Job) -> list[str]:
-    """OUT/Annotations, OUT/JPEGImages and OUT/ImageSets/Main/SPLIT.txt; in folders of the splits where names clash."""
+    """OUT/Annotations, OUT/JPEGImages and OUT/ImageSets/Main/SPLIT.txt; with one folder per split if names clash."""
     stems = [{os.path.splitext(item)[0].lower() for item in _names(images)} for images in job.splits.values()]
     apart = sum(map(len, stems)) > len(set().union(*stems))
     lists = os.path.join(job.out, "ImageSets", "Main")
@@ -139,7 +139,7 @@ WRITERS: dict[str, Callable[[Job], list[str]]] = {
 
 
 def _items(job: Job, split: str, folder: str) -> Iterator[Item]:
-    """Every image of a split, which is put into OUT/folder."""
+    """Put every image of a split into OUT/folder, and yield it."""
     images = job.splits[split]
     os.makedirs(os.path.join(job.out, folder), exist_ok=True)
     sizes = getattr(images, "sizes", None)
@@ -199,7 +199,7 @@ def _voc_xml(item: Item, classes: tuple[str, ...]) -> str:
 
 
 def _pin_names(job: Job) -> list[str]:
-    """Where the labels that occur would not be read as these classes with these ids, a file says what they are."""
+    """Write the classes and ids to a file if they cannot be recovered from the labels that occur."""
     here = {
         split: {images.classes[k] for i in range(len(images)) for k in images.annotation(i).labels.tolist()}
         for split, images in job.splits.items()

@@ -1,4 +1,4 @@
-"""Writing a data set that was read into another format."""
+"""Writes a data set in another format."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CLASSIFICATION = ("folder", "parquet", "shards")
 def convert(
     data: Data | DetectionData, splits: Mapping[str, Any], out: str, to: Target, images: Images = "copy"
 ) -> list[str]:
-    """Write splits of the data into the new folder `out`; lines that say what was left behind.
+    """Write splits of the data into the new folder `out`; returns notes on what was left out.
 
-    The source's own files are only read; `out` appears when all is written.
+    The source is only read; `out` appears when it is complete.
 
-    Raises UserError where the format cannot hold such data, or `out` exists.
+    Raises UserError if the format cannot store such data, or `out` exists.
     """
     boxes = isinstance(data, DetectionData)
     possible = DETECTION if boxes else CLASSIFICATION

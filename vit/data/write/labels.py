@@ -1,4 +1,4 @@
-"""Writing labeled images as class folders."""
+"""Writes labeled images as class folders."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vit.errors import UserError, shown
 
 
 def write_folder(splits: Mapping[str, ImageSet], out: str, images: Images) -> list[str]:
-    """OUT/SPLIT/CLASS/image. Returns what to tell.
+    """OUT/SPLIT/CLASS/image. Returns notes for the user.
 
-    Raises UserError for several labels an image, and for names that no folder can have.
+    Raises UserError for several labels per image, and for class names that no folder can have.
     """
     some = next(iter(splits.values()))
     if some.multilabel:
@@ -27,7 +27,7 @@ def write_folder(splits: Mapping[str, ImageSet], out: str, images: Images) -> li
             os.makedirs(os.path.join(out, split, name))
         names = FileNames(part)
         for i in range(len(part)):
-            # The class is the folder already, where it was one before.
+            # In a source with class folders, the name already begins with the class.
             name, label = names.of(i), part.classes[part.targets[i]]
             put_image(part, i, os.path.join(out, split, label, name.removeprefix(f"{label}/")), images)
     order = sorted(some.classes)

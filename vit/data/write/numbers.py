@@ -1,4 +1,4 @@
-"""Numbers of boxes as short decimals that read back as exactly the same boxes."""
+"""Box coordinates as short decimals that read back as exactly the same boxes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 DIGITS = (0, 1, 2, 3, 4, 6, 8, 10, 12)
-"""Places after the point that are tried; what needs more is written in full."""
+"""Decimal places to try; numbers that need more are written in full."""
 
 
 def shortest(values: np.ndarray, back: Callable[[np.ndarray], np.ndarray], boxes: np.ndarray) -> np.ndarray:
-    """Round the numbers of each box as far as it stays the same box: float64 [n, 4].
+    """Round the numbers of each box as far as the box stays the same: float64 [n, 4].
 
-    values: float64 [n, 4], as a format writes boxes; back: from such numbers to xyxy as the format's reader does;
+    values: float64 [n, 4], boxes as a format writes them; back: converts such values to xyxy like the format's reader;
     boxes: float32 [n, 4], xyxy.
     """
     found = values.copy()
@@ -27,5 +27,5 @@ def shortest(values: np.ndarray, back: Callable[[np.ndarray], np.ndarray], boxes
 
 
 def plain(value: float) -> int | float:
-    """40.0 -> 40: whole numbers are written as such."""
+    """Write whole numbers as integers: 40.0 -> 40."""
     return int(value) if value == int(value) else value

@@ -1,4 +1,4 @@
-"""A folder that a command writes: whole or not at all, and the images in it."""
+"""The output folder of a command, written completely or not at all, and its images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vit.data.sets.imageset import FileSet, ImageSet
 from vit.errors import UserError
 
 Images = Literal["copy", "hardlink", "symlink"]
-"""How image files get into a new folder. What is not a file of its own is always written out."""
+"""How image files get into a new folder. Images that are not separate files are always written."""
 
 
 @contextmanager
 def new_folder(out: str, source: str) -> Iterator[str]:
-    """A temporary folder beside `out` that becomes it when all went well, and is removed when not.
+    """A temporary folder beside `out`: renamed to `out` on success, removed on failure.
 
-    Raises UserError where `out` holds something already, or lies within the source.
+    Raises UserError if `out` is not empty, or is within the source.
     """
     out, source = os.path.abspath(os.path.expanduser(out)), os.path.realpath(os.path.expanduser(source))
     if os.path.exists(out) and (not os.path.isdir(out) or os.listdir(out)):
@@ -40,9 +40,9 @@ def new_folder(out: str, source: str) -> Iterator[str]:
 
 
 class FileNames:
-    """File names for the images of one split: their own where they have one, each stem once.
+    """File names for the images of one split: their own if they have one, with unique stems.
 
-    Folders that all of the images lie in are left out.
+    Folders common to all images are left out.
     """
 
     def __init__(self, images: ImageSet) -> None:
@@ -54,7 +54,7 @@ class FileNames:
             self._common = os.path.commonpath(folders) if folders and _inside(folders) else ""
 
     def of(self, i: int) -> str:
-        """With "/" between the parts. Two images whose names differ in the suffix alone get different stems."""
+        """The name of image i, with "/" as separator. Names that differ only in the suffix get different stems."""
         name = os.fsdecode(self._images.key(i))
         if isinstance(self._images, FileSet):
             name = os.path.relpath(name, self._common) if self._common else name
@@ -63,7 +63,7 @@ class FileNames:
         else:
             stem, suffix = os.path.splitext(re.split(r"[/:]", name)[-1])[0] or f"{i:06d}", self._images.file(i)[0]
         stem, k = re.sub(r"[\x00-\x1f]", "_", stem), 2
-        # Not every file system tells upper and lower case apart.
+        # Not every file system is case-sensitive.
         unique = stem
         while unique.lower() in self._used:
             unique, k = f"{stem}_{k}", k + 1
@@ -72,7 +72,7 @@ class FileNames:
 
 
 def put_image(images: Any, i: int, path: str, how: Images) -> None:
-    """Write, copy or link image i to `path`. The user's own file is only read."""
+    """Write, copy or link image i to `path`. The source file is only read."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if not isinstance(images, FileSet):
         with open(path, "wb") as file:

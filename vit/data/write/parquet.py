@@ -1,7 +1,7 @@
-"""Writing images with labels or boxes as Parquet files of Hugging Face's form: the images are in them.
+"""Writes images with labels or boxes as Parquet files in the layout of Hugging Face, which contain the images.
 
 OUT/data/SPLIT-00000-of-00002.parquet: `image` (bytes and path) with `label`, `labels` or `objects` (bbox as x, y,
-width, height; category, iscrowd, area). The schema's metadata name the classes, as `datasets.load_dataset` expects.
+width, height; category, iscrowd, area). The schema's metadata names the classes, as `datasets.load_dataset` expects.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from vit.data.write.numbers import shortest
 from vit.data.write.output import FileNames
 
 FILE_BYTES = 400 * 10**6
-"""Of images in one file; the Hub advises some 500 MB at most."""
+"""Bytes of images per file; the Hub recommends at most about 500 MB."""
 GROUP = 100
-"""Rows in a row group: to read one image its group is read."""
+"""Rows per row group: reading one image reads its whole group."""
 SPLITS = {"val": "validation"}
-"""What the Hub calls them, where it is not what we do."""
+"""Names of splits on the Hub that differ from ours."""
 
 
 def write_parquet(splits: Mapping[str, Any], out: str, category_ids: tuple[int, ...] | None) -> list[str]:
-    """category_ids: of a detection set, None where images have labels. Returns what to tell.
+    """category_ids: of a detection set; None if the images have labels. Returns notes for the user.
 
-    Raises UserError where pyarrow is missing.
+    Raises UserError if pyarrow is missing.
     """
     parquet = parquet_module(out)
     schema = _schema(next(iter(splits.values())), category_ids)
@@ -49,7 +49,7 @@ def write_parquet(splits: Mapping[str, Any], out: str, category_ids: tuple[int, 
 
 
 def _files(images: Any, boxes: bool) -> Iterator[Iterator[list[dict[str, Any]]]]:
-    """The rows in groups, the groups in files."""
+    """Files of row groups of rows."""
     names, position = FileNames(images), 0
 
     def groups() -> Iterator[list[dict[str, Any]]]:
@@ -101,7 +101,7 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
 
 
 def _schema(images: Any, category_ids: tuple[int, ...] | None) -> Any:
-    """The columns, and in their metadata what Hugging Face calls features."""
+    """The columns, with Hugging Face's features in the metadata."""
     import pyarrow as pa
 
     named = {"names": list(images.classes), "_type": "ClassLabel"}
@@ -110,7 +110,7 @@ def _schema(images: Any, category_ids: tuple[int, ...] | None) -> Any:
     if category_ids is not None:
         columns |= {"image_id": pa.int64(), "width": pa.int32(), "height": pa.int32()}
         features |= {name: {"dtype": str(columns[name]), "_type": "Value"} for name in ("image_id", "width", "height")}
-        # 64 bits: a width is the difference of two corners, and must give them back.
+        # 64 bits, so that a width, the difference of two corners, restores them exactly.
         columns["objects"] = pa.struct(
             [
                 ("bbox", pa.list_(pa.list_(pa.float64(), 4))),

@@ -1,4 +1,4 @@
-"""Writing images with their labels or boxes as tar shards."""
+"""Writes images with labels or boxes as tar shards."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ SHARD_MB = 256
 
 
 class NoImage(UserError):
-    """None of the images of a split can be read."""
+    """No image of a split can be read."""
 
 
 def write_shards(
     splits: Mapping[str, Any], facts: Mapping[str, Any], folder: str, *, shard_mb: int = SHARD_MB, seed: int = 0
 ) -> list[str]:
-    """Shards of all splits, and dataset.json, which holds the facts, into an empty folder; what could not be read.
-
-    Raises NoImage.
+    """Write shards of all splits, and dataset.json with the facts, into an empty folder; returns the errors of
+    unreadable images. Raises NoImage if no image of a split can be read.
     """
     bad: list[str] = []
     written: dict[str, Any] = {}
@@ -44,7 +43,7 @@ def write_shards(
                 writer.add(key_of(number, os.fsdecode(images.key(i))), parts)
         if not writer.files:
             raise NoImage(f"none of the images of {split} can be read. The first: {bad[0]}")
-        # So that the first run finds the index, and a shard that cannot be read is found now.
+        # Written now, so that the first run finds the index, and an unreadable shard is detected early.
         samples = sum(len(index.ends) for index in indexes(folder, writer.files).values())
         written[split] = {"images": samples, "shards": len(writer.files)}
         size = sum(os.path.getsize(os.path.join(folder, file)) for file in writer.files)
@@ -55,14 +54,14 @@ def write_shards(
 
 
 def facts_for(data: Data | DetectionData) -> dict[str, Any]:
-    """What dataset.json says of all splits."""
+    """The contents of dataset.json that apply to all splits."""
     if isinstance(data, DetectionData):
         return {"task": "detection", "classes": list(data.classes), "category_ids": list(data.category_ids)}
     return {"task": "classification", "classes": list(data.classes), "multilabel": data.multilabel}
 
 
 def _label(images: Any, i: int, content: bytes, facts: Mapping[str, Any]) -> dict[str, bytes]:
-    """The part of a sample that says what is in its image."""
+    """The part of a sample that contains its label or boxes."""
     if facts["task"] == "detection":
         return {".json": json.dumps(_boxes(images, i, content), ensure_ascii=False).encode()}
     if images.multilabel:
