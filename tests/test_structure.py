@@ -237,7 +237,7 @@ for i in range(20):
     Image.new("RGB", (8, 8), (i, 0, 9 * i)).save(f"data/{{i % 2}}/{{i}}.png")
 train.main(["folder", "--data", "data", "--device", "cpu", "--out", "run", "--epochs", "1"])
 # Nor does a classifier load what only a detector needs.
-print([name for name in sys.modules if name.startswith(("vit.detect", "vit.tasks.detection"))])
+print([name for name in sys.modules if name.startswith(("vit.detector", "vit.tasks.detection."))])
 """
     # Without this, albumentations asks the network for its newest version.
     told = python(code, cwd=tmp_path, env={"NO_ALBUMENTATIONS_UPDATE": ""})

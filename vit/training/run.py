@@ -41,10 +41,10 @@ def train(recipe: str | RunOptions = "digits", **options: Any) -> dict[str, Any]
     recipe: a name (digits, folder, finetune, probe, scenes, detect), or a recipe of a task's `RECIPES`. options: fields
     of the recipe, such as data="photos", epochs=3. Raises UserError for a user's mistake.
     """
-    recipe = with_options(base_of_recipe(recipe) if isinstance(recipe, str) else recipe, options)
-    row = task_of_recipe(recipe.recipe)
+    settings = with_options(base_of_recipe(recipe) if isinstance(recipe, str) else recipe, options)
+    row = task_of_recipe(settings.recipe)
     with listening():
-        run = prepare(row, recipe)
+        run = prepare(row, settings)
         if run.recipe.dry_run:
             return dry_run(assemble(row, run))
         folder = train_in_folder(row, run)
