@@ -123,7 +123,7 @@ def test_boxes_come_back_as_they_were(shapes, tmp_path, capsys):
     with tarfile.open(out / "val-000000.tar") as archive:
         sample = json.loads(archive.extractfile(archive.getnames()[1]).read())
     assert set(sample) == {"width", "height", "image_id", "boxes", "labels", "crowd", "area"}
-    with pytest.raises(UserError, match=r"its samples have boxes: python train\.py detect"):
+    with pytest.raises(UserError, match=r"its samples have boxes: vitral train detect"):
         open_data(str(out), kind="labels")
 
 
