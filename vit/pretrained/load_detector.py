@@ -19,20 +19,12 @@ from vit.detector.model import Detector
 from vit.errors import UserError, error_context
 from vit.images.preprocess import Preprocess
 from vit.model.config import EncoderConfig, changed
-from vit.model.unfilled import fill, slots, unfilled
 from vit.pretrained.files.fetch import is_remote
 from vit.pretrained.load import RGB, is_public, load
 from vit.pretrained.registry.detectors import read_detector
 from vit.pretrained.registry.find import by_source, find
 from vit.pretrained.resize_detector import refit_detector
-from vit.runs.checkpoint import (
-    CONFIG,
-    WEIGHTS,
-    check_classes,
-    find_checkpoint,
-    load_config,
-    verify,
-)
+from vit.runs.checkpoint import CONFIG, WEIGHTS, build_model, find_checkpoint, load_config
 from vit.runs.tensors import fit_tensors, load_tensors
 
 DEFAULT = "detector_nano"
@@ -194,15 +186,7 @@ def load_detector(path: str | Path) -> tuple[Detector, dict[str, Any]]:
     config = load_config(folder)
     if config.get("task") != "detection":
         raise UserError(f"{folder} is not a detector: its task is {config.get('task')}.")
-    with error_context(folder / CONFIG):
-        own = DetectorConfig.from_dict(config["model"])
-    model = unfilled(lambda: Detector(own))
-    tensors = load_tensors(folder / WEIGHTS)
-    fit_tensors(model, tensors, str(folder / WEIGHTS))
-    verify(folder)
-    check_classes(folder, config, own.num_classes)
-    fill(slots(model), tensors)
-    return model.eval(), config
+    return build_model(folder, config, DetectorConfig.from_dict, Detector), config
 
 
 _INNER = {f.name for f in dataclasses.fields(EncoderConfig)} - {f.name for f in dataclasses.fields(DetectorConfig)}

@@ -12,13 +12,14 @@ import json
 import os
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vit.errors import UserError, error_context, nearest
 from vit.images.preprocess import Preprocess
@@ -47,6 +48,15 @@ ENTRIES = {
 """Types of the entries of config.json; the first three are always there."""
 RECORD = {"source": str, "seed": int, "splits": dict[str, dict[str, Any]]}
 """Types of the entries that `data`, the record of the training data, must have."""
+
+
+class _HasClasses(Protocol):
+    @property
+    def num_classes(self) -> int: ...
+
+
+_Config = TypeVar("_Config", bound=_HasClasses)
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def save_checkpoint(
@@ -188,21 +198,27 @@ def load_model(path: str | Path, task: str = "classification") -> tuple[Classifi
     config = load_config(folder)
     if config["task"] != task:
         raise UserError(f"{folder} is of the task {config['task']}; one of {task} is needed here.")
+    return build_model(folder, config, ClassifierConfig.from_dict, Classifier), config
+
+
+def build_model(
+    folder: Path, config: dict[str, Any], read: Callable[[dict[str, Any]], _Config], build: Callable[[_Config], _Model]
+) -> _Model:
+    """The model of a checkpoint in evaluation mode. `read` makes its config of the entry `model`; `build`, the model.
+
+    Raises UserError, naming the file, if something is missing, damaged or does not fit.
+    """
     with error_context(folder / CONFIG):
-        own = ClassifierConfig.from_dict(config["model"])
-    model = unfilled(lambda: Classifier(own))
+        own = read(config["model"])
+    model = unfilled(lambda: build(own))
     tensors = load_tensors(folder / WEIGHTS)
     fit_tensors(model, tensors, str(folder / WEIGHTS))
     verify(folder)
-    check_classes(folder, config, own.num_classes)
+    named = len(config["classes"])
+    if named != own.num_classes:
+        raise UserError(f"{folder / CONFIG}: {named} classes are named, the model has {own.num_classes}.")
     fill(slots(model), tensors)
-    return model.eval(), config
-
-
-def check_classes(folder: Path, config: dict[str, Any], num_classes: int) -> None:
-    """Raises UserError unless the config names exactly as many classes as the model has."""
-    if len(config["classes"]) != num_classes:
-        raise UserError(f"{folder / CONFIG}: {len(config['classes'])} classes are named, the model has {num_classes}.")
+    return model.eval()
 
 
 def load_trainer(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ per line) names the numbers.
 from __future__ import annotations
 
 import glob
-import hashlib
 import itertools
 import json
 import os
@@ -23,7 +22,7 @@ import numpy as np
 from vit.data.labels.manifest import in_order, stated_classes
 from vit.data.sets.data import Data
 from vit.data.sets.names import NameTable
-from vit.data.sets.rows import RowSet
+from vit.data.sets.rows import RowSet, stamp_of
 from vit.data.split import with_splits
 from vit.data.split_names import by_split
 from vit.data.store.shard_index import BOXES, LABEL, LABELS, NONE, ShardIndex, indexes
@@ -75,11 +74,7 @@ class ShardStore:
         return content
 
     def stamp(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for file in self.files:
-            status = os.stat(os.path.join(self.root, file))
-            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        return digest.hexdigest()
+        return stamp_of(self.root, self.files)
 
     def _path(self, row: int) -> str:
         return os.path.join(self.root, self.files[self._shard[row]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -65,6 +66,15 @@ class RowSet(ImageSet):
 
     def stamp(self) -> str:
         return hashlib.blake2b(self.store.stamp().encode() + self.places.tobytes(), digest_size=16).hexdigest()
+
+
+def stamp_of(root: str, files: Sequence[str]) -> str:
+    """Digest of the names, sizes and modification times of the files of a store."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        status = os.stat(os.path.join(root, file))
+        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
 
 
 def decode_named(content: bytes, name: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vit.data.sets.rows import MAX_FILE
+from vit.data.sets.rows import MAX_FILE, stamp_of
 from vit.data.store.arrow import damaged, open_parquet_file
 from vit.errors import UserError
 
@@ -78,11 +77,7 @@ class ParquetStore:
         return os.path.splitext(path or "")[1].lower() or suffix_of(content), content
 
     def stamp(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for file in self.files:
-            status = os.stat(os.path.join(self.root, file))
-            digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-        return digest.hexdigest()
+        return stamp_of(self.root, self.files)
 
     def _start(self, group: int) -> int:
         return int(self._ends[group - 1]) if group else 0

@@ -21,7 +21,7 @@ from vit.predict.progress import progress
 from vit.runs.checkpoint import load_model
 from vit.tasks.classification.calibration import Outputs, fit_temperature
 from vit.tasks.classification.metrics import ClassificationMetrics
-from vit.tasks.classification.neighbors import evaluate_public, neighbors
+from vit.tasks.classification.neighbors import evaluate_public, headline, neighbors, require_memory
 from vit.tasks.classification.predict import Predictor
 from vit.tasks.classification.tta import with_tta
 from vit.tasks.evaluation import Evaluation, split_of
@@ -41,7 +41,9 @@ def evaluate(checkpoint: str | Path, data: Data, options: EvaluationOptions, *, 
     options.refuse(str(checkpoint), "detectors", tile=options.tile, nms=options.nms)
     predictor = Predictor(*load_model(checkpoint), device=options.device)
     split, splits, config = split_of(data, options.split), data.splits(), predictor.config
-    check_data(data, config, needed="train" if options.knn is not None else None)
+    if options.knn is not None:
+        require_memory(data)
+    check_data(data, config)
     temperature = config.get("temperature")
     if "val" in splits and split != "val" and not calibrated:
         temperature = temperature_of(predictor, data, options) or temperature
@@ -55,7 +57,7 @@ def evaluate(checkpoint: str | Path, data: Data, options: EvaluationOptions, *, 
     result["unreadable"] = [bad._asdict() for bad in batches.bad]
     if options.tta:
         averaged = with_tta(predictor.logits, flip=flips(options, config), multilabel=predictor.multilabel)
-        result["tta"] = headline(run(predictor, averaged, loader_of(predictor, images, options))[0])
+        result["tta"] = headline(run(predictor, averaged, loader_of(predictor, images, options))[0].scalars())
     if options.knn is not None:
         queries, memory = loader_of(predictor, images, options), loader_of(predictor, splits["train"], options)
         result["knn"] = neighbors(options.knn, predictor, predictor.classes, queries, memory)[1]
@@ -109,18 +111,9 @@ def summarize(metrics: ClassificationMetrics, temperature: float | None = None) 
     return result
 
 
-def headline(metrics: ClassificationMetrics) -> dict[str, Any]:
-    """The main metrics of another way to classify the same images."""
-    result = metrics.scalars()
-    return {key: result[key] for key in ("n", "top1", "top5", "macro_f1", "map") if key in result}
-
-
-def check_data(data: Data, config: dict[str, Any], needed: str | None = None) -> None:
-    """Number the labels as the checkpoint does. Raises UserError if they do not match or `needed` is no split."""
+def check_data(data: Data, config: dict[str, Any]) -> None:
+    """Number the labels as the checkpoint does. Raises UserError if they do not match."""
     splits = data.splits()
-    if needed is not None and needed not in splits:
-        available = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
-        raise UserError(f"{data.source} has no {needed} split, which --knn needs; it has {available}.")
     if data.multilabel != config.get("multilabel", False):
         kinds = {True: "any number of labels", False: "one class"}
         raise UserError(

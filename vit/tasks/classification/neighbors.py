@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from vit.data.load.label_reader import Batch, LabelReader
 from vit.data.load.loader import Loader, LoaderOptions, eval_loader
 from vit.data.open import open_data
+from vit.data.sets.data import Data
 from vit.data.sets.features import Features
 from vit.errors import UserError, shown
 from vit.predict.progress import progress
@@ -40,9 +41,21 @@ def neighbors(
     metrics = ClassificationMetrics(classes, query.targets.ndim == 2, keep_logits=True)
     metrics.update(logits, query.targets)
     result = metrics.compute() | {"temperature": None, "ece_calibrated": None}
-    headline = {key: result[key] for key in ("n", "top1", "top5", "macro_f1", "map") if key in result}
     evaluation = Evaluation(result, metrics, query.index.tolist(), None)
-    return evaluation, {"k": k, "memory": len(reference.index), **headline}
+    return evaluation, {"k": k, "memory": len(reference.index), **headline(result)}
+
+
+def headline(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The main metrics of another way to classify the same images."""
+    return {key: result[key] for key in ("n", "top1", "top5", "macro_f1", "map") if key in result}
+
+
+def require_memory(data: Data) -> None:
+    """Raises UserError unless the data has the training split, whose images are the labeled examples."""
+    splits = data.splits()
+    if "train" not in splits:
+        available = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
+        raise UserError(f"{data.source} has no train split, which --knn needs; it has {available}.")
 
 
 def evaluate_public(question: Any, options: EvaluationOptions, log: Callable[[str], object]) -> Evaluation:
@@ -58,9 +71,7 @@ def evaluate_public(question: Any, options: EvaluationOptions, log: Callable[[st
         )
     data = open_data(question.data, kind="labels", format=question.format)
     split, splits = split_of(data, options.split), data.splits()
-    if "train" not in splits:
-        available = shown([f"{name} ({len(images)} images)" for name, images in splits.items()])
-        raise UserError(f"{data.source} has no train split, which --knn needs; it has {available}.")
+    require_memory(data)
     size, device = question.image_size, options.device
     encoder, notes = open_encoder(question.checkpoint, model=question.model, image_size=size, device=device)
     for note in (*data.notes, *notes):
